@@ -1,0 +1,101 @@
+//! What happened to an execution: the history is a list of these.
+//!
+//! Only causes are recorded. What follows from them (states entered, tasks
+//! scheduled, timers set) is derived again by replay, so a history is short
+//! and cannot contradict itself. The encoding is JSON with external tags;
+//! fields are only ever added, with defaults, so old histories read for ever.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Json, TaskId, TimerId, Timestamp};
+
+/// One entry of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the history, from 1.
+    pub seq: u64,
+    /// When it was recorded. The only time that the machine knows.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// The kinds of [`Event`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// Always the first event.
+    ExecutionStarted {
+        /// The workflow's input.
+        input: Json,
+        /// Number of shards that the `shard` filter counts modulo.
+        shards: u32,
+    },
+    /// An attempt returned.
+    ActivityCompleted {
+        /// The state entry that asked for it.
+        task: TaskId,
+        /// Which try, from 1.
+        attempt: u32,
+        /// What it returned.
+        output: Json,
+        /// What ran and what it cost.
+        receipt: Receipt,
+    },
+    /// An attempt did not return an output.
+    ActivityFailed {
+        /// The state entry that asked for it.
+        task: TaskId,
+        /// Which try, from 1.
+        attempt: u32,
+        /// Why.
+        failure: ActivityFailure,
+        /// What ran and what it cost; absent if nothing ran.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<Receipt>,
+    },
+    /// A timer of the execution came due.
+    TimerFired {
+        /// Which.
+        timer: TimerId,
+    },
+    /// Somebody asked for the execution to stop.
+    CancelRequested {
+        /// Why, in their words.
+        reason: String,
+    },
+    /// Somebody asked for a failed execution to go on from where it failed.
+    RetryRequested {},
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityFailure {
+    /// Error name, as `catch` and retry rules match it: `PaymentDeclined`, `FuelExhausted`.
+    pub error: String,
+    /// For people.
+    pub message: String,
+    /// What the activity or the sandbox says about trying again; `None` leaves
+    /// it to the rules for the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retryable: Option<bool>,
+    /// Further data of the activity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Json>,
+}
+
+/// What an attempt ran and cost. With the input, enough to run it again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Receipt {
+    /// SHA-256 of the module, in hexadecimal.
+    pub digest: String,
+    /// Whether the activity was pure, so that running it again gives the same.
+    pub pure: bool,
+    /// Fuel used.
+    pub fuel: u64,
+    /// Fuel that it was allowed.
+    pub fuel_limit: u64,
+    /// Memory that it was allowed, in bytes.
+    pub memory_limit: u64,
+    /// Wall-clock time, in microseconds.
+    pub duration_us: u64,
+}

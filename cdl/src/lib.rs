@@ -1,0 +1,23 @@
+//! The Cascade Definition Language and the machine that runs it.
+//!
+//! Everything here is pure: no I/O, no clock, no randomness, no async. A front
+//! end turns a file into a [`Program`]; [`apply`] moves an [`Execution`] of it
+//! by one [`Event`]. Replaying a history through [`apply`] rebuilds the exact
+//! execution, which is what recovery, `cascade replay`, the simulator and the
+//! tests all rely on.
+
+mod event;
+mod execution;
+pub mod expression;
+mod ids;
+mod json;
+mod machine;
+pub mod program;
+
+pub use event::{ActivityFailure, Event, EventKind, Receipt};
+pub use execution::{
+    Execution, Failure, Frame, FrameId, Status, Step, TaskId, Timer, TimerId, TimerKind,
+};
+pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
+pub use json::Json;
+pub use machine::{ActivityTask, Command, Transition};

@@ -1,0 +1,268 @@
+//! A compiled workflow: what both front ends produce and the machine runs.
+//!
+//! States are numbered, transitions resolved, expressions compiled. A program
+//! is never stored: its source is, and compiles again to the same program.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::expression::{Path, Template};
+
+/// Index of a state in [`Program::states`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StateId(pub u32);
+
+/// Index of a scope in [`Program::scopes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScopeId(pub u32);
+
+impl ScopeId {
+    /// The scope of the workflow itself.
+    pub const ROOT: Self = Self(0);
+}
+
+/// What one CDL file declares.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// `metadata.name`, or the file's name for a shorthand.
+    pub name: String,
+    /// `metadata.namespace`, `default` if not given.
+    pub namespace: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// Its workflows, by name.
+    pub workflows: BTreeMap<String, Arc<Program>>,
+}
+
+/// One compiled workflow.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The workflow's name.
+    pub name: String,
+    /// Nested lists of states; the first is the workflow's own.
+    pub scopes: Vec<Scope>,
+    /// All states of all scopes.
+    pub states: Vec<State>,
+    /// The workflow's `timeout`, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// The workflow's `output`; without it the output is the context less `workflow`.
+    pub output: Option<Template>,
+}
+
+/// A list of states that is entered at its start: a workflow or a branch.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The workflow's or branch's name.
+    pub name: String,
+    /// Its first state.
+    pub start: StateId,
+    /// The state that this scope is nested in; `None` for the workflow.
+    pub owner: Option<StateId>,
+}
+
+/// One step of a workflow.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Name, unique in its scope.
+    pub name: Arc<str>,
+    /// The scope that it is in.
+    pub scope: ScopeId,
+    /// What it does.
+    pub kind: StateKind,
+}
+
+/// The kinds of [`State`].
+#[derive(Debug, Clone)]
+pub enum StateKind {
+    /// Runs an activity.
+    Task(Task),
+    /// Computes a value.
+    Pass {
+        /// What it computes; without it the state only passes on.
+        parameters: Option<Template>,
+        /// Where the value goes.
+        result: Option<Path>,
+        /// What follows.
+        next: Next,
+    },
+    /// Takes the first way whose condition holds.
+    Choice {
+        /// The ways, in order.
+        choices: Vec<Way>,
+        /// The way if none holds.
+        default: Option<StateId>,
+    },
+    /// Runs scopes side by side.
+    Parallel {
+        /// One scope a branch, in the order of the file.
+        branches: Vec<ScopeId>,
+        /// Where `{branch name: output}` goes.
+        result: Option<Path>,
+        /// Who handles a failed branch.
+        catch: Vec<Catch>,
+        /// What follows.
+        next: Next,
+    },
+    /// Lets time pass.
+    Wait {
+        /// Until when.
+        until: Until,
+        /// What follows.
+        next: Next,
+    },
+    /// Ends the scope well.
+    Succeed {
+        /// Its output; without it, that of the context.
+        output: Option<Template>,
+    },
+    /// Ends the execution with an error, unless an enclosing state catches it.
+    Fail {
+        /// Error name.
+        error: Template,
+        /// For people.
+        message: Option<Template>,
+    },
+}
+
+/// What follows a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Another state of the same scope.
+    State(StateId),
+    /// The end of the scope.
+    End,
+}
+
+/// A Task state.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What runs.
+    pub resource: Resource,
+    /// The activity's input; without it, the whole context.
+    pub parameters: Option<Template>,
+    /// Where the output goes; without it, into the history only.
+    pub result: Option<Path>,
+    /// Limit of one attempt, from its scheduling, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Longest silence of a running attempt, in milliseconds.
+    pub heartbeat_ms: Option<u64>,
+    /// When to try again.
+    pub retries: RetryPolicy,
+    /// Who handles the error that is left.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A way out of a Choice state.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// Holds if it evaluates to `true`.
+    pub condition: Template,
+    /// Where it leads.
+    pub next: StateId,
+}
+
+/// When a Wait state ends.
+#[derive(Debug, Clone)]
+pub enum Until {
+    /// After so many milliseconds; text is a duration as in `1h30m`.
+    Duration(Template),
+    /// At an RFC 3339 timestamp.
+    Timestamp(Template),
+}
+
+/// A handler of errors.
+#[derive(Debug, Clone)]
+pub struct Catch {
+    /// Names that it handles; `*` is any.
+    pub errors: Vec<String>,
+    /// Where `{error, message, state, details}` goes.
+    pub result: Option<Path>,
+    /// Where it leads.
+    pub next: StateId,
+}
+
+/// How often and when an activity is tried again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in total, the first included; at least 1.
+    pub max_attempts: u32,
+    /// Pause before the second attempt, in milliseconds.
+    pub initial_interval_ms: u64,
+    /// Longest pause, in milliseconds.
+    pub max_interval_ms: u64,
+    /// Factor from one pause to the next, at least 1.
+    pub multiplier: f64,
+    /// How much of the pause is random.
+    pub jitter: Jitter,
+}
+
+/// How much of a pause is random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jitter {
+    /// The pause is exact.
+    None,
+    /// Between nothing and the pause.
+    Full,
+    /// Between half the pause and the pause.
+    Equal,
+}
+
+/// The design's policy: 3 attempts in total, 1 s, at most 60 s, doubling.
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            initial_interval_ms: 1_000,
+            max_interval_ms: 60_000,
+            multiplier: 2.0,
+            jitter: Jitter::None,
+        }
+    }
+}
+
+/// `urn:cascade:activity:NAME[:VERSION][@REGION]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Resource {
+    /// The activity's name.
+    pub name: Arc<str>,
+    /// The version asked for; the newest if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Arc<str>>,
+    /// The region whose workers run it; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Arc<str>>,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "urn:cascade:activity:{}", self.name)?;
+        if let Some(version) = &self.version {
+            write!(f, ":{version}")?;
+        }
+        if let Some(region) = &self.region {
+            write!(f, "@{region}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// The state with this index.
+    pub fn state(&self, id: StateId) -> &State {
+        &self.states[id.0 as usize]
+    }
+
+    /// The scope with this index.
+    pub fn scope(&self, id: ScopeId) -> &Scope {
+        &self.scopes[id.0 as usize]
+    }
+}
