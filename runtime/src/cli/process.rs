@@ -1,0 +1,240 @@
+//! `cascade process`: starts executions and says how they stand.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::{Client, Follow};
+use super::error::{Error, Exit};
+use super::output::{Output, Table, Tone, brief, paint, plain};
+use super::wire::{ExecutionPage, ExecutionView, HistoryPage, Outcome};
+use super::{Session, events, input, wire};
+use crate::store::StatusName;
+
+/// How long one request waits for an execution to end. The server may answer
+/// earlier; then the command asks again.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Events that one request fetches.
+const HISTORY_PAGE: u32 = 1_000;
+
+/// Start and watch executions
+#[derive(Debug, Subcommand)]
+pub enum Process {
+    /// Start an execution
+    Start(Start),
+    /// List executions, newest first
+    List(List),
+    /// Show how an execution stands
+    Show {
+        /// The execution's id
+        id: String,
+    },
+    /// Show an execution's history, and what followed from each event
+    History {
+        /// The execution's id
+        id: String,
+    },
+    /// Follow an execution until it ends
+    Watch {
+        /// The execution's id
+        id: String,
+    },
+    /// End an execution
+    Cancel {
+        /// The execution's id
+        id: String,
+        /// Why; it goes into the history
+        #[arg(long, default_value = "cancelled from the command line")]
+        reason: String,
+    },
+    /// Let a failed execution go on from the state that failed
+    Retry {
+        /// The execution's id
+        id: String,
+        /// Wait until it ends
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+/// Start an execution
+#[derive(Debug, Args)]
+pub struct Start {
+    /// The application
+    #[arg(long, short)]
+    app: String,
+    /// The workflow
+    #[arg(long, short)]
+    workflow: String,
+    /// JSON, or @FILE, or - for standard input; {} by default
+    #[arg(long, short, value_name = "JSON")]
+    input: Option<String>,
+    /// Starts with the same key are the same execution
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Wait until it ends; exit code 1 unless it completed
+    #[arg(long)]
+    wait: bool,
+}
+
+/// List executions, newest first
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only of this application
+    #[arg(long, short)]
+    app: Option<String>,
+    /// Only of this workflow
+    #[arg(long, short)]
+    workflow: Option<String>,
+    /// Only in this status
+    #[arg(long, value_enum)]
+    status: Option<StatusArg>,
+    /// At most so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where the last page ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum StatusArg {
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+    TimedOut,
+}
+
+impl Process {
+    pub async fn run(self, session: &Session) -> Result<(), Error> {
+        let client = session.client()?;
+        let output = session.output;
+        match self {
+            Self::Start(start) => start.run(&client, output).await,
+            Self::List(list) => list.run(&client, output).await,
+            Self::Show { id } => {
+                let view = load(&client, &id).await?;
+                output.result(&view, || describe(&view));
+                Ok(())
+            }
+            Self::History { id } => history(&client, output, &id).await,
+            Self::Watch { id } => {
+                let view = watch(&client, output, &id).await?;
+                verdict(output, &view)
+            }
+            Self::Cancel { id, reason } => {
+                let path = ["v1", "executions", &id, "cancel"];
+                let view: ExecutionView = client.post(&path, &json!({ "reason": reason })).await?;
+                output.result(&view, || describe(&view));
+                Ok(())
+            }
+            Self::Retry { id, wait } => {
+                let path = ["v1", "executions", &id, "retry"];
+                let view: ExecutionView = client.post(&path, &json!({})).await?;
+                if wait {
+                    return until_closed(&client, output, view).await;
+                }
+                output.result(&view, || describe(&view));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Start {
+    async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
+        let body = json!({
+            "application": self.app,
+            "workflow": self.workflow,
+            "input": input::read(self.input.as_deref())?,
+        });
+        let request = client.request(Method::POST, &["v1", "executions"], &[]);
+        // A key of our own, so that the request can be sent again without
+        // starting a second execution.
+        let key = self
+            .idempotency_key
+            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let request = request.header("Idempotency-Key", key).json(&body);
+        let view: ExecutionView = client.json(request).await?;
+        if self.wait {
+            return until_closed(client, output, view).await;
+        }
+        output.result(&view, || {
+            format!(
+                "started {}\nfollow it with: cascade process watch {}",
+                paint(Tone::Strong, view.id),
+                view.id
+            )
+        });
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        let status = self.status.map(|status| {
+            let value = status.to_possible_value().expect("no variant is skipped");
+            value.get_name().to_owned()
+        });
+        let filters = [
+            ("application", self.app),
+            ("workflow", self.workflow),
+            ("status", status),
+            ("cursor", self.cursor),
+        ];
+        query.extend(
+            filters
+                .into_iter()
+                .filter_map(|(name, value)| value.map(|value| (name, value))),
+        );
+        let page: ExecutionPage = client.get(&["v1", "executions"], &query).await?;
+        output.result(&page, || table(&page));
+        Ok(())
+    }
+}
+
+/// The execution as it stands.
+pub async fn load(client: &Client, id: &str) -> Result<ExecutionView, Error> {
+    client.get(&["v1", "executions", id], &[]).await
+}
+
+/// The whole history.
+pub async fn load_history(client: &Client, id: &str) -> Result<Vec<cascade_cdl::Event>, Error> {
+    let mut all = Vec::new();
+    let mut after = 0;
+    loop {
+        let query = [
+            ("after", after.to_string()),
+            ("limit", HISTORY_PAGE.to_string()),
+        ];
+        let page: HistoryPage = client
+            .get(&["v1", "executions", id, "history"], &query)
+            .await?;
+        let Some(last) = page.events.last() else {
+            return Ok(all);
+        };
+        after = last.seq;
+        let full = page.events.len() >= HISTORY_PAGE as usize;
+        all.extend(page.events);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
+    let view = load(client, id).await?;
+    let events = load_history(client, id).await?;
+    if output.is_json() {
+        output.result(&events, String::new);
+        return Ok(());
+    }
+    output.result(&(), || describe(&view));
+    Ok(())
+}
