@@ -52,8 +52,6 @@
 //!
 //! [Cascade]: https://github.com/cascade-workflows/cascade
 
-#![warn(missing_docs)]
-
 pub mod clock;
 mod context;
 mod error;
@@ -70,6 +68,7 @@ pub mod testing;
 pub use cascade_sdk_macros::activity;
 pub use context::Context;
 pub use error::Error;
+pub use serde_json::value::RawValue;
 pub use serde_json::{Value, json};
 pub use serve::Handler;
 

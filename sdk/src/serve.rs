@@ -131,3 +131,70 @@ pub fn serve<Arguments>(
         details: error.get_details().map(ToString::to_string),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Harness, context};
+
+    #[derive(Deserialize)]
+    struct Order {
+        items: Vec<Item>,
+    }
+
+    #[derive(Deserialize)]
+    struct Item {
+        price: u32,
+    }
+
+    fn total(order: Order) -> Result<u32, Error> {
+        Ok(order.items.iter().map(|item| item.price).sum())
+    }
+
+    #[test]
+    fn all_three_forms_of_a_function_are_activities() {
+        let owned = |context: Context, input: u32| Ok::<_, Error>(context.attempt + input);
+        let borrowed = |context: &Context, input: u32| Ok::<_, Error>(context.attempt + input);
+        let alone = |input: u32| Ok::<_, std::fmt::Error>(1 + input);
+        let harness = Harness::new();
+        // 3 = attempt 1 + input 2
+        assert_eq!(harness.run(owned, 2), Ok(json!(3)));
+        assert_eq!(harness.run(borrowed, 2), Ok(json!(3)));
+        assert_eq!(harness.run(alone, 2), Ok(json!(3)));
+    }
+
+    #[test]
+    fn an_input_that_does_not_fit_is_named_by_path_and_place() {
+        for (input, message) in [
+            (
+                "{\"items\": [{\"price\": 1},\n {\"price\": \"2\"}]}",
+                "input.items[1].price: invalid type: string \"2\", expected u32 at line 2 column 14",
+            ),
+            ("{}", "input: missing field `items` at line 1 column 2"),
+            (
+                "{\"items\": []} x",
+                "input: trailing characters at line 1 column 15",
+            ),
+            ("", "input: EOF while parsing a value at line 1 column 0"),
+        ] {
+            let error = run(&total, context(), input).expect_err(input);
+            assert_eq!((error.name(), error.message()), ("InvalidInput", message));
+            assert_eq!(error.is_retryable(), Some(false), "it would fail again");
+        }
+    }
+
+    #[test]
+    fn an_output_without_a_json_form_is_an_error_not_a_panic() {
+        let odd = |_: ()| Ok::<_, Error>(BTreeMap::from([(vec![1], 1)]));
+        let error = run(&odd, context(), "null").expect_err("a list is no key");
+        assert_eq!(
+            (error.name(), error.is_retryable()),
+            ("InvalidOutput", Some(false))
+        );
+    }
+}

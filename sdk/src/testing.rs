@@ -440,3 +440,106 @@ impl Drop for Entered {
         HOST.set(self.outer.take());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{clock, heartbeat, random};
+
+    #[test]
+    fn answers_come_in_order_and_the_last_one_stays() {
+        let url = "https://example.com/";
+        let harness = Harness::new()
+            .http("get", url, http::Error::Timeout("1 s".into()))
+            .http("GET", url, answer(204).header("X-A", "b"));
+        harness.enter(|| {
+            let send = || http::get(url).send();
+            assert_eq!(send(), Err(http::Error::Timeout("1 s".into())));
+            for _ in 0..2 {
+                let response = send().expect("answered");
+                assert_eq!(
+                    (response.status(), response.header("x-a")),
+                    (204, Some("b"))
+                );
+            }
+            let other = http::post(url).json(&json!({ "a": 1 })).send();
+            assert!(matches!(other, Err(http::Error::Denied(_))), "{other:?}");
+        });
+        let last = harness.requests().pop().expect("four were sent");
+        assert_eq!(
+            (last.method.as_str(), last.json()),
+            ("POST", json!({ "a": 1 }))
+        );
+        let content_type = ("content-type".to_owned(), "application/json".to_owned());
+        assert_eq!(last.headers, [content_type]);
+    }
+
+    #[test]
+    fn a_status_becomes_the_error_that_the_rules_know() {
+        for (status, name, retryable) in [
+            (400, "ValidationError", false),
+            (401, "AuthorizedError", false),
+            (404, "NotFoundError", false),
+            (408, "TimeoutError", true),
+            (418, "HttpError", false),
+            (429, "ServiceUnavailable", true),
+            (503, "ServiceUnavailable", true),
+        ] {
+            let harness = Harness::new().http("GET", "u", answer(status).body("why"));
+            let ask = |(): ()| {
+                http::get("u")
+                    .send()?
+                    .error_for_status()
+                    .map(|r| r.status())
+            };
+            let error = harness.run(ask, ()).expect_err("not a success");
+            assert_eq!(
+                (error.name(), error.is_retryable()),
+                (name, Some(retryable))
+            );
+            assert_eq!(error.message(), format!("u answered {status}: why"));
+        }
+    }
+
+    #[test]
+    fn the_store_compares_before_it_sets() {
+        let harness = Harness::new().store("n", 1);
+        harness.enter(|| {
+            assert_eq!(kv::compare_and_set("n", None, &2), Ok(false), "it holds 1");
+            assert_eq!(kv::compare_and_set("n", Some(&1), &2), Ok(true));
+            assert_eq!(kv::get::<u32>("n"), Ok(Some(2)));
+            assert!(matches!(kv::get::<String>("n"), Err(kv::Error::Json(_))));
+            assert_eq!(kv::delete("n"), Ok(()));
+            assert_eq!(kv::get::<u32>("n"), Ok(None));
+        });
+        let gone = kv::Error::Unavailable("down".into());
+        let failing = Harness::new().failing_store(gone.clone());
+        assert_eq!(failing.enter(|| kv::set("n", &1)), Err(gone));
+    }
+
+    #[test]
+    fn time_and_randomness_repeat_with_the_same_seed() {
+        let draw = |seed| {
+            let harness = Harness::new().seed(seed).now_ms(5);
+            harness.enter(|| (clock::now_ms(), random::u64(), random::bytes(70_000).len()))
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1).1, draw(2).1);
+        // 70,000 bytes are more than the host gives at a time.
+        assert_eq!((draw(1).0, draw(1).2), (5, 70_000));
+    }
+
+    #[test]
+    fn a_harness_sees_its_own_activity_only() {
+        let (outer, inner) = (Harness::new(), Harness::new());
+        outer.enter(|| {
+            inner.enter(|| crate::warn!("inner {}", 1));
+            heartbeat::beat();
+        });
+        assert_eq!(inner.logs(), [(Level::Warn, "inner 1".to_owned())]);
+        assert_eq!((inner.heartbeats(), outer.heartbeats()), (0, 1));
+        assert_eq!(outer.messages(), [""; 0]);
+    }
+}

@@ -4,10 +4,10 @@
 
 use std::convert::Infallible;
 
-use cascade_sdk::Value;
+use cascade_sdk::RawValue;
 
 #[cascade_sdk::activity]
-fn handle(input: Value) -> Result<Value, Infallible> {
+fn handle(input: Box<RawValue>) -> Result<Box<RawValue>, Infallible> {
     Ok(input)
 }
 

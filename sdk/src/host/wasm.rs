@@ -1,21 +1,10 @@
 //! The host as the component's imports. What is not called is not imported.
 
-use bindings::cascade::activity as host;
+use super::bindings::cascade::activity as host;
 
 use crate::http::{self, Request, Response};
 use crate::kv;
 use crate::log::Level;
-
-/// What `wit/activity.wit` says, in Rust.
-#[expect(missing_docs, reason = "documented in wit/activity.wit")]
-pub mod bindings {
-    wit_bindgen::generate!({
-        path: "wit",
-        world: "activity",
-        pub_export_macro: true,
-        runtime_path: "wit_bindgen::rt",
-    });
-}
 
 pub(crate) fn log(level: Level, message: &str) {
     let level = match level {
