@@ -230,11 +230,63 @@ pub async fn load_history(client: &Client, id: &str) -> Result<Vec<cascade_cdl::
 
 async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
     let view = load(client, id).await?;
-    let events = load_history(client, id).await?;
+    let history = load_history(client, id).await?;
     if output.is_json() {
-        output.result(&events, String::new);
+        output.result(&history, String::new);
         return Ok(());
     }
-    output.result(&(), || describe(&view));
+    let program = program_of(client, &view).await?;
+    let trace = events::trace(&program, &view, history)?;
+    output.result(&(), || {
+        format!("{}\n\n{}", describe(&view), trace.render())
+    });
     Ok(())
+}
+
+/// Prints what happens until the execution ends, and returns how it ended.
+async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionView, Error> {
+    let view = load(client, id).await?;
+    let program = program_of(client, &view).await?;
+    let mut live = events::Live::new(&program, &view);
+    let follow = client.follow(&["v1", "executions", id, "events"], |message| {
+        let event: Event = match serde_json::from_str(&message.data) {
+            Ok(event) if message.event == wire::HISTORY_EVENT => event,
+            // The server may tell more than this version understands.
+            _ => return Ok(Follow::More),
+        };
+        let records = live.feed(&event)?;
+        output.item(&event, || events::step_text(&event, &records, view.started_at));
+        Ok(if live.is_closed() {
+            Follow::Enough
+        } else {
+            Follow::More
+        })
+    });
+    follow.await?;
+    load(client, id).await
+}
+
+/// Waits for the end, and lets the exit code tell how it went.
+async fn until_closed(
+    client: &Client,
+    output: Output,
+    mut view: ExecutionView,
+) -> Result<(), Error> {
+    let spinner = output.spinner(format!("execution {}", view.id));
+    while view.status == StatusName::Running {
+        let query = [("wait", format!("{}s", WAIT.as_secs()))];
+        view = client.get(&["v1", "executions", &view.id], &query).await?;
+    }
+    spinner.finish_and_clear();
+    verdict(output, &view)
+}
+
+/// Prints how an execution ended; anything but completion is exit code 1.
+fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
+    output.item(view, || describe(view));
+    if view.status == StatusName::Completed {
+        Ok(())
+    } else {
+        Err(Error::told(Exit::Failed))
+    }
 }
