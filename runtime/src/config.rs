@@ -215,8 +215,7 @@ impl TenantLimits {
             input_bytes: self.input_bytes,
             output_bytes: self.output_bytes,
             log_bytes: self.log_bytes,
-            attempt_timeout_ms: u64::try_from(self.attempt_timeout.as_millis())
-                .unwrap_or(u64::MAX),
+            attempt_timeout_ms: u64::try_from(self.attempt_timeout.as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -308,7 +307,9 @@ impl TryFrom<String> for SecretRef {
 
     /// The text is not repeated in the message: it may be the secret itself.
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        if let Some(name) = text.strip_prefix("${").and_then(|name| name.strip_suffix('}'))
+        if let Some(name) = text
+            .strip_prefix("${")
+            .and_then(|name| name.strip_suffix('}'))
             && !name.is_empty()
         {
             return Ok(Self::Env(name.to_owned()));
@@ -465,7 +466,8 @@ impl Config {
         if let Some(url) = &self.database.url
             && !url.starts_with("sqlite:")
         {
-            let message = "must be `sqlite:PATH`; other databases are not supported by this version yet";
+            let message =
+                "must be `sqlite:PATH`; other databases are not supported by this version yet";
             reader.problem(&root.join("database").join("url"), message.to_owned());
         }
         let mut ids = BTreeSet::new();
@@ -510,7 +512,10 @@ impl KeyConfig {
         } else if !key::is_id(&self.id) {
             reader.problem(&path.join("id"), format!("must be {}", key::ID_RULE));
         } else if !ids.insert(self.id.clone()) {
-            reader.problem(&path.join("id"), format!("key `{}` is there twice", self.id));
+            reader.problem(
+                &path.join("id"),
+                format!("key `{}` is there twice", self.id),
+            );
         }
         match (system, self.role) {
             (false, None) => reader.missing(path, &["role"]),
@@ -539,8 +544,9 @@ fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result
     // Far longer than any key.
     const MAX_SECRET_FILE: u64 = 4096;
     let text = match secret {
-        SecretRef::Env(name) => environment(name)
-            .ok_or_else(|| format!("the environment has no variable `{name}`"))?,
+        SecretRef::Env(name) => {
+            environment(name).ok_or_else(|| format!("the environment has no variable `{name}`"))?
+        }
         SecretRef::File(path) => read_bounded(path, MAX_SECRET_FILE)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))?,
     };
@@ -548,7 +554,10 @@ fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result
     match key::parse(text) {
         Some(found) if found == id => Ok(Digest::of(text)),
         Some(_) => Err(format!("what it refers to is not the key with id `{id}`")),
-        None => Err(format!("what it refers to is not a key: it must be {}", key::RULE)),
+        None => Err(format!(
+            "what it refers to is not a key: it must be {}",
+            key::RULE
+        )),
     }
 }
 
@@ -567,7 +576,10 @@ fn refuse_later(reader: &mut Reader) {
     for index in 0..reader.list_len(&tenants) {
         for key in ["database", "schema"] {
             let path = tenants.join(index).join(key);
-            reader.refuse(&path, "not supported by this version yet (tenants share a database)");
+            reader.refuse(
+                &path,
+                "not supported by this version yet (tenants share a database)",
+            );
         }
     }
 }

@@ -49,7 +49,17 @@ pub const MAX_LABEL: usize = 200;
 
 /// What a key may do; each role may do what those before it may.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -112,7 +122,11 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// A tenant's.
-    Tenant { tenant: TenantId, role: Role, key: Arc<str> },
+    Tenant {
+        tenant: TenantId,
+        role: Role,
+        key: Arc<str>,
+    },
     /// The server's own: may make tenants and act for any.
     Server { key: Arc<str> },
 }
@@ -217,7 +231,9 @@ impl Tenancy {
         }
         for KeyConfig { id, digest, .. } in &config.server.admin_keys {
             if let Some(digest) = digest {
-                let principal = Principal::Server { key: id.as_str().into() };
+                let principal = Principal::Server {
+                    key: id.as_str().into(),
+                };
                 configured_keys.insert(id.clone(), (*digest, principal));
             }
         }
@@ -273,7 +289,11 @@ impl Tenancy {
         let tenant = Arc::new(settings.tenant(id.clone()));
         let mut tenants = HashMap::clone(&tenants);
         tenants.insert(id, Arc::clone(&tenant));
-        *self.0.tenants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+        *self
+            .0
+            .tenants
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
         Ok(tenant)
     }
 
@@ -286,13 +306,19 @@ impl Tenancy {
         let id = key::parse(text).ok_or(Denied::Unknown)?;
         let digest = Digest::of(text);
         if let Some((known, principal)) = self.0.configured_keys.get(id) {
-            return digest.matches(known).then(|| principal.clone()).ok_or(Denied::Unknown);
+            return digest
+                .matches(known)
+                .then(|| principal.clone())
+                .ok_or(Denied::Unknown);
         }
         let generation = {
             let remembered = self.remembered();
             match remembered.keys.get(id) {
                 Some((known, principal, since)) if since.elapsed() < KEY_LIFETIME => {
-                    return digest.matches(known).then(|| principal.clone()).ok_or(Denied::Unknown);
+                    return digest
+                        .matches(known)
+                        .then(|| principal.clone())
+                        .ok_or(Denied::Unknown);
                 }
                 _ => remembered.generation,
             }
@@ -388,7 +414,9 @@ impl Tenancy {
         let mut remembered = self.remembered();
         if remembered.generation == generation {
             if remembered.keys.len() >= MAX_REMEMBERED {
-                remembered.keys.retain(|_, (_, _, since)| since.elapsed() < KEY_LIFETIME);
+                remembered
+                    .keys
+                    .retain(|_, (_, _, since)| since.elapsed() < KEY_LIFETIME);
             }
             if remembered.keys.len() < MAX_REMEMBERED {
                 let entry = (digest, principal.clone(), Instant::now());
@@ -399,12 +427,19 @@ impl Tenancy {
     }
 
     fn snapshot(&self) -> Arc<HashMap<TenantId, Arc<Tenant>>> {
-        let tenants = self.0.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        let tenants = self
+            .0
+            .tenants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&tenants)
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
-        self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -135,7 +135,10 @@ impl Reader {
             }],
         };
         if text.len() > MAX_FILE_BYTES {
-            let message = format!("the file has {} bytes, at most {MAX_FILE_BYTES} are read", text.len());
+            let message = format!(
+                "the file has {} bytes, at most {MAX_FILE_BYTES} are read",
+                text.len()
+            );
             return Err(fail(None, message));
         }
         let value: Value = serde_yaml::from_str(text).map_err(|error| {
@@ -145,7 +148,12 @@ impl Reader {
         let value = match value {
             Value::Null => Value::Mapping(serde_yaml::Mapping::new()),
             Value::Mapping(_) => value,
-            _ => return Err(fail(Some((1, 1)), "the file must be a mapping of blocks".to_owned())),
+            _ => {
+                return Err(fail(
+                    Some((1, 1)),
+                    "the file must be a mapping of blocks".to_owned(),
+                ));
+            }
         };
         Ok(Self {
             problems: Problems {
@@ -210,7 +218,10 @@ impl Reader {
         let at = self.original(path);
         let reported = |key: &&str| {
             let inner = at.join(*key);
-            self.problems.list.iter().any(|problem| problem.path == inner)
+            self.problems
+                .list
+                .iter()
+                .any(|problem| problem.path == inner)
         };
         if !keys.iter().any(reported) {
             self.problem(path, format!("`{}` is missing", keys.join("` or `")));
@@ -228,7 +239,11 @@ impl Reader {
                 break;
             }
         }
-        self.problems.list.push(Problem { place, path, message });
+        self.problems.list.push(Problem {
+            place,
+            path,
+            message,
+        });
     }
 
     /// Whether nothing was wrong, and what was.
@@ -263,7 +278,10 @@ impl Reader {
             .map(|(_, index)| *index)
             .collect();
         gone.sort_unstable();
-        gone.into_iter().fold(index, |index, gone| if gone <= index { index + 1 } else { index })
+        gone.into_iter().fold(
+            index,
+            |index, gone| if gone <= index { index + 1 } else { index },
+        )
     }
 }
 
@@ -338,7 +356,10 @@ fn places(text: &str) -> HashMap<Path, (usize, usize)> {
             open.pop();
         } else if !matches!(
             event,
-            Event::Scalar(..) | Event::Alias(_) | Event::MappingStart(..) | Event::SequenceStart(..)
+            Event::Scalar(..)
+                | Event::Alias(_)
+                | Event::MappingStart(..)
+                | Event::SequenceStart(..)
         ) {
             continue;
         } else {
@@ -413,8 +434,16 @@ mod tests {
             list: Vec<u8>,
         }
         let mut reader = Reader::new("f", "list: [1, x, 3, y, z, 6]").expect("is YAML");
-        assert_eq!(reader.read(), Some(Numbers { list: vec![1, 3, 6] }));
-        reader.problem(&Path::default().join("list").join(2_usize), "six".to_owned());
+        assert_eq!(
+            reader.read(),
+            Some(Numbers {
+                list: vec![1, 3, 6]
+            })
+        );
+        reader.problem(
+            &Path::default().join("list").join(2_usize),
+            "six".to_owned(),
+        );
         let problems = reader.finish().expect_err("three are no numbers");
         let paths: Vec<String> = problems.list.iter().map(|p| p.path.to_string()).collect();
         // x, y, z by their places in the text, and the third that was left is the sixth.
@@ -426,10 +455,28 @@ mod tests {
         let bomb = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nd: *c\n";
         let deep = "[".repeat(10_000);
         let long = "x".repeat(MAX_FILE_BYTES + 1);
-        for text in ["\t- a", "a: [", "- list", "just text", "a: 1\na: 2", &deep, &long] {
-            assert!(Reader::new("f", text).is_err(), "{}", &text[..text.len().min(20)]);
+        for text in [
+            "\t- a",
+            "a: [",
+            "- list",
+            "just text",
+            "a: 1\na: 2",
+            &deep,
+            &long,
+        ] {
+            assert!(
+                Reader::new("f", text).is_err(),
+                "{}",
+                &text[..text.len().min(20)]
+            );
         }
-        assert!(Reader::new("f", bomb).is_ok(), "a small expansion is plain YAML");
-        assert!(Reader::new("f", "").is_ok(), "an empty file takes all defaults");
+        assert!(
+            Reader::new("f", bomb).is_ok(),
+            "a small expansion is plain YAML"
+        );
+        assert!(
+            Reader::new("f", "").is_ok(),
+            "an empty file takes all defaults"
+        );
     }
 }

@@ -3,7 +3,9 @@ use super::*;
 const KEY: &str = "ck_ops_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn parse(text: &str) -> Result<Config, Problems> {
-    Config::parse("cascade.yaml", text, &|name| (name == "OPS_KEY").then(|| KEY.to_owned()))
+    Config::parse("cascade.yaml", text, &|name| {
+        (name == "OPS_KEY").then(|| KEY.to_owned())
+    })
 }
 
 /// Checks that `text` has exactly these problems, each `LINE:COLUMN: PATH: START OF MESSAGE`.
@@ -15,14 +17,21 @@ fn check(text: &str, expected: &[&str]) {
         .collect();
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
-        assert!(found.starts_with(expected), "{found}\nshould start with\n{expected}");
+        assert!(
+            found.starts_with(expected),
+            "{found}\nshould start with\n{expected}"
+        );
     }
 }
 
 #[test]
 fn an_empty_file_is_the_defaults() {
     assert_eq!(parse(""), Ok(Config::default()));
-    assert_eq!(Config::default().sharding.shards, 10, "the language's default");
+    assert_eq!(
+        Config::default().sharding.shards,
+        10,
+        "the language's default"
+    );
     assert!(Config::default().server.listen.ip().is_loopback());
 }
 
@@ -55,7 +64,10 @@ fn all_problems_are_reported_together_with_their_places() {
 #[test]
 fn a_slip_of_the_pen_gets_a_suggestion() {
     let problems = parse("sharding: {shard: 5}").expect_err("no such key");
-    assert!(problems.list[0].message.ends_with("did you mean `shards`?"), "{problems}");
+    assert!(
+        problems.list[0].message.ends_with("did you mean `shards`?"),
+        "{problems}"
+    );
 }
 
 #[test]
@@ -70,7 +82,10 @@ fn what_a_later_version_will_know_is_refused_as_such() {
             "5:1: foo: unknown field `foo`",
         ],
     );
-    check("database: {url: 'postgres://u:p@h/d'}", &["1:12: database.url: must be `sqlite:PATH`"]);
+    check(
+        "database: {url: 'postgres://u:p@h/d'}",
+        &["1:12: database.url: must be `sqlite:PATH`"],
+    );
 }
 
 #[test]
@@ -78,7 +93,10 @@ fn a_key_refers_to_its_secret() {
     let config = parse("server: {admin_keys: [{id: ops, secret: '${OPS_KEY}'}]}").expect("valid");
     assert_eq!(config.server.admin_keys[0].digest, Some(Digest::of(KEY)));
     let shown = format!("{config:?}{}", config.effective());
-    assert!(!shown.contains("0123456789abcdef"), "the secret is nowhere shown");
+    assert!(
+        !shown.contains("0123456789abcdef"),
+        "the secret is nowhere shown"
+    );
 }
 
 #[test]

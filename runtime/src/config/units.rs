@@ -81,7 +81,12 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// Writes a duration so that [`parse_duration`] reads it back (to the millisecond).
 pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
-    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+    for (unit, size) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ] {
         if millis > 0 && millis.is_multiple_of(size) {
             return format!("{}{unit}", millis / size);
         }
@@ -190,7 +195,9 @@ impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a duration of at most ten years such as `30s` or `1h30m`, or a number of seconds")
+        f.write_str(
+            "a duration of at most ten years such as `30s` or `1h30m`, or a number of seconds",
+        )
     }
 
     fn visit_u64<E: Error>(self, seconds: u64) -> Result<Duration, E> {

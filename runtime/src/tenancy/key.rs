@@ -29,7 +29,9 @@ pub fn parse(text: &str) -> Option<&str> {
     let (id, secret) = text.strip_prefix("ck_")?.split_once('_')?;
     // 32 characters of 62 have 190 bits: what operators make themselves is accepted, too.
     let fits = (32..=128).contains(&secret.len())
-        && secret.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
+        && secret
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');
     (fits && is_id(id)).then_some(id)
 }
 
@@ -116,7 +118,11 @@ mod tests {
     fn a_generated_key_reads_back_and_never_repeats() {
         let (id, text) = generate();
         assert_eq!(parse(&text), Some(id.as_str()));
-        assert_eq!(text.len(), "ck_".len() + 16 + 1 + 64, "64 and 256 bits in hexadecimal");
+        assert_eq!(
+            text.len(),
+            "ck_".len() + 16 + 1 + 64,
+            "64 and 256 bits in hexadecimal"
+        );
         assert_ne!(generate().1, text);
     }
 
