@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rustc=$(scripts/guest-rustc.sh)
+shopt -s nullglob
 packages=()
 for manifest in activities/*/Cargo.toml examples/*/activities/*/Cargo.toml; do
   packages+=(-p "$(sed -n 's/^name = "\(.*\)"$/\1/p' "$manifest" | head -1)")
