@@ -15,15 +15,19 @@ mod diagnostics;
 mod error;
 mod events;
 mod input;
+mod local;
 mod output;
 mod process;
+mod push;
 mod replay;
 mod run;
 mod serve;
+mod source;
 pub mod template;
 mod tenant;
 pub mod toolchain;
 mod validate;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -33,6 +37,8 @@ use client::Client;
 use context::Given;
 use error::Error;
 use output::{Format, Output};
+
+use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
 
 /// Durable workflows of sandboxed WebAssembly activities.
 ///
@@ -93,9 +99,6 @@ enum Command {
     Bench(bench::Bench),
     /// Print a completion script for a shell
     Completions(completions::Completions),
-    /// Compile one module in this process; the sandbox starts it with limits set
-    #[command(name = "__compile", hide = true)]
-    Compile,
 }
 
 /// What a command has at hand.
@@ -117,6 +120,10 @@ impl Session {
 
 /// Runs the command line that this process was started with.
 pub fn main() -> ExitCode {
+    // First of all: the compiler process limits itself before it does anything.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == COMPILE_SUBCOMMAND) {
+        return compile_child_main();
+    }
     // Usage errors end the process here, with exit code 2 and clap's advice.
     let cli = Cli::parse();
     let output = Output::new(cli.global.output);
@@ -150,7 +157,6 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Key(key) => one_thread(key.run(session)),
         Command::Bench(bench) => bench.run(session),
         Command::Completions(completions) => completions.run::<Cli>(),
-        Command::Compile => compile(),
     }
 }
 
@@ -173,6 +179,22 @@ fn block_on<T>(
         .build()
         .map_err(|source| Error::failed(format!("cannot start the runtime: {source}")))?;
     runtime.block_on(future)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause, as they are told not to.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

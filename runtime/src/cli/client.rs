@@ -9,6 +9,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::chain;
 use super::context::Context;
 use super::error::{Error, Exit};
 
@@ -409,21 +410,6 @@ fn may_pass(error: &Error) -> bool {
 fn pause(tries: u32) -> Duration {
     let (first, longest) = RECONNECT_PAUSE;
     first.saturating_mul(1 << tries.min(16)).min(longest)
-}
-
-/// An error with its causes: the first one alone often says only "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,57 +2,64 @@
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ApplyError, Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId,
+    Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId,
     Timestamp, apply_traced,
 };
 
+use super::error::Error;
 use super::output::{Tone, brief, paint, plain};
 
 /// How much of a JSON value a line shows.
 const SHOWN_JSON: usize = 100;
 
-/// A history with its consequences.
-pub struct Trace {
-    /// The execution after the last event.
-    pub execution: Execution,
-    /// Each event with what followed from it.
-    pub steps: Vec<(Event, Vec<Record>)>,
+/// A history that is replayed as it arrives.
+pub struct Live<'a> {
+    program: &'a Program,
+    execution: Option<Execution>,
 }
 
-/// Replays a history and notes what follows from each event.
-pub fn trace(
-    program: &Program,
-    id: ExecutionId,
-    tenant: TenantId,
-    events: Vec<Event>,
-) -> Result<Trace, ApplyError> {
-    let mut execution = Execution::new(id, tenant);
-    let mut steps = Vec::with_capacity(events.len());
-    for event in events {
+impl<'a> Live<'a> {
+    /// Before the first event of an execution.
+    pub fn new(program: &'a Program, id: ExecutionId, tenant: TenantId) -> Self {
+        Self {
+            program,
+            execution: Some(Execution::new(id, tenant)),
+        }
+    }
+
+    /// Applies the next event and says what followed from it.
+    pub fn feed(&mut self, event: &Event) -> Result<Vec<Record>, Error> {
+        let execution = self.execution.take().ok_or_else(|| {
+            Error::failed("the history does not replay: an earlier event was refused")
+        })?;
         let mut records = Vec::new();
         let mut observe = |record| records.push(record);
-        execution = apply_traced(program, execution, &event, &mut observe)?.execution;
-        steps.push((event, records));
+        let transition = apply_traced(self.program, execution, event, &mut observe)
+            .map_err(|error| Error::failed(format!("the history does not replay: {error}")))?;
+        self.execution = Some(transition.execution);
+        Ok(records)
     }
-    Ok(Trace { execution, steps })
+
+    /// Whether the execution has ended.
+    pub fn is_closed(&self) -> bool {
+        self.execution.as_ref().is_some_and(Execution::is_closed)
+    }
+
+    /// The execution after the last event; `None` if one was refused.
+    pub fn execution(&self) -> Option<&Execution> {
+        self.execution.as_ref()
+    }
 }
 
-impl Trace {
-    /// The history as lines: each event with its time since the start, its
-    /// consequences below it.
-    pub fn render(&self) -> String {
-        let start = self.execution.started_at;
-        let mut lines = Vec::new();
-        for (event, records) in &self.steps {
-            lines.push(event_line(event, start));
-            lines.extend(records.iter().filter_map(record_line));
-        }
-        lines.join("\n")
-    }
+/// An event and its consequences as lines.
+pub fn step_text(event: &Event, records: &[Record], start: Timestamp) -> String {
+    let mut lines = vec![event_line(event, start)];
+    lines.extend(records.iter().map(record_line));
+    lines.join("\n")
 }
 
 /// One event on one line.
-pub fn event_line(event: &Event, start: Timestamp) -> String {
+fn event_line(event: &Event, start: Timestamp) -> String {
     let since = event.at.since(start);
     let at = format!("{:>+6}.{:03}s", since / 1000, since % 1000);
     let (tone, name, detail) = describe(&event.kind);
@@ -98,8 +105,8 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
     }
 }
 
-/// A consequence on one line; `None` for those that the next line implies.
-pub fn record_line(record: &Record) -> Option<String> {
+/// A consequence on one line.
+fn record_line(record: &Record) -> String {
     let (tone, text) = match record {
         Record::StateEntered { place } => (Tone::Plain, format!("→ {}", at(&place.path, &place.state))),
         Record::StateExited { place, output } => (
@@ -148,7 +155,7 @@ pub fn record_line(record: &Record) -> Option<String> {
         }
     };
     let indent = " ".repeat(17);
-    Some(format!("{indent}{}", paint(tone, plain(&text))))
+    format!("{indent}{}", paint(tone, plain(&text)))
 }
 
 /// How an execution stands, in a few words.
