@@ -1,3 +1,9 @@
-//! The shell around the machine: everything that touches the world.
+//! The shell around [`cascade_cdl`]: engine, store, sandbox, HTTP API and CLI.
+//!
+//! One way through: `api → engine(shard) → store → dispatch → worker →
+//! sandbox → engine(shard)`. ARCHITECTURE.md draws it.
 
+pub mod clock;
+pub mod engine;
 pub mod sandbox;
+pub mod store;

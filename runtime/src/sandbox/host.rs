@@ -426,11 +426,7 @@ fn require(store: &StoreContextMut<'_, HostState>, capability: Capability) -> wa
     }
 }
 
-/// True randomness, from the provider that TLS uses.
+/// True randomness, from the system.
 pub(super) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
-    let provider = rustls::crypto::ring::default_provider();
-    provider
-        .secure_random
-        .fill(bytes)
-        .map_err(|_| io::Error::other("the system has no randomness"))
+    getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()))
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::TenantId;
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::http::HttpClients;
@@ -13,44 +13,29 @@ use super::http::HttpClients;
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where uploaded modules are kept.
+#[async_trait]
 pub trait ModuleSource: Send + Sync {
     /// The bytes that a tenant uploaded under this digest; `None` if it never did.
-    fn load<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        digest: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Bytes>, SourceError>>;
+    async fn load(&self, tenant: &TenantId, digest: &str) -> Result<Option<Bytes>, SourceError>;
 }
 
 /// A small store of each tenant's own.
+#[async_trait]
 pub trait KeyValue: Send + Sync {
     /// The value of a key.
-    fn get<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, KeyValueError>>;
+    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, KeyValueError>;
     /// Sets a key.
-    fn set<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        key: &'a str,
-        value: Vec<u8>,
-    ) -> BoxFuture<'a, Result<(), KeyValueError>>;
+    async fn set(&self, tenant: &TenantId, key: &str, value: Vec<u8>) -> Result<(), KeyValueError>;
     /// Sets a key if it holds `expected` (`None`: is absent); says whether it did.
-    fn compare_and_set<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        key: &'a str,
+    async fn compare_and_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
         expected: Option<Vec<u8>>,
         value: Vec<u8>,
-    ) -> BoxFuture<'a, Result<bool, KeyValueError>>;
+    ) -> Result<bool, KeyValueError>;
     /// Removes a key, if it is there.
-    fn delete<'a>(
-        &'a self,
-        tenant: &'a TenantId,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<(), KeyValueError>>;
+    async fn delete(&self, tenant: &TenantId, key: &str) -> Result<(), KeyValueError>;
 }
 
 /// Why a key-value call failed.

@@ -1,0 +1,1 @@
+//! Starts executions, moves them on, and tells how they stand.
