@@ -507,7 +507,10 @@ impl OpenCounts {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod range_tests {
     use super::*;
 
     #[test]
