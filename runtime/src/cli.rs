@@ -6,11 +6,11 @@
 
 mod activity;
 mod apply;
-mod bench;
+//X mod bench;
 mod client;
 mod completions;
 mod context;
-mod dev;
+//X mod dev;
 mod diagnostics;
 mod error;
 mod events;
@@ -21,7 +21,7 @@ mod process;
 mod push;
 mod replay;
 mod run;
-mod serve;
+//X mod serve;
 mod source;
 pub mod template;
 mod tenant;
@@ -71,9 +71,9 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything in this process for one developer, and reload what changes
-    Dev(dev::Dev),
+    //X Dev(dev::Dev),
     /// Run the server
-    Server(serve::Server),
+    //X Server(serve::Server),
     /// Check CDL files
     Validate(validate::Validate),
     /// Bring a CDL file, or a folder of them, to the server
@@ -96,7 +96,7 @@ enum Command {
     Key(tenant::Key),
     /// Measure
     #[command(subcommand)]
-    Bench(bench::Bench),
+    //X Bench(bench::Bench),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -145,8 +145,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
     match command {
-        Command::Dev(dev) => all_threads(dev.run(session)),
-        Command::Server(server) => all_threads(server.run(session)),
+        //X Command::Dev(dev) => all_threads(dev.run(session)),
+        //X Command::Server(server) => all_threads(server.run(session)),
         Command::Validate(validate) => validate.run(session),
         Command::Apply(apply) => one_thread(apply.run(session)),
         Command::Run(run) => all_threads(run.run(session)),
@@ -155,7 +155,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
-        Command::Bench(bench) => bench.run(session),
+        //X Command::Bench(bench) => bench.run(session),
         Command::Completions(completions) => completions.run::<Cli>(),
     }
 }

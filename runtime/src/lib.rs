@@ -4,6 +4,7 @@
 //! sandbox → engine(shard)`. ARCHITECTURE.md draws it.
 
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;

@@ -1,7 +1,6 @@
 //! `cascade activity`: makes, builds, pushes, shows and tries activities.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use cascade_cdl::program::Resource;
 use cascade_cdl::{ActivityTask, ExecutionId, Json, TaskId};
@@ -12,7 +11,8 @@ use super::client::Client;
 use super::error::{Error, Exit};
 use super::local::{Caller, Local};
 use super::output::{Output, Table, Tone, brief, paint, plain, size};
-use super::push::{self, Pushed};
+use super::push;
+use super::wire::ActivityView;
 use super::source::{self, Found};
 use super::{Session, input, template, toolchain};
 use crate::catalog::Manifest;
@@ -266,3 +266,25 @@ pub async fn build(dir: &Path, release: bool, output: Output) -> Result<Found, E
         manifest,
     })
 }
+
+async fn list(client: &Client, output: Output) -> Result<(), Error> {
+    let activities: Vec<ActivityView> = client.get(&["v1", "activities"], &[]).await?;
+    output.result(&activities, || {
+        let mut table = Table::new(&["name", "version", "size", "powers", "pure", "sha256"]);
+        for activity in &activities {
+            let powers: Vec<&str> = activity.powers.iter().map(|power| power.name()).collect();
+            table.row([
+                (activity.name.clone(), Tone::Strong),
+                (activity.version.clone(), Tone::Plain),
+                (size(activity.size), Tone::Plain),
+                (powers.join(","), Tone::Plain),
+                (if activity.pure { "yes" } else { "no" }.to_owned(), Tone::Plain),
+                (brief(&activity.digest, 13), Tone::Faint),
+            ]);
+        }
+        table.render()
+    });
+    Ok(())
+}
+
+async fn inspect(_c:&Client, _o:Output, _n:&str, _v:Option<&str>)->Result<(),Error>{Ok(())}

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::client::Client;
-use super::error::{Error, Exit};
+use super::error::Error;
 use super::output::{Tone, paint};
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 use super::validate::{self, Checked};
-use super::wire::{self, Applied};
+use super::wire::Applied;
 use super::Session;
 
 /// Bring a CDL file, or a folder of them, to the server
@@ -43,4 +45,37 @@ impl Apply {
         });
         Ok(())
     }
+}
+
+/// Sends one file that was found valid.
+pub async fn apply(client: &Client, file: &Checked) -> Result<Applied, Error> {
+    let application = file.parsed.application.as_ref().ok_or_else(|| {
+        Error::failed(format!("{} is invalid", file.name))
+    })?;
+    let request = client
+        .request(
+            Method::PUT,
+            &["v1", "applications", &application.name],
+            &[("file", file.name.clone())],
+        )
+        .header(CONTENT_TYPE, "application/yaml")
+        .body(file.text.clone());
+    client.json(request).await
+}
+
+/// One applied file on a line, and what it still lacks.
+pub fn describe(applied: &Applied) -> String {
+    let what = if applied.created {
+        paint(Tone::Good, "applied")
+    } else {
+        paint(Tone::Faint, "unchanged")
+    };
+    let mut text = format!("{what} {} version {}", applied.name, applied.version);
+    for missing in &applied.missing_activities {
+        text.push_str(&format!(
+            "\n  {} nobody has pushed {missing} yet",
+            paint(Tone::Busy, "note:")
+        ));
+    }
+    text
 }

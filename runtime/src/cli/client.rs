@@ -173,7 +173,7 @@ impl Client {
             }
             let outcome = match self.send(request).await {
                 Ok(response) => {
-                    let read = self.read_events(response, &mut |event| {
+                    let mut take = |event: ServerEvent| {
                         if event.id.is_some() {
                             last_id.clone_from(&event.id);
                             silent_tries = 0;
@@ -182,8 +182,8 @@ impl Client {
                             refused = Some(error);
                             Follow::Enough
                         })
-                    });
-                    read.await
+                    };
+                    self.read_events(response, &mut take).await
                 }
                 Err(error) => Err(error),
             };

@@ -3,21 +3,22 @@
 //! compiled modules are kept, in the user's cache folder.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::program::Resource;
-use cascade_cdl::{ActivityFailure, ActivityTask, ExecutionId, Json, TenantId};
-use futures::future::BoxFuture;
+use cascade_cdl::{ActivityFailure, ActivityTask, ExecutionId, TenantId};
 
 use super::error::Error;
 use super::output::{self, Tone, paint, plain};
 use super::source::{self, Found};
+use crate::config::TenantLimits;
 use crate::clock::{Clock, SystemClock};
 use crate::sandbox::{
-    Cancel, Grants, HostPattern, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
+    Cancel, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
     ModuleInfo, ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
 };
 
@@ -152,17 +153,17 @@ async fn admit(
         })?;
     modules.put(&info.digest, wasm);
     let manifest = found.manifest;
-    let hosts: Vec<HostPattern> = manifest.hosts();
+    let hosts = manifest.http.hosts.clone();
     Ok(LocalActivity {
         digest: info.digest.as_str().into(),
         info,
         grants: Arc::new(Grants {
-            capabilities: manifest.capabilities(),
+            capabilities: manifest.capabilities.clone(),
             policy_hosts: hosts.clone(),
             manifest_hosts: hosts,
             allow_private: Vec::new(),
         }),
-        limits: manifest.limits(Limits::default()),
+        limits: manifest.lower(&TenantLimits::default()),
     })
 }
 
@@ -189,15 +190,11 @@ impl Modules {
     }
 }
 
+#[async_trait]
 impl ModuleSource for Modules {
-    fn load<'a>(
-        &'a self,
-        _: &'a TenantId,
-        digest: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Bytes>, SourceError>> {
+    async fn load(&self, _: &TenantId, digest: &str) -> Result<Option<Bytes>, SourceError> {
         let modules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let module = modules.get(digest).cloned();
-        Box::pin(async move { Ok(module) })
+        Ok(modules.get(digest).cloned())
     }
 }
 
@@ -206,59 +203,40 @@ impl ModuleSource for Modules {
 struct Memory(Mutex<HashMap<String, Vec<u8>>>);
 
 impl Memory {
-    fn with<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut HashMap<String, Vec<u8>>) -> T,
-    ) -> BoxFuture<'static, Result<T, KeyValueError>> {
-        let result = change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        Box::pin(async move { Ok(result) })
+    fn map(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+#[async_trait]
 impl KeyValue for Memory {
-    fn get<'a>(
-        &'a self,
-        _: &'a TenantId,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, KeyValueError>> {
-        self.with(|map| map.get(key).cloned())
+    async fn get(&self, _: &TenantId, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
+        Ok(self.map().get(key).cloned())
     }
 
-    fn set<'a>(
-        &'a self,
-        _: &'a TenantId,
-        key: &'a str,
-        value: Vec<u8>,
-    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
-        self.with(|map| {
-            map.insert(key.to_owned(), value);
-        })
+    async fn set(&self, _: &TenantId, key: &str, value: Vec<u8>) -> Result<(), KeyValueError> {
+        self.map().insert(key.to_owned(), value);
+        Ok(())
     }
 
-    fn compare_and_set<'a>(
-        &'a self,
-        _: &'a TenantId,
-        key: &'a str,
+    async fn compare_and_set(
+        &self,
+        _: &TenantId,
+        key: &str,
         expected: Option<Vec<u8>>,
         value: Vec<u8>,
-    ) -> BoxFuture<'a, Result<bool, KeyValueError>> {
-        self.with(|map| {
-            let holds = map.get(key) == expected.as_ref();
-            if holds {
-                map.insert(key.to_owned(), value);
-            }
-            holds
-        })
+    ) -> Result<bool, KeyValueError> {
+        let mut map = self.map();
+        let holds = map.get(key) == expected.as_ref();
+        if holds {
+            map.insert(key.to_owned(), value);
+        }
+        Ok(holds)
     }
 
-    fn delete<'a>(
-        &'a self,
-        _: &'a TenantId,
-        key: &'a str,
-    ) -> BoxFuture<'a, Result<(), KeyValueError>> {
-        self.with(|map| {
-            map.remove(key);
-        })
+    async fn delete(&self, _: &TenantId, key: &str) -> Result<(), KeyValueError> {
+        self.map().remove(key);
+        Ok(())
     }
 }
 

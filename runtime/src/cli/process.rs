@@ -1,16 +1,20 @@
 //! `cascade process`: starts executions and says how they stand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use cascade_cdl::program::Program;
+use cascade_cdl::{Event, ExecutionId};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::json;
 
 use super::client::{Client, Follow};
 use super::error::{Error, Exit};
-use super::output::{Output, Table, Tone, brief, paint, plain};
-use super::wire::{ExecutionPage, ExecutionView, HistoryPage, Outcome};
-use super::{Session, events, input, wire};
+use super::output::{Output, Table, Tone, paint, plain};
+use super::replay;
+use super::wire::{ApplicationView, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage};
+use super::{Session, events, input};
 use crate::store::StatusName;
 
 /// How long one request waits for an execution to end. The server may answer
@@ -236,10 +240,13 @@ async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error>
         return Ok(());
     }
     let program = program_of(client, &view).await?;
-    let trace = events::trace(&program, &view, history)?;
-    output.result(&(), || {
-        format!("{}\n\n{}", describe(&view), trace.render())
-    });
+    let mut live = live(&program, &view)?;
+    let mut lines = vec![describe(&view), String::new()];
+    for event in &history {
+        let records = live.feed(event)?;
+        lines.push(events::step_text(event, &records, view.started_at));
+    }
+    output.result(&(), || lines.join("\n"));
     Ok(())
 }
 
@@ -247,10 +254,10 @@ async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error>
 async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionView, Error> {
     let view = load(client, id).await?;
     let program = program_of(client, &view).await?;
-    let mut live = events::Live::new(&program, &view);
+    let mut live = live(&program, &view)?;
     let follow = client.follow(&["v1", "executions", id, "events"], |message| {
         let event: Event = match serde_json::from_str(&message.data) {
-            Ok(event) if message.event == wire::HISTORY_EVENT => event,
+            Ok(event) if message.event == HISTORY_EVENT => event,
             // The server may tell more than this version understands.
             _ => return Ok(Follow::More),
         };
@@ -288,5 +295,84 @@ fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::told(Exit::Failed))
+    }
+}
+
+/// A replay of an execution, before its first event.
+pub fn live<'a>(program: &'a Program, view: &ExecutionView) -> Result<events::Live<'a>, Error> {
+    let id: ExecutionId = view.id.parse().map_err(|_| {
+        Error::new(Exit::Server, format!("`{}` is not an execution's id", view.id))
+    })?;
+    Ok(events::Live::new(program, id, view.tenant.clone()))
+}
+
+/// File name and source of the application that an execution runs.
+pub async fn load_source(
+    client: &Client,
+    view: &ExecutionView,
+) -> Result<(String, String), Error> {
+    let query = [("version", view.application_version.to_string())];
+    let path = ["v1", "applications", &view.application];
+    let application: ApplicationView = client.get(&path, &query).await?;
+    Ok((application.file, application.source))
+}
+
+async fn program_of(client: &Client, view: &ExecutionView) -> Result<Arc<Program>, Error> {
+    let (file, source) = load_source(client, view).await?;
+    replay::compile(&file, &source, &view.workflow)
+}
+
+fn describe(view: &ExecutionView) -> String {
+    let (tone, status) = status(view.status);
+    let mut lines = vec![
+        format!("{}  {}", paint(Tone::Strong, &view.id), paint(tone, status)),
+        format!(
+            "workflow  {}/{} (version {})",
+            view.application, view.workflow, view.application_version
+        ),
+        format!("started   {}", view.started_at),
+    ];
+    if let Some(closed) = view.closed_at {
+        let took = closed.since(view.started_at);
+        lines.push(format!("ended     {closed}, after {}.{:03} s", took / 1000, took % 1000));
+    }
+    lines.push(format!("events    {}", view.events));
+    if let Some(error) = &view.error {
+        let place = error.state.as_deref().map(|state| format!(" in {state}"));
+        let place = place.unwrap_or_default();
+        lines.push(format!("error     {}{place}: {}", error.error, plain(&error.message)));
+    }
+    if let Some(result) = &view.output {
+        lines.push(format!("output    {}", plain(result.as_str())));
+    }
+    lines.join("\n")
+}
+
+fn table(page: &ExecutionPage) -> String {
+    let mut table = Table::new(&["id", "workflow", "status", "started", "events"]);
+    for view in &page.items {
+        let (tone, status) = status(view.status);
+        table.row([
+            (view.id.clone(), Tone::Plain),
+            (format!("{}/{}", view.application, view.workflow), Tone::Plain),
+            (status.to_owned(), tone),
+            (view.started_at.to_string(), Tone::Faint),
+            (view.events.to_string(), Tone::Plain),
+        ]);
+    }
+    let mut text = table.render();
+    if let Some(next) = &page.next {
+        text.push_str(&format!("\nmore: --cursor {next}"));
+    }
+    text
+}
+
+fn status(status: StatusName) -> (Tone, &'static str) {
+    match status {
+        StatusName::Running => (Tone::Busy, "running"),
+        StatusName::Completed => (Tone::Good, "completed"),
+        StatusName::Failed => (Tone::Bad, "failed"),
+        StatusName::Cancelled => (Tone::Bad, "cancelled"),
+        StatusName::TimedOut => (Tone::Bad, "timed out"),
     }
 }

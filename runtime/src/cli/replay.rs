@@ -3,13 +3,13 @@
 //! saved one replays anywhere, years later.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{Event, Source, Status};
+use cascade_cdl::{Event, Execution, Json, Source, Status};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::sync::Arc;
 
 use super::client::Client;
 use super::error::{Error, Exit};
@@ -55,11 +55,62 @@ impl Replay {
             std::fs::write(path, text).map_err(|source| Error::file("write", path, &source))?;
         }
         let program = bundle.program()?;
-        let trace = events::trace(&program, &bundle.execution, bundle.events)?;
-        if self.trace {
-            session.output.note(trace.render());
+        let mut live = process::live(&program, &bundle.execution)?;
+        for event in &bundle.events {
+            let records = live.feed(event)?;
+            if self.trace {
+                let start = bundle.execution.started_at;
+                session.output.note(events::step_text(event, &records, start));
+            }
         }
-        judge(session.output, &bundle.execution, &trace)
+        let execution = live.execution().ok_or_else(|| Error::failed("it does not replay"))?;
+        judge(session.output, &bundle, execution)
+    }
+}
+
+/// Compares what came out with what was recorded.
+fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), Error> {
+    let recorded = &bundle.execution;
+    let (status, value) = match &execution.status {
+        Status::Running => (StatusName::Running, None),
+        Status::Completed { output } => (StatusName::Completed, Some(output)),
+        Status::Failed { .. } => (StatusName::Failed, None),
+        Status::Cancelled { .. } => (StatusName::Cancelled, None),
+        Status::TimedOut { .. } => (StatusName::TimedOut, None),
+    };
+    let failure = match &execution.status {
+        Status::Failed { failure } => Some(failure),
+        _ => None,
+    };
+    // An execution that is open moves on between the two requests.
+    let open = recorded.status == StatusName::Running;
+    let same = open
+        || (status == recorded.status
+            && value.map(Json::to_value) == recorded.output.as_ref().map(Json::to_value)
+            && failure == recorded.error.as_ref().filter(|_| failure.is_some()));
+    let (tone, text) = events::status_text(&execution.status);
+    let events = bundle.events.len();
+    output.result(
+        &json!({
+            "execution": recorded.id,
+            "events": events,
+            "matches": same,
+            "replayed": execution.status,
+            "recorded": recorded,
+        }),
+        || {
+            let verdict = match (same, open) {
+                (true, true) => paint(Tone::Good, "replays, and is still open"),
+                (true, false) => paint(Tone::Good, "replays to its recorded result"),
+                (false, _) => paint(Tone::Bad, "DIFFERS from its recorded result"),
+            };
+            format!("{} {verdict} ({events} events): {}", recorded.id, paint(tone, text))
+        },
+    );
+    if same {
+        Ok(())
+    } else {
+        Err(Error::told(Exit::Failed))
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Project {
     pub modules: Vec<PathBuf>,
     /// Folders of crates that are activities.
     pub crates: Vec<PathBuf>,
+    /// All folders that were looked at: where a change concerns the project.
+    pub folders: Vec<PathBuf>,
 }
 
 /// An activity that is ready to be pushed or run.
@@ -44,6 +46,12 @@ pub struct Found {
     pub name: String,
     pub wasm: PathBuf,
     pub manifest: Manifest,
+}
+
+/// Where a walk through folders stands.
+struct Walk {
+    entries: usize,
+    in_crate: bool,
 }
 
 impl Project {
@@ -55,15 +63,18 @@ impl Project {
             project.file(root.to_owned());
             return Ok(project);
         }
-        let mut entries = 0;
-        project.folder(root, MAX_DEPTH, &mut entries)?;
+        let mut walk = Walk { entries: 0, in_crate: false };
+        project.folder(root, MAX_DEPTH, &mut walk)?;
         Ok(project)
     }
 
-    fn folder(&mut self, folder: &Path, depth: usize, entries: &mut usize) -> Result<(), Error> {
-        if is_activity_crate(folder) {
+    fn folder(&mut self, folder: &Path, depth: usize, walk: &mut Walk) -> Result<(), Error> {
+        self.folders.push(folder.to_owned());
+        // What lies inside of a crate is the crate's business.
+        let enters_crate = !walk.in_crate && is_activity_crate(folder);
+        if enters_crate {
             self.crates.push(folder.to_owned());
-            return Ok(());
+            walk.in_crate = true;
         }
         let listed = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let mut listed: Vec<PathBuf> = listed
@@ -73,8 +84,8 @@ impl Project {
             .collect();
         listed.sort();
         for path in listed {
-            *entries += 1;
-            if *entries > MAX_ENTRIES {
+            walk.entries += 1;
+            if walk.entries > MAX_ENTRIES {
                 return Err(Error::usage(format!(
                     "{} holds more than {MAX_ENTRIES} files",
                     folder.display()
@@ -87,12 +98,13 @@ impl Project {
             }
             if path.is_dir() {
                 if depth > 0 {
-                    self.folder(&path, depth - 1, entries)?;
+                    self.folder(&path, depth - 1, walk)?;
                 }
-            } else {
+            } else if !walk.in_crate {
                 self.file(path);
             }
         }
+        walk.in_crate &= !enters_crate;
         Ok(())
     }
 

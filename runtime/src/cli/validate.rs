@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cascade_cdl::{Diagnostic, Parsed, Source};
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::error::{Error, Exit};
 use super::output::{self, Output, Tone, paint};
@@ -56,8 +57,8 @@ impl Validate {
             .collect();
         match format {
             Report::Human => human(session.output, &checked),
-            Report::Json => output::stdout(&diagnostics::to_json(&all)),
-            Report::Sarif => output::stdout(&diagnostics::to_sarif(&all)),
+            Report::Json => document(&diagnostics::to_json(&all)),
+            Report::Sarif => document(&diagnostics::to_sarif(&all)),
         }
         if errors > 0 || (self.strict && !all.is_empty()) {
             return Err(Error::told(Exit::Failed));
@@ -97,11 +98,17 @@ pub fn check(path: &Path) -> Result<Checked, Error> {
 impl Checked {
     /// Prints what is wrong with it; says whether it can be used.
     pub fn show(&self, output: Output) -> bool {
-        for diagnostic in &self.parsed.diagnostics {
-            output.note(diagnostics::render(diagnostic));
+        let found = &self.parsed.diagnostics;
+        if !found.is_empty() {
+            let text = String::from_utf8_lossy(&self.text);
+            output.note(diagnostics::render(found, &text, true).trim_end());
         }
         self.parsed.application.is_some()
     }
+}
+
+fn document(document: &Value) {
+    output::stdout(&format!("{document:#}"));
 }
 
 fn human(output: Output, checked: &[Checked]) {
