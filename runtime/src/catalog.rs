@@ -371,11 +371,8 @@ impl Catalog {
         }
         manifest.check().map_err(Error::Manifest)?;
         let owner = self.tenant(tenant)?;
-        let admitted = self.0.sandbox.admit(tenant, wasm.clone()).await?;
-        let description = Description {
-            manifest,
-            info: admitted.info,
-        };
+        let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
+        let description = Description { manifest, info };
         let row = ActivityVersion {
             name: name.to_owned(),
             version: version.unwrap_or_default().to_owned(),

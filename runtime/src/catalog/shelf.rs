@@ -18,6 +18,8 @@ pub struct Activity {
     pub version: Arc<str>,
     /// Position among the versions; the highest is the newest.
     pub number: u32,
+    /// SHA-256 of the module, in hexadecimal.
+    pub digest: Arc<str>,
     /// What the module is and can do.
     pub info: Arc<ModuleInfo>,
     /// What its author asks for.
@@ -32,11 +34,6 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// SHA-256 of the module, in hexadecimal.
-    pub fn digest(&self) -> &str {
-        &self.info.digest
-    }
-
     /// Powers that the module imports and does not get.
     pub fn denied(&self) -> Vec<Capability> {
         let granted = &self.grants.capabilities;
@@ -72,7 +69,7 @@ impl PowerDiff {
         let (hosts_added, hosts_removed) = changes(&hosts(old), &hosts(new));
         Self {
             predecessor: Arc::clone(&old.version),
-            module_changed: old.digest() != new.digest(),
+            module_changed: old.digest != new.digest,
             powers_added,
             powers_removed,
             imports_added,
@@ -99,7 +96,7 @@ impl Description {
 
     /// Whether `activity` is this upload.
     pub(super) fn is_of(&self, activity: &Activity) -> bool {
-        self.info.digest == activity.digest() && self.manifest == *activity.manifest
+        self.info.digest == *activity.digest && self.manifest == *activity.manifest
     }
 }
 
@@ -201,6 +198,7 @@ pub(super) fn activity(tenant: &Tenant, row: &ActivityVersion) -> Result<Activit
         name: row.name.as_str().into(),
         version: row.version.as_str().into(),
         number: row.number,
+        digest: row.digest.as_str().into(),
         info: Arc::new(description.info),
         manifest: Arc::new(description.manifest),
         grants: Arc::default(),
