@@ -6,6 +6,8 @@
 //! execution, which is what recovery, `cascade replay`, the simulator and the
 //! tests all rely on.
 
+pub mod duration;
+pub mod errors;
 pub mod diagnostic;
 mod event;
 mod execution;
@@ -24,4 +26,7 @@ pub use execution::{
 pub use front::{MAX_FILE_BYTES, Parsed, Source, parse};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
 pub use json::Json;
-pub use machine::{ActivityTask, Command, Transition};
+pub use machine::{
+    ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,
+    limits, replay,
+};
