@@ -422,7 +422,7 @@ impl Config {
         serde_yaml::to_string(&shown).expect("all keys are text and all values plain")
     }
 
-    /// Where the SQLite file is.
+    /// Where the database file is.
     pub fn database_path(&self) -> PathBuf {
         let url = self.database.url.as_deref();
         match url.and_then(|url| url.strip_prefix("sqlite:")) {

@@ -102,7 +102,7 @@ impl Description {
 
 /// One tenant's.
 #[derive(Debug, Clone)]
-pub(super) struct Shelf {
+pub(super) struct Stock {
     /// As it was when the grants and limits below were worked out.
     pub(super) tenant: Arc<Tenant>,
     /// Versions by name, oldest first; never empty.
@@ -111,7 +111,7 @@ pub(super) struct Shelf {
     pub(super) applications: BTreeMap<Arc<str>, Arc<ApplicationEntry>>,
 }
 
-impl Shelf {
+impl Stock {
     pub(super) fn new(tenant: Arc<Tenant>) -> Self {
         Self {
             tenant,
@@ -216,13 +216,13 @@ fn hosts(activity: &Activity) -> Vec<String> {
 }
 
 /// What only the second has, and what only the first.
-fn changes<'a, T: Ord + Clone + 'a, I>(old: &'a I, new: &'a I) -> (Vec<T>, Vec<T>)
-where
-    &'a I: IntoIterator<Item = &'a T>,
-{
+fn changes<'a, T: Ord + Clone + 'a>(
+    old: impl IntoIterator<Item = &'a T>,
+    new: impl IntoIterator<Item = &'a T>,
+) -> (Vec<T>, Vec<T>) {
     let old: BTreeSet<&T> = old.into_iter().collect();
     let new: BTreeSet<&T> = new.into_iter().collect();
     let only =
-        |a: &BTreeSet<&T>, b: &BTreeSet<&T>| a.difference(b).map(|item| T::clone(item)).collect();
+        |a: &BTreeSet<&'a T>, b: &BTreeSet<&'a T>| a.difference(b).copied().cloned().collect();
     (only(&new, &old), only(&old, &new))
 }
