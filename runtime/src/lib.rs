@@ -6,7 +6,9 @@
 pub mod catalog;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
 pub mod engine;
 pub mod sandbox;
 pub mod store;
 pub mod tenancy;
+pub mod worker;
