@@ -21,7 +21,7 @@ use crate::sandbox::{Cancel, Outcome};
 
 /// Make, push and look at activities
 #[derive(Debug, Subcommand)]
-pub enum Activity {
+pub(crate) enum Activity {
     /// Make the crate of a new activity
     New(New),
     /// Compile an activity's crate to a component
@@ -44,7 +44,7 @@ pub enum Activity {
 
 /// Make the crate of a new activity
 #[derive(Debug, Args)]
-pub struct New {
+pub(crate) struct New {
     /// Its name: lower-case letters, digits, - and _
     name: String,
     /// The folder; ./NAME by default
@@ -56,7 +56,7 @@ pub struct New {
 
 /// Compile an activity's crate to a component
 #[derive(Debug, Args)]
-pub struct Build {
+pub(crate) struct Build {
     /// The crate's folder
     #[arg(default_value = ".")]
     dir: PathBuf,
@@ -67,7 +67,7 @@ pub struct Build {
 
 /// Upload an activity
 #[derive(Debug, Args)]
-pub struct Push {
+pub(crate) struct Push {
     /// A .wasm file, or the folder of a crate
     #[arg(default_value = ".")]
     path: PathBuf,
@@ -84,7 +84,7 @@ pub struct Push {
 
 /// Run an activity once in a sandbox on this machine
 #[derive(Debug, Args)]
-pub struct RunOnce {
+pub(crate) struct RunOnce {
     /// A .wasm file, or the folder of a crate, which is built first
     path: PathBuf,
     /// JSON, or @FILE, or - for standard input; {} by default
@@ -93,7 +93,7 @@ pub struct RunOnce {
 }
 
 impl Activity {
-    pub async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let output = session.output;
         match self {
             Self::New(new) => new.run(output),
@@ -233,7 +233,7 @@ fn print(output: Output, outcome: &Outcome) -> Result<(), Error> {
 }
 
 /// The activity at `path`, built if it is a crate.
-pub async fn find(path: &Path, output: Output) -> Result<Found, Error> {
+pub(crate) async fn find(path: &Path, output: Output) -> Result<Found, Error> {
     if path.is_dir() {
         build(path, true, output).await
     } else {
@@ -242,7 +242,7 @@ pub async fn find(path: &Path, output: Output) -> Result<Found, Error> {
 }
 
 /// Builds the crate in `dir`.
-pub async fn build(dir: &Path, release: bool, output: Output) -> Result<Found, Error> {
+pub(crate) async fn build(dir: &Path, release: bool, output: Output) -> Result<Found, Error> {
     let spinner = output.spinner(format!("building {}", dir.display()));
     let (folder, bar) = (dir.to_owned(), spinner.clone());
     let built = tokio::task::spawn_blocking(move || {

@@ -15,14 +15,14 @@ use super::Session;
 
 /// Bring a CDL file, or a folder of them, to the server
 #[derive(Debug, Args)]
-pub struct Apply {
+pub(crate) struct Apply {
     /// CDL files, or folders of them
     #[arg(required = true)]
     paths: Vec<PathBuf>,
 }
 
 impl Apply {
-    pub async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let client = session.client()?;
         let output = session.output;
         let checked = validate::check_all(&self.paths)?;
@@ -48,7 +48,7 @@ impl Apply {
 }
 
 /// Sends one file that was found valid.
-pub async fn apply(client: &Client, file: &Checked) -> Result<Applied, Error> {
+pub(crate) async fn apply(client: &Client, file: &Checked) -> Result<Applied, Error> {
     let application = file.parsed.application.as_ref().ok_or_else(|| {
         Error::failed(format!("{} is invalid", file.name))
     })?;
@@ -64,7 +64,7 @@ pub async fn apply(client: &Client, file: &Checked) -> Result<Applied, Error> {
 }
 
 /// One applied file on a line, and what it still lacks.
-pub fn describe(applied: &Applied) -> String {
+pub(crate) fn describe(applied: &Applied) -> String {
     let what = if applied.created {
         paint(Tone::Good, "applied")
     } else {

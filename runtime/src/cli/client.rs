@@ -37,12 +37,17 @@ const MAX_RECONNECTS: u32 = 16;
 const RECONNECT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(250), Duration::from_secs(10));
 
+/// Names the tenant that a key of the server acts for.
+const TENANT_HEADER: &str = "cascade-tenant";
+
 /// Talks to one server with one key.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
     key: Option<HeaderValue>,
+    /// The tenant that a key of the server acts for.
+    tenant: Option<String>,
 }
 
 /// RFC 9457, as far as commands need it.
@@ -58,7 +63,7 @@ struct Problem {
 
 impl Client {
     /// A client for the server of `context`. Nothing is sent yet.
-    pub fn new(context: &Context) -> Result<Self, Error> {
+    pub(crate) fn new(context: &Context) -> Result<Self, Error> {
         let base = parse_base(&context.url)?;
         let key = context.key.as_deref().map(bearer).transpose()?;
         // Fails only if one is installed already, which is as good.
@@ -76,16 +81,21 @@ impl Client {
         let http = builder.build().map_err(|source| {
             Error::new(Exit::Usage, format!("cannot set up HTTP: {}", chain(&source)))
         })?;
-        Ok(Self { http, base, key })
+        Ok(Self {
+            http,
+            base,
+            key,
+            tenant: context.tenant.clone(),
+        })
     }
 
     /// The server's URL, without a trailing slash.
-    pub fn base(&self) -> &str {
+    pub(crate) fn base(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
     /// A request to the path of these segments, which need no escaping.
-    pub fn request(&self, method: Method, path: &[&str], query: &[(&str, String)]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &[&str], query: &[(&str, String)]) -> RequestBuilder {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .expect("parse_base refuses URLs that cannot have a path")
@@ -94,15 +104,18 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.http.request(method, url);
-        match &self.key {
-            Some(key) => request.header(AUTHORIZATION, key.clone()),
-            None => request,
+        let mut request = self.http.request(method, url);
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key.clone());
         }
+        if let Some(tenant) = &self.tenant {
+            request = request.header(TENANT_HEADER, tenant);
+        }
+        request
     }
 
     /// Reads a resource.
-    pub async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, String)],
@@ -111,7 +124,7 @@ impl Client {
     }
 
     /// Sends `body` and reads the answer.
-    pub async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &impl serde::Serialize,
@@ -121,7 +134,7 @@ impl Client {
     }
 
     /// Sends a request and reads the answer as JSON.
-    pub async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let response = self.send(request).await?;
         let body = self.body(response).await?;
         serde_json::from_slice(&body).map_err(|source| {
@@ -134,7 +147,7 @@ impl Client {
     }
 
     /// Sends a request; anything but success is an error.
-    pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let response = request
             .send()
             .await
@@ -155,7 +168,7 @@ impl Client {
     /// Follows a live history from `after` until `on_event` says that it has
     /// seen enough or the server ends the stream. A broken connection is made
     /// again, and the server goes on after the last event that arrived.
-    pub async fn follow(
+    pub(crate) async fn follow(
         &self,
         path: &[&str],
         mut on_event: impl FnMut(ServerEvent) -> Result<Follow, Error>,
@@ -257,7 +270,7 @@ impl Client {
 
 /// One event of a live history.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct ServerEvent {
+pub(crate) struct ServerEvent {
     /// Where to go on after it.
     pub id: Option<String>,
     /// Its kind; empty if the server named none.
@@ -267,7 +280,7 @@ pub struct ServerEvent {
 
 /// Whether to go on reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follow {
+pub(crate) enum Follow {
     More,
     Enough,
 }

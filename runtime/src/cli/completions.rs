@@ -8,13 +8,13 @@ use super::output;
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// Which shell: `source <(cascade completions bash)`
     shell: Shell,
 }
 
 impl Completions {
-    pub fn run<C: CommandFactory>(&self) -> Result<(), Error> {
+    pub(crate) fn run<C: CommandFactory>(&self) -> Result<(), Error> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut C::command(), "cascade", &mut script);
         let script = String::from_utf8(script).expect("completion scripts are UTF-8");

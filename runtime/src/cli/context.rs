@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 
 /// Name of the data folder of `cascade dev`.
-pub const DATA_FOLDER: &str = ".cascade";
+pub(crate) const DATA_FOLDER: &str = ".cascade";
 
 /// Name of the file in it that says where the server is.
 const CONTEXT_FILE: &str = "dev.json";
@@ -24,53 +24,69 @@ const MAX_CONTEXT_BYTES: u64 = 64 * 1024;
 
 /// Where a server is and how to be let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
+pub(crate) struct Context {
     pub url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// A key of the server itself, for `cascade tenant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_key: Option<String>,
+    /// The tenant that a key of the server acts for.
+    #[serde(skip)]
+    pub tenant: Option<String>,
 }
 
 /// What was given on the command line and in the environment.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub(crate) struct Given {
     pub url: Option<String>,
     pub key: Option<String>,
+    pub tenant: Option<String>,
 }
 
 impl Given {
     /// The flags, with the environment where there is no flag.
-    pub fn with_environment(self) -> Self {
+    pub(crate) fn with_environment(self) -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
             url: self.url.or_else(|| variable("CASCADE_URL")),
             key: self.key.or_else(|| variable("CASCADE_API_KEY")),
+            tenant: self.tenant.or_else(|| variable("CASCADE_TENANT")),
         }
     }
 }
 
 /// Decides on the server.
-pub fn resolve(given: Given, folder: &Path) -> Result<Context, Error> {
+pub(crate) fn resolve(given: Given, folder: &Path) -> Result<Context, Error> {
     let written = find(folder)?;
-    match (given.url, written) {
+    let (url, theirs) = match (given.url, written) {
+        // The keys in the file are that server's; no other gets to see them.
         (Some(url), written) => {
-            // The key in the file is that server's; no other gets to see it.
             let theirs = written.filter(|context| same_server(&context.url, &url));
-            Ok(Context {
-                key: given.key.or_else(|| theirs.and_then(|context| context.key)),
-                url,
-            })
+            (url, theirs)
         }
-        (None, Some(written)) => Ok(Context {
-            key: given.key.or(written.key),
-            url: written.url,
-        }),
-        (None, None) => Err(Error::usage("no server named")
-            .hint("start one with `cascade dev`, or give --url or CASCADE_URL")),
-    }
+        (None, Some(written)) => (written.url.clone(), Some(written)),
+        (None, None) => {
+            return Err(Error::usage("no server named")
+                .hint("start one with `cascade dev`, or give --url or CASCADE_URL"));
+        }
+    };
+    let (key, server_key) = match (given.key, theirs) {
+        // A key that is given is meant, also where one of the server is needed.
+        (Some(key), _) => (Some(key.clone()), Some(key)),
+        (None, Some(context)) => (context.key, context.server_key),
+        (None, None) => (None, None),
+    };
+    Ok(Context {
+        url,
+        key,
+        server_key,
+        tenant: given.tenant,
+    })
 }
 
 /// Writes the file into `data`, readable by its owner only: it holds a key.
-pub fn write(data: &Path, context: &Context) -> Result<(), Error> {
+pub(crate) fn write(data: &Path, context: &Context) -> Result<(), Error> {
     let path = data.join(CONTEXT_FILE);
     let text = serde_json::to_string_pretty(context).expect("two strings serialise");
     let write = || -> std::io::Result<()> {
@@ -90,7 +106,7 @@ pub fn write(data: &Path, context: &Context) -> Result<(), Error> {
 }
 
 /// Removes the file, so that later commands do not look for a server that has gone.
-pub fn remove(data: &Path) {
+pub(crate) fn remove(data: &Path) {
     let _ = fs::remove_file(data.join(CONTEXT_FILE));
 }
 
@@ -136,6 +152,7 @@ mod tests {
         Given {
             url: url.map(Into::into),
             key: key.map(Into::into),
+            tenant: None,
         }
     }
 
@@ -149,6 +166,8 @@ mod tests {
         let dev = Context {
             url: "http://dev".into(),
             key: Some("dev-key".into()),
+            server_key: None,
+            tenant: None,
         };
         write(&data, &dev).expect("written");
         let context = resolve(flags, &below).expect("resolved");
@@ -188,6 +207,8 @@ mod tests {
         let context = Context {
             url: "http://dev".into(),
             key: None,
+            server_key: None,
+            tenant: None,
         };
         write(folder.path(), &context).expect("written");
         let mode = fs::metadata(folder.path().join(CONTEXT_FILE))

@@ -38,7 +38,7 @@ const CONFIG_FILE: &str = "cascade.yaml";
 
 /// Run everything in this process for one developer, and reload what changes
 #[derive(Debug, Args)]
-pub struct Dev {
+pub(crate) struct Dev {
     /// Folder of CDL files and activities, which is watched
     #[arg(default_value = ".")]
     dir: PathBuf,
@@ -60,7 +60,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    pub async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let output = session.output;
         let project = Project::scan(&self.dir)?;
         let data = Data::open(&self.data)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// It was tried, and the answer is no: the execution failed, the file is invalid.
     Failed = 1,
     /// The command line, an input or a local file is not what it must be.
@@ -27,7 +27,7 @@ pub enum Exit {
 
 /// Why a command did not do what was asked, and what to do next.
 #[derive(Debug)]
-pub struct Error {
+pub(crate) struct Error {
     exit: Exit,
     message: String,
     /// The server's name for it, if the server said so.
@@ -55,7 +55,7 @@ struct Body<'a> {
 
 impl Error {
     /// An error with its exit code.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
             message: message.into(),
@@ -66,22 +66,22 @@ impl Error {
     }
 
     /// The answer is no.
-    pub fn failed(message: impl Into<String>) -> Self {
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
     /// The person at the keyboard can put it right.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
     /// A local file could not be read or written.
-    pub fn file(what: &str, path: &std::path::Path, source: &std::io::Error) -> Self {
+    pub(crate) fn file(what: &str, path: &std::path::Path, source: &std::io::Error) -> Self {
         Self::usage(format!("cannot {what} {}: {source}", path.display()))
     }
 
     /// The answer is no, and has been printed.
-    pub fn told(exit: Exit) -> Self {
+    pub(crate) fn told(exit: Exit) -> Self {
         Self {
             silent: true,
             ..Self::new(exit, "")
@@ -90,35 +90,35 @@ impl Error {
 
     /// Adds what to do next.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// Adds the server's name for it.
     #[must_use]
-    pub fn code(mut self, code: impl Into<String>) -> Self {
+    pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
         self
     }
 
     /// The exit code.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 
     /// Whether there is anything left to print.
-    pub fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.silent
     }
 
     /// What to do next.
-    pub fn hint_text(&self) -> Option<&str> {
+    pub(crate) fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
     /// The error as one line of JSON.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let document = Document {
             error: Body {
                 message: &self.message,

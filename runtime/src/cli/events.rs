@@ -13,14 +13,14 @@ use super::output::{Tone, brief, paint, plain};
 const SHOWN_JSON: usize = 100;
 
 /// A history that is replayed as it arrives.
-pub struct Live<'a> {
+pub(crate) struct Live<'a> {
     program: &'a Program,
     execution: Option<Execution>,
 }
 
 impl<'a> Live<'a> {
     /// Before the first event of an execution.
-    pub fn new(program: &'a Program, id: ExecutionId, tenant: TenantId) -> Self {
+    pub(crate) fn new(program: &'a Program, id: ExecutionId, tenant: TenantId) -> Self {
         Self {
             program,
             execution: Some(Execution::new(id, tenant)),
@@ -28,7 +28,7 @@ impl<'a> Live<'a> {
     }
 
     /// Applies the next event and says what followed from it.
-    pub fn feed(&mut self, event: &Event) -> Result<Vec<Record>, Error> {
+    pub(crate) fn feed(&mut self, event: &Event) -> Result<Vec<Record>, Error> {
         let execution = self.execution.take().ok_or_else(|| {
             Error::failed("the history does not replay: an earlier event was refused")
         })?;
@@ -41,18 +41,18 @@ impl<'a> Live<'a> {
     }
 
     /// Whether the execution has ended.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.execution.as_ref().is_some_and(Execution::is_closed)
     }
 
     /// The execution after the last event; `None` if one was refused.
-    pub fn execution(&self) -> Option<&Execution> {
+    pub(crate) fn execution(&self) -> Option<&Execution> {
         self.execution.as_ref()
     }
 }
 
 /// An event and its consequences as lines.
-pub fn step_text(event: &Event, records: &[Record], start: Timestamp) -> String {
+pub(crate) fn step_text(event: &Event, records: &[Record], start: Timestamp) -> String {
     let mut lines = vec![event_line(event, start)];
     lines.extend(records.iter().map(record_line));
     lines.join("\n")
@@ -159,7 +159,7 @@ fn record_line(record: &Record) -> String {
 }
 
 /// How an execution stands, in a few words.
-pub fn status_text(status: &Status) -> (Tone, String) {
+pub(crate) fn status_text(status: &Status) -> (Tone, String) {
     match status {
         Status::Running => (Tone::Busy, "running".into()),
         Status::Completed { output } => (Tone::Good, format!("completed {}", json(output))),

@@ -13,7 +13,7 @@ use super::error::Error;
 const MAX_INPUT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Reads the value that `argument` stands for; without one it is `{}`.
-pub fn read(argument: Option<&str>) -> Result<Value, Error> {
+pub(crate) fn read(argument: Option<&str>) -> Result<Value, Error> {
     let Some(argument) = argument else {
         return Ok(Value::Object(serde_json::Map::new()));
     };
@@ -33,13 +33,13 @@ pub fn read(argument: Option<&str>) -> Result<Value, Error> {
 }
 
 /// Reads a text file of bounded size.
-pub fn read_file(path: &Path) -> Result<String, Error> {
+pub(crate) fn read_file(path: &Path) -> Result<String, Error> {
     let read = File::open(path).and_then(read_bounded);
     read.map_err(|source| Error::file("read", path, &source))
 }
 
 /// Reads a binary file of bounded size.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let read = File::open(path).and_then(bounded);
     read.map_err(|source| Error::file("read", path, &source))
 }

@@ -27,18 +27,18 @@ use crate::sandbox::{
 const SLOTS: u32 = 64;
 
 /// The one tenant there is.
-pub fn tenant() -> TenantId {
+pub(crate) fn tenant() -> TenantId {
     "local".parse().expect("it is short and plain")
 }
 
 /// A sandbox with the activities of some folders.
-pub struct Local {
+pub(crate) struct Local {
     sandbox: Sandbox,
     activities: BTreeMap<String, Arc<LocalActivity>>,
 }
 
 /// One activity, ready to run.
-pub struct LocalActivity {
+pub(crate) struct LocalActivity {
     pub info: ModuleInfo,
     digest: Arc<str>,
     grants: Arc<Grants>,
@@ -46,7 +46,7 @@ pub struct LocalActivity {
 }
 
 /// What an attempt is told about itself.
-pub struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     pub application: &'a str,
     pub workflow: &'a str,
     pub execution: ExecutionId,
@@ -55,7 +55,7 @@ pub struct Caller<'a> {
 impl Local {
     /// Compiles `found` for running here. All that a manifest asks for is
     /// granted: who runs a file on their own machine is its operator.
-    pub async fn open(found: Vec<Found>) -> Result<Self, Error> {
+    pub(crate) async fn open(found: Vec<Found>) -> Result<Self, Error> {
         let modules = Modules::default();
         let sandbox = Sandbox::new(SandboxConfig {
             data_dir: cache_folder()?,
@@ -80,17 +80,17 @@ impl Local {
     }
 
     /// The activity that a resource names.
-    pub fn activity(&self, resource: &Resource) -> Option<&Arc<LocalActivity>> {
+    pub(crate) fn activity(&self, resource: &Resource) -> Option<&Arc<LocalActivity>> {
         self.activities.get(&*resource.name)
     }
 
     /// Names of all activities.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.activities.keys().map(String::as_str)
     }
 
     /// Runs one attempt. Its log goes to stderr.
-    pub async fn run(&self, caller: &Caller<'_>, task: &ActivityTask, cancel: Cancel) -> Outcome {
+    pub(crate) async fn run(&self, caller: &Caller<'_>, task: &ActivityTask, cancel: Cancel) -> Outcome {
         let Some(activity) = self.activity(&task.resource) else {
             return self.unknown(&task.resource);
         };

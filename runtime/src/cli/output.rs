@@ -13,7 +13,7 @@ use super::error::Error;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Human,
@@ -23,7 +23,7 @@ pub enum Format {
 
 /// What a word says, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     Plain,
     Good,
     Bad,
@@ -47,29 +47,29 @@ impl Tone {
 
 /// `text` in the colour of its tone. `anstream` takes the colour out again
 /// where it is not wanted: no terminal, `NO_COLOR`, `TERM=dumb`.
-pub fn paint(tone: Tone, text: impl std::fmt::Display) -> String {
+pub(crate) fn paint(tone: Tone, text: impl std::fmt::Display) -> String {
     let style = tone.style();
     format!("{style}{text}{style:#}")
 }
 
 /// Where a command prints.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(crate) struct Output {
     format: Format,
 }
 
 impl Output {
-    pub fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self { format }
     }
 
     /// Whether results are for programs.
-    pub fn is_json(self) -> bool {
+    pub(crate) fn is_json(self) -> bool {
         self.format == Format::Json
     }
 
     /// Prints a result: the document for programs, or the text for people.
-    pub fn result(self, document: &impl Serialize, human: impl FnOnce() -> String) {
+    pub(crate) fn result(self, document: &impl Serialize, human: impl FnOnce() -> String) {
         if self.is_json() {
             let text = serde_json::to_string_pretty(document)
                 .expect("results have string keys and no failing Serialize");
@@ -80,7 +80,7 @@ impl Output {
     }
 
     /// Prints one of many results that arrive in turn: JSON on one line each.
-    pub fn item(self, document: &impl Serialize, human: impl FnOnce() -> String) {
+    pub(crate) fn item(self, document: &impl Serialize, human: impl FnOnce() -> String) {
         if self.is_json() {
             let text = serde_json::to_string(document)
                 .expect("results have string keys and no failing Serialize");
@@ -91,14 +91,14 @@ impl Output {
     }
 
     /// Says something to a person; programs do not see it.
-    pub fn note(self, text: impl std::fmt::Display) {
+    pub(crate) fn note(self, text: impl std::fmt::Display) {
         if !self.is_json() {
             stderr(&text.to_string());
         }
     }
 
     /// Prints an error.
-    pub fn error(self, error: &Error) {
+    pub(crate) fn error(self, error: &Error) {
         if error.is_silent() {
             return;
         }
@@ -113,7 +113,7 @@ impl Output {
     }
 
     /// A spinner for work of unknown length; nothing without a terminal.
-    pub fn spinner(self, what: impl Into<String>) -> ProgressBar {
+    pub(crate) fn spinner(self, what: impl Into<String>) -> ProgressBar {
         if self.is_json() || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
@@ -123,7 +123,7 @@ impl Output {
     }
 
     /// A bar for `total` bytes; nothing without a terminal.
-    pub fn bytes(self, what: impl Into<String>, total: u64) -> ProgressBar {
+    pub(crate) fn bytes(self, what: impl Into<String>, total: u64) -> ProgressBar {
         if self.is_json() || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
@@ -137,13 +137,13 @@ impl Output {
 
 /// Rows under a heading, in columns as wide as their widest cell. Cells are
 /// painted after they are measured.
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<(String, Tone)>>,
     columns: usize,
 }
 
 impl Table {
-    pub fn new(heading: &[&str]) -> Self {
+    pub(crate) fn new(heading: &[&str]) -> Self {
         let heading: Vec<_> = heading
             .iter()
             .map(|name| (name.to_uppercase(), Tone::Faint))
@@ -155,12 +155,12 @@ impl Table {
     }
 
     /// Adds a row; it has as many cells as the heading.
-    pub fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(String, Tone); N]) {
         debug_assert_eq!(N, self.columns, "a row has as many cells as the heading");
         self.rows.push(cells.into());
     }
 
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut widths = vec![0; self.columns];
         for row in &self.rows {
             for (width, (cell, _)) in widths.iter_mut().zip(row) {
@@ -190,7 +190,7 @@ fn line(row: &[(String, Tone)], widths: &[usize]) -> String {
 
 /// Text of other people on its way to a terminal: control characters could
 /// move the cursor or change the title, so they are shown, not sent.
-pub fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let (shown, hidden) = if c.is_control() && c != '\n' && c != '\t' {
@@ -204,7 +204,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// `text` on one line, at most `limit` characters.
-pub fn brief(text: &str, limit: usize) -> String {
+pub(crate) fn brief(text: &str, limit: usize) -> String {
     let text = plain(text).replace(['\n', '\t'], " ");
     if text.chars().count() <= limit {
         return text;
@@ -214,11 +214,11 @@ pub fn brief(text: &str, limit: usize) -> String {
 }
 
 /// A number of bytes as a person reads it.
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-pub fn stdout(text: &str) {
+pub(crate) fn stdout(text: &str) {
     let mut out = anstream::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     if let Err(error) = written {
@@ -229,7 +229,7 @@ pub fn stdout(text: &str) {
     }
 }
 
-pub fn stderr(text: &str) {
+pub(crate) fn stderr(text: &str) {
     // Nobody is left to be told that this cannot be printed.
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }

@@ -13,7 +13,9 @@ use super::client::{Client, Follow};
 use super::error::{Error, Exit};
 use super::output::{Output, Table, Tone, paint, plain};
 use super::replay;
-use super::wire::{ApplicationView, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage};
+use super::wire::{
+    ApplicationView, CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage,
+};
 use super::{Session, events, input};
 use crate::store::StatusName;
 
@@ -26,7 +28,7 @@ const HISTORY_PAGE: u32 = 1_000;
 
 /// Start and watch executions
 #[derive(Debug, Subcommand)]
-pub enum Process {
+pub(crate) enum Process {
     /// Start an execution
     Start(Start),
     /// List executions, newest first
@@ -66,7 +68,7 @@ pub enum Process {
 
 /// Start an execution
 #[derive(Debug, Args)]
-pub struct Start {
+pub(crate) struct Start {
     /// The application
     #[arg(long, short)]
     app: String,
@@ -86,7 +88,7 @@ pub struct Start {
 
 /// List executions, newest first
 #[derive(Debug, Args)]
-pub struct List {
+pub(crate) struct List {
     /// Only of this application
     #[arg(long, short)]
     app: Option<String>,
@@ -115,7 +117,7 @@ enum StatusArg {
 }
 
 impl Process {
-    pub async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let client = session.client()?;
         let output = session.output;
         match self {
@@ -171,7 +173,7 @@ impl Start {
         output.result(&view, || {
             format!(
                 "started {}\nfollow it with: cascade process watch {}",
-                paint(Tone::Strong, view.id),
+                paint(Tone::Strong, &view.id),
                 view.id
             )
         });
@@ -204,12 +206,18 @@ impl List {
 }
 
 /// The execution as it stands.
-pub async fn load(client: &Client, id: &str) -> Result<ExecutionView, Error> {
+pub(crate) async fn load(client: &Client, id: &str) -> Result<ExecutionView, Error> {
     client.get(&["v1", "executions", id], &[]).await
 }
 
+/// The execution with all that a replay of it needs.
+pub(crate) async fn load_with_context(client: &Client, id: &str) -> Result<ExecutionView, Error> {
+    let query = [("context", "true".to_owned())];
+    client.get(&["v1", "executions", id], &query).await
+}
+
 /// The whole history.
-pub async fn load_history(client: &Client, id: &str) -> Result<Vec<cascade_cdl::Event>, Error> {
+pub(crate) async fn load_history(client: &Client, id: &str) -> Result<Vec<cascade_cdl::Event>, Error> {
     let mut all = Vec::new();
     let mut after = 0;
     loop {
@@ -220,20 +228,16 @@ pub async fn load_history(client: &Client, id: &str) -> Result<Vec<cascade_cdl::
         let page: HistoryPage = client
             .get(&["v1", "executions", id, "history"], &query)
             .await?;
-        let Some(last) = page.events.last() else {
-            return Ok(all);
-        };
-        after = last.seq;
-        let full = page.events.len() >= HISTORY_PAGE as usize;
         all.extend(page.events);
-        if !full {
-            return Ok(all);
+        match page.next {
+            Some(next) if next > after => after = next,
+            _ => return Ok(all),
         }
     }
 }
 
 async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
-    let view = load(client, id).await?;
+    let view = load_with_context(client, id).await?;
     let history = load_history(client, id).await?;
     if output.is_json() {
         output.result(&history, String::new);
@@ -252,22 +256,23 @@ async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error>
 
 /// Prints what happens until the execution ends, and returns how it ended.
 async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionView, Error> {
-    let view = load(client, id).await?;
+    let view = load_with_context(client, id).await?;
     let program = program_of(client, &view).await?;
     let mut live = live(&program, &view)?;
-    let follow = client.follow(&["v1", "executions", id, "events"], |message| {
-        let event: Event = match serde_json::from_str(&message.data) {
-            Ok(event) if message.event == HISTORY_EVENT => event,
+    let path = ["v1", "executions", id, "events"];
+    let follow = client.follow(&path, |message| {
+        match message.event.as_str() {
+            HISTORY_EVENT => {}
+            CLOSED_EVENT => return Ok(Follow::Enough),
             // The server may tell more than this version understands.
             _ => return Ok(Follow::More),
-        };
+        }
+        let event: Event = serde_json::from_str(&message.data).map_err(|error| {
+            Error::new(Exit::Server, format!("an event does not read: {error}"))
+        })?;
         let records = live.feed(&event)?;
         output.item(&event, || events::step_text(&event, &records, view.started_at));
-        Ok(if live.is_closed() {
-            Follow::Enough
-        } else {
-            Follow::More
-        })
+        Ok(Follow::More)
     });
     follow.await?;
     load(client, id).await
@@ -299,15 +304,18 @@ fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
 }
 
 /// A replay of an execution, before its first event.
-pub fn live<'a>(program: &'a Program, view: &ExecutionView) -> Result<events::Live<'a>, Error> {
+pub(crate) fn live<'a>(program: &'a Program, view: &ExecutionView) -> Result<events::Live<'a>, Error> {
     let id: ExecutionId = view.id.parse().map_err(|_| {
         Error::new(Exit::Server, format!("`{}` is not an execution's id", view.id))
     })?;
-    Ok(events::Live::new(program, id, view.tenant.clone()))
+    let tenant = view.tenant().ok_or_else(|| {
+        Error::new(Exit::Server, "the execution's context does not name its tenant")
+    })?;
+    Ok(events::Live::new(program, id, tenant))
 }
 
 /// File name and source of the application that an execution runs.
-pub async fn load_source(
+pub(crate) async fn load_source(
     client: &Client,
     view: &ExecutionView,
 ) -> Result<(String, String), Error> {
@@ -337,6 +345,17 @@ fn describe(view: &ExecutionView) -> String {
         lines.push(format!("ended     {closed}, after {}.{:03} s", took / 1000, took % 1000));
     }
     lines.push(format!("events    {}", view.events));
+    for open in view.open_states.iter().flatten() {
+        let until = open.until.map(|until| format!(" until {until}"));
+        let attempt = open.attempt.map(|attempt| format!(", attempt {attempt}"));
+        let (until, attempt) = (until.unwrap_or_default(), attempt.unwrap_or_default());
+        let place = if open.path.is_empty() {
+            open.state.clone()
+        } else {
+            format!("{}/{}", open.path, open.state)
+        };
+        lines.push(format!("in        {place} ({}{attempt}{until})", open.step));
+    }
     if let Some(error) = &view.error {
         let place = error.state.as_deref().map(|state| format!(" in {state}"));
         let place = place.unwrap_or_default();

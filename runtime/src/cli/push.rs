@@ -20,13 +20,13 @@ const PIECE: usize = 64 * 1024;
 
 /// What the server says to an upload.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Pushed {
+pub(crate) struct Pushed {
     pub activity: ActivityView,
     pub created: bool,
 }
 
 /// Uploads an activity.
-pub async fn push(
+pub(crate) async fn push(
     client: &Client,
     found: &Found,
     version: Option<&str>,
@@ -67,7 +67,7 @@ fn body(wasm: Vec<u8>, bar: ProgressBar) -> reqwest::Body {
 }
 
 /// An upload in a few lines: what the activity is and can do.
-pub fn describe(pushed: &Pushed) -> String {
+pub(crate) fn describe(pushed: &Pushed) -> String {
     let activity = &pushed.activity;
     let what = if pushed.created {
         paint(Tone::Good, "pushed")

@@ -21,7 +21,7 @@ use crate::store::StatusName;
 
 /// Run a history through the machine again, and compare
 #[derive(Debug, Args)]
-pub struct Replay {
+pub(crate) struct Replay {
     /// An execution's id, or a file that --save wrote
     what: String,
     /// Keep all that the replay needs in a file
@@ -43,7 +43,7 @@ struct Bundle {
 }
 
 impl Replay {
-    pub async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let path = Path::new(&self.what);
         let bundle = if path.is_file() {
             read(path)?
@@ -121,7 +121,7 @@ fn read(path: &Path) -> Result<Bundle, Error> {
 }
 
 async fn fetch(client: &Client, id: &str) -> Result<Bundle, Error> {
-    let execution = process::load(client, id).await?;
+    let execution = process::load_with_context(client, id).await?;
     let (file, source) = process::load_source(client, &execution).await?;
     let events = process::load_history(client, id).await?;
     Ok(Bundle {
@@ -139,7 +139,7 @@ impl Bundle {
 }
 
 /// The workflow in a CDL source that the server once accepted.
-pub fn compile(file: &str, source: &str, workflow: &str) -> Result<Arc<Program>, Error> {
+pub(crate) fn compile(file: &str, source: &str, workflow: &str) -> Result<Arc<Program>, Error> {
     let parsed = cascade_cdl::parse(&Source {
         name: file,
         bytes: source.as_bytes(),

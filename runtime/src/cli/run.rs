@@ -30,7 +30,7 @@ const SHARDS: u32 = 10;
 
 /// Run a workflow once, in memory, without a server
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// The CDL file
     file: PathBuf,
     /// Which workflow; needed if the file has several
@@ -45,7 +45,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let output = session.output;
         let checked = validate::check(&self.file)?;
         checked.show(output);

@@ -13,7 +13,7 @@ use crate::config::Config;
 
 /// Run the server
 #[derive(Debug, Args)]
-pub struct Server {
+pub(crate) struct Server {
     /// Its configuration; without it everything is as by default
     #[arg(long, short, value_name = "FILE", env = "CASCADE_CONFIG")]
     config: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Server {
 }
 
 /// Completes when somebody wants this process to end.
-pub async fn told_to_stop() {
+pub(crate) async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).ok();
     let terminated = async {

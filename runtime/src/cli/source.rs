@@ -31,7 +31,7 @@ const MANIFEST_SUFFIX: &str = ".manifest.yaml";
 
 /// What a folder holds, in the order of names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Project {
+pub(crate) struct Project {
     pub cdl: Vec<PathBuf>,
     pub modules: Vec<PathBuf>,
     /// Folders of crates that are activities.
@@ -42,7 +42,7 @@ pub struct Project {
 
 /// An activity that is ready to be pushed or run.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub(crate) struct Found {
     pub name: String,
     pub wasm: PathBuf,
     pub manifest: Manifest,
@@ -56,7 +56,7 @@ struct Walk {
 
 impl Project {
     /// Looks through `root`: a folder, or a single file.
-    pub fn scan(root: &Path) -> Result<Self, Error> {
+    pub(crate) fn scan(root: &Path) -> Result<Self, Error> {
         let mut project = Self::default();
         let metadata = fs::metadata(root).map_err(|source| Error::file("read", root, &source))?;
         if metadata.is_file() {
@@ -124,7 +124,7 @@ impl Project {
 
 /// Whether a folder holds a crate that builds to an activity: it says so in its
 /// `Cargo.toml`, or depends on the SDK.
-pub fn is_activity_crate(folder: &Path) -> bool {
+pub(crate) fn is_activity_crate(folder: &Path) -> bool {
     let manifest = folder.join("Cargo.toml");
     fs::read_to_string(manifest).is_ok_and(|text| {
         text.contains("[package.metadata.cascade") || text.contains("cascade-sdk")
@@ -132,7 +132,7 @@ pub fn is_activity_crate(folder: &Path) -> bool {
 }
 
 /// The activity in a `.wasm` file.
-pub fn module(path: &Path) -> Result<Found, Error> {
+pub(crate) fn module(path: &Path) -> Result<Found, Error> {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     let name = stem.ok_or_else(|| {
         Error::usage(format!("{} has no name to call the activity by", path.display()))
@@ -151,7 +151,7 @@ pub fn module(path: &Path) -> Result<Found, Error> {
 }
 
 /// A manifest in a file of its own, YAML or JSON.
-pub fn manifest(path: &Path) -> Result<Manifest, Error> {
+pub(crate) fn manifest(path: &Path) -> Result<Manifest, Error> {
     let text = input::read_file(path)?;
     let manifest: Manifest = serde_yaml::from_str(&text)
         .map_err(|source| Error::usage(format!("{}: {source}", path.display())))?;
@@ -162,7 +162,7 @@ pub fn manifest(path: &Path) -> Result<Manifest, Error> {
 }
 
 /// The bytes of a module that is not larger than one may be.
-pub fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
     let wasm = input::read_bytes(path)?;
     if wasm.len() > MAX_MODULE_BYTES {
         return Err(Error::usage(format!(

@@ -12,7 +12,7 @@ use super::{Session, source};
 
 /// Tenants of the server; takes one of the server's own keys
 #[derive(Debug, Subcommand)]
-pub enum Tenant {
+pub(crate) enum Tenant {
     /// List all tenants
     List,
     /// Make a tenant
@@ -32,7 +32,7 @@ pub enum Tenant {
 
 /// API keys of your tenant
 #[derive(Debug, Subcommand)]
-pub enum Key {
+pub(crate) enum Key {
     /// Make a key; its text is shown once, and never again
     Create {
         /// What it may do
@@ -52,7 +52,7 @@ pub enum Key {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RoleArg {
+pub(crate) enum RoleArg {
     /// Reads
     Viewer,
     /// Starts, cancels and retries executions
@@ -64,12 +64,12 @@ pub enum RoleArg {
 }
 
 impl Tenant {
-    pub async fn run(self, _session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, _session: &Session) -> Result<(), Error> {
         Ok(())
     }
 }
 impl Key {
-    pub async fn run(self, _session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(self, _session: &Session) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use super::{Session, diagnostics, input};
 
 /// Check CDL files
 #[derive(Debug, Args)]
-pub struct Validate {
+pub(crate) struct Validate {
     /// CDL files, or folders of them
     #[arg(required = true)]
     paths: Vec<PathBuf>,
@@ -36,14 +36,14 @@ enum Report {
 }
 
 /// One file, read and parsed.
-pub struct Checked {
+pub(crate) struct Checked {
     pub name: String,
     pub text: Vec<u8>,
     pub parsed: Parsed,
 }
 
 impl Validate {
-    pub fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Error> {
         let checked = check_all(&self.paths)?;
         let format = self.format.unwrap_or(if session.output.is_json() {
             Report::Json
@@ -68,7 +68,7 @@ impl Validate {
 }
 
 /// Reads and parses the CDL files among `paths`.
-pub fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
+pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
     let mut files = Vec::new();
     for path in paths {
         // A file that is named outright is CDL, whatever its name.
@@ -85,7 +85,7 @@ pub fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
 }
 
 /// Reads and parses one file.
-pub fn check(path: &Path) -> Result<Checked, Error> {
+pub(crate) fn check(path: &Path) -> Result<Checked, Error> {
     let text = input::read_bytes(path)?;
     let name = path.display().to_string();
     let parsed = cascade_cdl::parse(&Source {
@@ -97,7 +97,7 @@ pub fn check(path: &Path) -> Result<Checked, Error> {
 
 impl Checked {
     /// Prints what is wrong with it; says whether it can be used.
-    pub fn show(&self, output: Output) -> bool {
+    pub(crate) fn show(&self, output: Output) -> bool {
         let found = &self.parsed.diagnostics;
         if !found.is_empty() {
             let text = String::from_utf8_lossy(&self.text);

@@ -1,25 +1,31 @@
-//! What commands read from the API.
+//! What commands read from the API. Fields that they do not use are left out,
+//! and unknown ones ignored: the server may be newer.
 
 use std::collections::BTreeSet;
 
 use cascade_cdl::{Event, Failure, Json, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::sandbox::Capability;
 use crate::store::StatusName;
 
 /// Name of the server-sent events that carry an event of a history.
-pub const HISTORY_EVENT: &str = "history";
+pub(crate) const HISTORY_EVENT: &str = "history";
+
+/// Name of the last server-sent event: the execution has ended.
+pub(crate) const CLOSED_EVENT: &str = "closed";
 
 /// An execution as the API shows it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExecutionView {
+pub(crate) struct ExecutionView {
     pub id: String,
-    pub tenant: TenantId,
     pub application: String,
     pub application_version: u32,
     pub workflow: String,
     pub status: StatusName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,24 +33,54 @@ pub struct ExecutionView {
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
     pub events: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_states: Option<Vec<OpenState>>,
+    /// If asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Value>,
+}
+
+/// A state that an execution is in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OpenState {
+    pub path: String,
+    pub state: String,
+    pub step: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl ExecutionView {
+    /// The tenant, which the context names.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        let context = self.context.as_ref()?;
+        context.pointer("/workflow/tenant")?.as_str()?.parse().ok()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ExecutionPage {
+pub(crate) struct ExecutionPage {
     pub items: Vec<ExecutionView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct HistoryPage {
+pub(crate) struct HistoryPage {
     pub events: Vec<Event>,
+    /// `after` of the next page; absent at the end.
+    #[serde(default)]
+    pub next: Option<u64>,
 }
 
 /// One version of an application, with its source.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ApplicationView {
+pub(crate) struct ApplicationView {
     pub name: String,
     pub version: u32,
     pub file: String,
@@ -53,7 +89,7 @@ pub struct ApplicationView {
 
 /// An application as it was applied.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Applied {
+pub(crate) struct Applied {
     pub name: String,
     pub version: u32,
     pub created: bool,
@@ -63,7 +99,7 @@ pub struct Applied {
 
 /// One version of an activity.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ActivityView {
+pub(crate) struct ActivityView {
     pub name: String,
     pub version: String,
     pub digest: String,

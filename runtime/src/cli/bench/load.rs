@@ -26,7 +26,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What all clients do.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub(crate) struct Load {
     pub address: SocketAddr,
     pub key: String,
     /// Path and query of the request, which must wait for the execution's end.
@@ -41,7 +41,7 @@ pub struct Load {
 
 /// What came of it.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Executions that completed after the warm-up and within the duration.
     pub completed: u64,
     /// Requests refused because the server was busy; they were sent again.
@@ -53,7 +53,7 @@ pub struct Outcome {
 
 /// Why there is no outcome.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("cannot connect to {address}")]
     Connect {
         address: SocketAddr,
@@ -72,7 +72,7 @@ pub enum Error {
 impl Load {
     /// Runs all clients on this thread. `on_measure` is called when the
     /// warm-up is over, for whoever reads counters before and after.
-    pub async fn run(self, on_measure: impl Future<Output = ()>) -> Result<Outcome, Error> {
+    pub(crate) async fn run(self, on_measure: impl Future<Output = ()>) -> Result<Outcome, Error> {
         let load = Arc::new(self);
         let start = Instant::now();
         let window = Window {

@@ -12,7 +12,7 @@ use super::super::{activity, apply, push, validate};
 use super::watch::Change;
 
 /// What a developer works on.
-pub struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     pub root: PathBuf,
     pub client: &'a Client,
     pub output: Output,
@@ -21,7 +21,7 @@ pub struct Loader<'a> {
 impl Loader<'_> {
     /// Looks at the folder again and brings what `change` concerns. Activities
     /// go first, so that workflows find them.
-    pub async fn load(&self, change: &Change) -> Project {
+    pub(crate) async fn load(&self, change: &Change) -> Project {
         let project = match Project::scan(&self.root) {
             Ok(project) => project,
             Err(error) => {

@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// What has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// These files or folders.
     Paths(BTreeSet<PathBuf>),
     /// More than is worth telling apart.
@@ -32,7 +32,7 @@ pub enum Change {
 }
 
 /// Watches the folders of one project.
-pub struct Watch {
+pub(crate) struct Watch {
     watcher: RecommendedWatcher,
     changes: mpsc::Receiver<PathBuf>,
     watched: BTreeSet<PathBuf>,
@@ -41,7 +41,7 @@ pub struct Watch {
 impl Watch {
     /// Watches the folders that `project` consists of. Not recursively: what
     /// compilers write into `target` is nobody's change.
-    pub fn new(project: &Project) -> Result<Self, Error> {
+    pub(crate) fn new(project: &Project) -> Result<Self, Error> {
         let (sender, changes) = mpsc::channel(PENDING);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
@@ -64,7 +64,7 @@ impl Watch {
     }
 
     /// Takes up folders that are new. Those that have gone drop out by themselves.
-    pub fn follow(&mut self, project: &Project) {
+    pub(crate) fn follow(&mut self, project: &Project) {
         for folder in &project.folders {
             if self.watched.contains(folder) {
                 continue;
@@ -79,7 +79,7 @@ impl Watch {
     }
 
     /// Waits for a change, and for it to be over.
-    pub async fn next(&mut self) -> Option<Change> {
+    pub(crate) async fn next(&mut self) -> Option<Change> {
         let first = self.changes.recv().await?;
         let latest = Instant::now() + LONGEST;
         let mut paths = BTreeSet::from([first]);
@@ -105,7 +105,7 @@ impl Watch {
 
 impl Change {
     /// Whether it concerns a file, a manifest beside it, or anything in a folder.
-    pub fn concerns(&self, item: &Path) -> bool {
+    pub(crate) fn concerns(&self, item: &Path) -> bool {
         match self {
             Self::Everything => true,
             Self::Paths(paths) => paths.iter().any(|path| {
