@@ -11,7 +11,7 @@ mod client;
 mod completions;
 mod context;
 //X mod dev;
-mod diagnostics;
+pub mod diagnostics;
 mod error;
 mod events;
 mod input;

@@ -12,12 +12,12 @@ use super::error::{Error, Exit};
 use super::local::{Caller, Local};
 use super::output::{Output, Table, Tone, brief, paint, plain, size};
 use super::push;
-use super::wire::ActivityView;
+use super::wire::{ActivityDetail, ActivityView, Items};
 use super::source::{self, Found};
 use super::{Session, input, template, toolchain};
 use crate::catalog::Manifest;
 use crate::clock::{Clock, SystemClock};
-use crate::sandbox::{Cancel, Outcome};
+use crate::sandbox::{Cancel, Capability, Outcome};
 
 /// Make, push and look at activities
 #[derive(Debug, Subcommand)]
@@ -268,17 +268,16 @@ pub(crate) async fn build(dir: &Path, release: bool, output: Output) -> Result<F
 }
 
 async fn list(client: &Client, output: Output) -> Result<(), Error> {
-    let activities: Vec<ActivityView> = client.get(&["v1", "activities"], &[]).await?;
-    output.result(&activities, || {
+    let list: Items<ActivityView> = client.get(&["v1", "activities"], &[]).await?;
+    output.result(&list, || {
         let mut table = Table::new(&["name", "version", "size", "powers", "pure", "sha256"]);
-        for activity in &activities {
-            let powers: Vec<&str> = activity.powers.iter().map(|power| power.name()).collect();
+        for activity in &list.items {
             table.row([
                 (activity.name.clone(), Tone::Strong),
                 (activity.version.clone(), Tone::Plain),
                 (size(activity.size), Tone::Plain),
-                (powers.join(","), Tone::Plain),
-                (if activity.pure { "yes" } else { "no" }.to_owned(), Tone::Plain),
+                (names(&activity.powers), Tone::Plain),
+                (yes_or_no(activity.pure), Tone::Plain),
                 (brief(&activity.digest, 13), Tone::Faint),
             ]);
         }
@@ -287,4 +286,69 @@ async fn list(client: &Client, output: Output) -> Result<(), Error> {
     Ok(())
 }
 
-async fn inspect(_c:&Client, _o:Output, _n:&str, _v:Option<&str>)->Result<(),Error>{Ok(())}
+async fn inspect(
+    client: &Client,
+    output: Output,
+    name: &str,
+    version: Option<&str>,
+) -> Result<(), Error> {
+    let detail: ActivityDetail = match version {
+        Some(version) => {
+            let path = ["v1", "activities", name, "versions", version];
+            client.get(&path, &[]).await?
+        }
+        None => client.get(&["v1", "activities", name], &[]).await?,
+    };
+    output.result(&detail, || describe(&detail));
+    Ok(())
+}
+
+fn describe(detail: &ActivityDetail) -> String {
+    let activity = &detail.newest;
+    let limits = &activity.limits;
+    let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    let mut lines = vec![
+        format!("{} {}", paint(Tone::Strong, &activity.name), activity.version),
+        format!("resource  {}", activity.resource),
+        format!("sha256    {}", activity.digest),
+        format!("size      {}", size(activity.size)),
+        format!("pure      {}", yes_or_no(activity.pure)),
+        format!("powers    {}", none(names(&activity.powers))),
+        format!("granted   {}", none(names(&activity.granted))),
+        format!("denied    {}", none(names(&activity.denied))),
+        format!(
+            "limits    fuel {}, memory {}, input {}, output {}, log {}, {} ms",
+            limits.fuel_per_attempt,
+            size(limits.memory_bytes),
+            size(limits.input_bytes),
+            size(limits.output_bytes),
+            size(limits.log_bytes),
+            limits.attempt_timeout_ms
+        ),
+        format!("manifest  {}", activity.manifest),
+    ];
+    let items = [("imports", &activity.imports), ("exports", &activity.exports)];
+    for (what, names) in items {
+        lines.push(what.to_owned());
+        lines.extend(names.iter().map(|name| format!("  {}", plain(name))));
+    }
+    if !detail.versions.is_empty() {
+        lines.push("versions".to_owned());
+    }
+    for version in &detail.versions {
+        let digest = brief(&version.digest, 13);
+        lines.push(format!("  {}  {}  {digest}", version.version, version.created_at));
+        let changes = version.diff.as_ref().map(push::changes).unwrap_or_default();
+        lines.extend(changes.into_iter().map(|change| format!("    {change}")));
+    }
+    lines.join("\n")
+}
+
+fn names(powers: &[Capability]) -> String {
+    let names: Vec<&str> = powers.iter().map(|power| power.name()).collect();
+    names.join(",")
+}
+
+fn yes_or_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}

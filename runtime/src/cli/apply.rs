@@ -1,6 +1,6 @@
 //! `cascade apply`: brings CDL files to the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -52,11 +52,14 @@ pub(crate) async fn apply(client: &Client, file: &Checked) -> Result<Applied, Er
     let application = file.parsed.application.as_ref().ok_or_else(|| {
         Error::failed(format!("{} is invalid", file.name))
     })?;
+    let path = Path::new(&file.name);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let query = name.map(|name| ("file", name));
     let request = client
         .request(
             Method::PUT,
             &["v1", "applications", &application.name],
-            &[("file", file.name.clone())],
+            query.as_slice(),
         )
         .header(CONTENT_TYPE, "application/yaml")
         .body(file.text.clone());

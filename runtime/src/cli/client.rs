@@ -146,6 +146,15 @@ impl Client {
         })
     }
 
+    /// Sends a request and reads the answer as text.
+    pub(crate) async fn text(&self, request: RequestBuilder) -> Result<String, Error> {
+        let response = self.send(request).await?;
+        let body = self.body(response).await?;
+        String::from_utf8(body).map_err(|_| {
+            Error::new(Exit::Server, format!("the answer of {} is not text", self.base()))
+        })
+    }
+
     /// Sends a request; anything but success is an error.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         let response = request

@@ -1,13 +1,11 @@
 //! What commands read from the API. Fields that they do not use are left out,
 //! and unknown ones ignored: the server may be newer.
 
-use std::collections::BTreeSet;
-
 use cascade_cdl::{Event, Failure, Json, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::sandbox::Capability;
+use crate::sandbox::{Capability, Limits, ModuleKind};
 use crate::store::StatusName;
 
 /// Name of the server-sent events that carry an event of a history.
@@ -78,15 +76,6 @@ pub(crate) struct HistoryPage {
     pub next: Option<u64>,
 }
 
-/// One version of an application, with its source.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ApplicationView {
-    pub name: String,
-    pub version: u32,
-    pub file: String,
-    pub source: String,
-}
-
 /// An application as it was applied.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Applied {
@@ -102,10 +91,86 @@ pub(crate) struct Applied {
 pub(crate) struct ActivityView {
     pub name: String,
     pub version: String,
+    pub resource: String,
     pub digest: String,
     pub size: u64,
+    pub kind: ModuleKind,
     pub pure: bool,
-    pub powers: BTreeSet<Capability>,
+    pub powers: Vec<Capability>,
+    pub granted: Vec<Capability>,
     pub denied: Vec<Capability>,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    pub manifest: Value,
+    pub limits: Limits,
     pub created_at: Timestamp,
+}
+
+/// An activity with its versions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ActivityDetail {
+    #[serde(flatten)]
+    pub newest: ActivityView,
+    /// Oldest first.
+    #[serde(default)]
+    pub versions: Vec<VersionView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VersionView {
+    pub version: String,
+    pub digest: String,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<PowerDiff>,
+}
+
+/// What became of an upload.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Uploaded {
+    #[serde(flatten)]
+    pub activity: ActivityView,
+    pub created: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<PowerDiff>,
+}
+
+/// What a version can do more, and less, than the one before it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PowerDiff {
+    pub predecessor: String,
+    pub module_changed: bool,
+    pub powers_added: Vec<Capability>,
+    pub powers_removed: Vec<Capability>,
+    pub imports_added: Vec<String>,
+    pub imports_removed: Vec<String>,
+    pub hosts_added: Vec<String>,
+    pub hosts_removed: Vec<String>,
+}
+
+/// A list that has no pages.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Items<T> {
+    pub items: Vec<T>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TenantView {
+    pub id: String,
+    pub limits: Value,
+    pub weight: Value,
+    pub policy: Value,
+    pub configured: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeyView {
+    pub id: String,
+    pub tenant: String,
+    pub role: String,
+    pub label: String,
+    pub created_at: Timestamp,
+    /// The key itself, when it has just been made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
