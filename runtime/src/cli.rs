@@ -10,7 +10,7 @@ mod apply;
 mod client;
 mod completions;
 mod context;
-//X mod dev;
+mod dev;
 pub mod diagnostics;
 mod error;
 mod events;
@@ -21,7 +21,7 @@ mod process;
 mod push;
 mod replay;
 mod run;
-//X mod serve;
+mod serve;
 mod source;
 pub mod template;
 mod tenant;
@@ -74,9 +74,9 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything in this process for one developer, and reload what changes
-    //X Dev(dev::Dev),
+    Dev(dev::Dev),
     /// Run the server
-    //X Server(serve::Server),
+    Server(serve::Server),
     /// Check CDL files
     Validate(validate::Validate),
     /// Bring a CDL file, or a folder of them, to the server
@@ -159,8 +159,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
     match command {
-        //X Command::Dev(dev) => all_threads(dev.run(session)),
-        //X Command::Server(server) => all_threads(server.run(session)),
+        Command::Dev(dev) => all_threads(dev.run(session)),
+        Command::Server(server) => all_threads(server.run(session)),
         Command::Validate(validate) => validate.run(session),
         Command::Apply(apply) => one_thread(apply.run(session)),
         Command::Run(run) => all_threads(run.run(session)),

@@ -13,17 +13,16 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use cascade_cdl::TenantId;
 use clap::Args;
-use serde_json::json;
 
 use super::client::Client;
 use super::context::{self, Context, DATA_FOLDER};
 use super::error::{Error, Exit};
 use super::output::{Output, Tone, paint};
 use super::source::Project;
-use super::{Session, chain, process, serve};
-use crate::config::{Config, DEFAULT_LISTEN, HttpPolicy, KeyConfig, Policy, TenantConfig};
+use super::wire::{ApplicationView, Items};
+use super::{Session, chain, input, process, serve};
+use crate::config::{Config, HttpPolicy, KeyConfig, Policy, TenantConfig};
 use crate::sandbox::{Capability, HostPattern};
 use crate::server::{self, Running};
 use crate::tenancy::{Digest, Role, key};
@@ -61,16 +60,14 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
-        let output = session.output;
         let project = Project::scan(&self.dir)?;
         let data = Data::open(&self.data)?;
         let config = self.config(&data)?;
-        let running = server::start(config)
+        let running = server::start(config, server::Options::default())
             .await
-            .map_err(|error| Error::failed(chain(&*error)))?;
+            .map_err(|error| Error::failed(chain(&error)))?;
         let result = self.serve(session, &data, &running, project).await;
         context::remove(&data.folder);
-        output.note("stopping");
         running.shutdown().await;
         result
     }
@@ -87,6 +84,7 @@ impl Dev {
             url: running.url.clone(),
             key: Some(data.key.clone()),
             server_key: Some(data.server_key.clone()),
+            tenant: None,
         };
         context::write(&data.folder, &context)?;
         let client = Client::new(&context)?;
@@ -98,16 +96,22 @@ impl Dev {
             client: &client,
             output,
         };
-        loader.load(&Change::Everything).await;
+        let stop = serve::told_to_stop();
+        tokio::pin!(stop);
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = loader.load(&Change::Everything) => {}
+        }
         if let Some(workflow) = &self.start {
-            self.first_execution(&client, output, workflow).await?;
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                started = self.first_execution(&client, output, workflow) => started?,
+            }
         }
         if self.once {
             return Ok(());
         }
-        advice(output);
-        let stop = serve::told_to_stop();
-        tokio::pin!(stop);
+        output.note(paint(Tone::Faint, "\nwatching for changes; end with Ctrl-C"));
         loop {
             tokio::select! {
                 () = &mut stop => return Ok(()),
@@ -118,4 +122,161 @@ impl Dev {
             }
         }
     }
+
+    /// Runs one execution to its end and shows its history.
+    async fn first_execution(
+        &self,
+        client: &Client,
+        output: Output,
+        workflow: &str,
+    ) -> Result<(), Error> {
+        let (application, workflow) = match workflow.split_once('/') {
+            Some((application, workflow)) => (application.to_owned(), workflow.to_owned()),
+            None => (owner(client, workflow).await?, workflow.to_owned()),
+        };
+        output.note(format!("\nstarting {application}/{workflow}"));
+        let input = input::read(self.input.as_deref())?;
+        let view = process::start(client, &application, &workflow, &input, None).await?;
+        let view = process::wait(client, view).await?;
+        process::print_history(client, output, &view.id).await
+    }
+
+    /// The project's configuration if it has one, made fit for development:
+    /// local, in the data folder, with a tenant whose key is known.
+    fn config(&self, data: &Data) -> Result<Config, Error> {
+        let file = self.dir.join(CONFIG_FILE);
+        let mut config = if file.is_file() {
+            Config::load(&file).map_err(|problems| Error::usage(problems.to_string()))?
+        } else {
+            Config::default()
+        };
+        config.data_dir.clone_from(&data.folder);
+        config.database.url = None;
+        config.server.listen = self.listen.unwrap_or(config.server.listen);
+        config.server.admin_keys.push(key_config(&data.server_key, None)?);
+        let key = key_config(&data.key, Some(Role::Admin))?;
+        // The first tenant of the file is the one that its author works as.
+        if let Some(tenant) = config.tenants.first_mut() {
+            tenant.keys.push(key);
+        } else {
+            config.tenants.push(TenantConfig {
+                id: Some(TENANT.parse().expect("it is short and plain")),
+                policy: everything(),
+                keys: vec![key],
+                ..TenantConfig::default()
+            });
+        }
+        Ok(config)
+    }
+}
+
+/// The application that has a workflow of this name.
+async fn owner(client: &Client, workflow: &str) -> Result<String, Error> {
+    let list: Items<ApplicationView> = client.get(&["v1", "applications"], &[]).await?;
+    let has = |application: &&ApplicationView| {
+        let mut workflows = application.workflows.iter();
+        workflows.any(|candidate| candidate.name == workflow)
+    };
+    let owner = list.items.iter().find(has);
+    owner
+        .map(|application| application.name.clone())
+        .ok_or_else(|| Error::failed(format!("no application here has a workflow `{workflow}`")))
+}
+
+/// What a developer's own activities may do: all that their manifests ask for,
+/// but for addresses of the private network.
+fn everything() -> Policy {
+    let any: HostPattern = "*".parse().expect("a pattern that is documented");
+    Policy {
+        capabilities: Capability::ALL.into_iter().collect(),
+        http: HttpPolicy {
+            hosts: vec![any],
+            allow_private: Vec::new(),
+        },
+    }
+}
+
+fn key_config(text: &str, role: Option<Role>) -> Result<KeyConfig, Error> {
+    let id = key::parse(text)
+        .ok_or_else(|| Error::usage("the data folder's key is damaged; remove its file `keys`"))?;
+    Ok(KeyConfig {
+        id: id.to_owned(),
+        role,
+        label: "cascade dev".to_owned(),
+        digest: Some(Digest::of(text)),
+        ..KeyConfig::default()
+    })
+}
+
+fn banner(output: Output, context: &Context) {
+    if output.is_json() {
+        output.item(context, String::new);
+        return;
+    }
+    let key = context.key.as_deref().unwrap_or_default();
+    output.note(format!(
+        "{}  {}\n{}  {key}\n\nin another terminal, in this folder:\n  \
+         cascade process list\n  cascade process start --app APP --workflow WORKFLOW --input '{{}}' --wait\n",
+        paint(Tone::Strong, "url"),
+        context.url,
+        paint(Tone::Strong, "key"),
+    ));
+}
+
+/// The data folder, held by this process only.
+struct Data {
+    folder: PathBuf,
+    key: String,
+    server_key: String,
+    /// Released when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Data {
+    fn open(folder: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(|source| Error::file("make", folder, &source))?;
+        // What lies here is nobody's source.
+        let ignore = folder.join(".gitignore");
+        fs::write(&ignore, "*\n").map_err(|source| Error::file("write", &ignore, &source))?;
+        let lock = lock(&folder.join("lock"))?;
+        let (key, server_key) = keys(&folder.join("keys"))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            key,
+            server_key,
+            _lock: lock,
+        })
+    }
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let file = File::create(path).map_err(|source| Error::file("make", path, &source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::new(
+            Exit::Conflict,
+            "another `cascade dev` runs in this folder",
+        )
+        .hint("use that one, or give this one another folder with --data")),
+        Err(fs::TryLockError::Error(source)) => Err(Error::file("lock", path, &source)),
+    }
+}
+
+/// The keys of this folder; made once, so that they outlive a restart.
+fn keys(path: &Path) -> Result<(String, String), Error> {
+    if path.is_file() {
+        let text = input::read_file(path)?;
+        let mut lines = text.lines().map(str::to_owned);
+        if let (Some(key), Some(server_key)) = (lines.next(), lines.next()) {
+            return Ok((key, server_key));
+        }
+    }
+    let ((_, key), (_, server_key)) = (key::generate(), key::generate());
+    let write = || -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(path)?.write_all(format!("{key}\n{server_key}\n").as_bytes())
+    };
+    write().map_err(|source| Error::file("write", path, &source))?;
+    Ok((key, server_key))
 }

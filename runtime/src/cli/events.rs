@@ -40,11 +40,6 @@ impl<'a> Live<'a> {
         Ok(records)
     }
 
-    /// Whether the execution has ended.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.execution.as_ref().is_some_and(Execution::is_closed)
-    }
-
     /// The execution after the last event; `None` if one was refused.
     pub(crate) fn execution(&self) -> Option<&Execution> {
         self.execution.as_ref()

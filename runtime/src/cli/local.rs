@@ -19,7 +19,7 @@ use crate::config::TenantLimits;
 use crate::clock::{Clock, SystemClock};
 use crate::sandbox::{
     Cancel, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
-    ModuleInfo, ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
+    ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
 };
 
 /// Attempts at a time: one person's workflow has few, and each slot takes
@@ -39,7 +39,6 @@ pub(crate) struct Local {
 
 /// One activity, ready to run.
 pub(crate) struct LocalActivity {
-    pub info: ModuleInfo,
     digest: Arc<str>,
     grants: Arc<Grants>,
     limits: Limits,
@@ -156,7 +155,6 @@ async fn admit(
     let hosts = manifest.http.hosts.clone();
     Ok(LocalActivity {
         digest: info.digest.as_str().into(),
-        info,
         grants: Arc::new(Grants {
             capabilities: manifest.capabilities.clone(),
             policy_hosts: hosts.clone(),

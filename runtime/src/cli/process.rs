@@ -7,7 +7,7 @@ use cascade_cdl::program::Program;
 use cascade_cdl::{Event, ExecutionId};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, Follow};
 use super::error::{Error, Exit};
@@ -128,7 +128,7 @@ impl Process {
                 output.result(&view, || describe(&view));
                 Ok(())
             }
-            Self::History { id } => history(&client, output, &id).await,
+            Self::History { id } => print_history(&client, output, &id).await,
             Self::Watch { id } => {
                 let view = watch(&client, output, &id).await?;
                 verdict(output, &view)
@@ -154,19 +154,9 @@ impl Process {
 
 impl Start {
     async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
-        let body = json!({
-            "application": self.app,
-            "workflow": self.workflow,
-            "input": input::read(self.input.as_deref())?,
-        });
-        let request = client.request(Method::POST, &["v1", "executions"], &[]);
-        // A key of our own, so that the request can be sent again without
-        // starting a second execution.
-        let key = self
-            .idempotency_key
-            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-        let request = request.header("Idempotency-Key", key).json(&body);
-        let view: ExecutionView = client.json(request).await?;
+        let input = input::read(self.input.as_deref())?;
+        let key = self.idempotency_key.as_deref();
+        let view = start(client, &self.app, &self.workflow, &input, key).await?;
         if self.wait {
             return until_closed(client, output, view).await;
         }
@@ -205,6 +195,39 @@ impl List {
     }
 }
 
+/// Starts an execution. Without a key it gets one of its own, so that a request
+/// that is sent twice on the way does not start two.
+pub(crate) async fn start(
+    client: &Client,
+    application: &str,
+    workflow: &str,
+    input: &Value,
+    key: Option<&str>,
+) -> Result<ExecutionView, Error> {
+    let body = json!({
+        "application": application,
+        "workflow": workflow,
+        "input": input,
+    });
+    let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+    let request = client
+        .request(Method::POST, &["v1", "executions"], &[])
+        .header("Idempotency-Key", key);
+    client.json(request.json(&body)).await
+}
+
+/// Waits for the end of an execution.
+pub(crate) async fn wait(
+    client: &Client,
+    mut view: ExecutionView,
+) -> Result<ExecutionView, Error> {
+    while view.status == StatusName::Running {
+        let query = [("wait", format!("{}s", WAIT.as_secs()))];
+        view = client.get(&["v1", "executions", &view.id], &query).await?;
+    }
+    Ok(view)
+}
+
 /// The execution as it stands.
 pub(crate) async fn load(client: &Client, id: &str) -> Result<ExecutionView, Error> {
     client.get(&["v1", "executions", id], &[]).await
@@ -236,7 +259,8 @@ pub(crate) async fn load_history(client: &Client, id: &str) -> Result<Vec<cascad
     }
 }
 
-async fn history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
+/// Prints an execution and its history.
+pub(crate) async fn print_history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
     let view = load_with_context(client, id).await?;
     let history = load_history(client, id).await?;
     if output.is_json() {
@@ -279,18 +303,11 @@ async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionVie
 }
 
 /// Waits for the end, and lets the exit code tell how it went.
-async fn until_closed(
-    client: &Client,
-    output: Output,
-    mut view: ExecutionView,
-) -> Result<(), Error> {
+async fn until_closed(client: &Client, output: Output, view: ExecutionView) -> Result<(), Error> {
     let spinner = output.spinner(format!("execution {}", view.id));
-    while view.status == StatusName::Running {
-        let query = [("wait", format!("{}s", WAIT.as_secs()))];
-        view = client.get(&["v1", "executions", &view.id], &query).await?;
-    }
+    let view = wait(client, view).await;
     spinner.finish_and_clear();
-    verdict(output, &view)
+    verdict(output, &view?)
 }
 
 /// Prints how an execution ended; anything but completion is exit code 1.

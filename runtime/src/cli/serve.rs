@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
 use super::error::Error;
-use super::output;
+use super::{Session, chain};
 use crate::config::Config;
+use crate::server;
 
 /// Run the server
 #[derive(Debug, Args)]
@@ -26,6 +26,38 @@ pub(crate) struct Server {
     /// Check the configuration and stop
     #[arg(long)]
     check: bool,
+}
+
+impl Server {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
+        let mut config = match &self.config {
+            Some(path) => {
+                Config::load(path).map_err(|problems| Error::usage(problems.to_string()))?
+            }
+            None => Config::default(),
+        };
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+        }
+        if let Some(data) = self.data {
+            config.data_dir = data;
+        }
+        if self.check {
+            let shown = config.effective();
+            session.output.result(&config, || shown);
+            return Ok(());
+        }
+        let running = server::start(config, server::Options::default())
+            .await
+            .map_err(|error| Error::failed(chain(&error)))?;
+        // On stdout, so that whoever starts it with port 0 can read the port.
+        session.output.item(&json!({ "url": running.url }), || {
+            format!("listening on {}", running.url)
+        });
+        told_to_stop().await;
+        running.shutdown().await;
+        Ok(())
+    }
 }
 
 /// Completes when somebody wants this process to end.

@@ -174,3 +174,16 @@ pub(crate) struct KeyView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
+
+/// An application in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ApplicationView {
+    pub name: String,
+    pub version: u32,
+    pub workflows: Vec<WorkflowView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkflowView {
+    pub name: String,
+}
