@@ -115,6 +115,9 @@ pub struct Started {
     pub id: ExecutionId,
     /// False if an earlier request had started it.
     pub created: bool,
+    /// The application version that it runs.
+    pub application_version: u32,
+    pub started_at: Timestamp,
 }
 
 /// Why nothing was started.
@@ -183,6 +186,8 @@ pub struct View {
 pub struct Closed {
     pub status: Status,
     pub at: Timestamp,
+    /// Number of events.
+    pub version: u64,
 }
 
 /// What the engine is doing, for metrics.

@@ -206,11 +206,26 @@ impl Live {
         effects
     }
 
+    /// The answer to who starts it.
+    pub(super) fn started(&self, created: bool) -> Started {
+        Started {
+            id: self.summary.id,
+            created,
+            application_version: self.summary.application_version,
+            started_at: self.summary.started_at,
+        }
+    }
+
     /// How it ended, if it has.
     pub(super) fn closed(&self) -> Option<Closed> {
         let at = self.summary.closed_at?;
         let status = self.execution().status.clone();
-        Some(Closed { status, at })
+        let version = self.summary.version;
+        Some(Closed {
+            status,
+            at,
+            version,
+        })
     }
 
     /// Whether the execution was started with this input.

@@ -417,8 +417,8 @@ impl Shard {
         self.context.started.fetch_add(1, Ordering::Relaxed);
         // Who waits for the end is told of the start when it comes.
         live.urgent = closed.is_none();
-        live.held
-            .push(Effect::Started(started, Started { id, created: true }));
+        let reply = live.started(true);
+        live.held.push(Effect::Started(started, reply));
         live.closers.extend(closed);
         let kind = EventKind::ExecutionStarted {
             input: start.input,
@@ -499,7 +499,7 @@ impl Shard {
             let _ = started.send(Err(StartError::KeyReused(id)));
             return self.settle(live, false);
         }
-        let reply = Started { id, created: false };
+        let reply = live.started(false);
         if live.summary.version > 0 && live.is_durable() {
             let _ = started.send(Ok(reply));
         } else {
