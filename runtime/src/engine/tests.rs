@@ -83,6 +83,7 @@ impl Definitions for OneFile {
             version: "v1".into(),
             digest: "00".into(),
             number: 1,
+            digest: "00".into(),
             info: Arc::new(serde_json::from_value(info).expect("as the sandbox describes it")),
             manifest: Arc::default(),
             grants: Arc::default(),
@@ -101,6 +102,12 @@ impl Definitions for OneFile {
 
 /// A clock that stands until the test moves it.
 struct HandClock(watch::Sender<Timestamp>);
+
+impl HandClock {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(Timestamp(1_000_000))))
+    }
+}
 
 #[async_trait]
 impl Clock for HandClock {
@@ -124,14 +131,18 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        Self::on(
-            Arc::new(ModelStore::new()),
-            Arc::new(HandClock(watch::Sender::new(Timestamp(1_000_000)))),
-        )
-        .await
+        Self::on(Arc::new(ModelStore::new()), HandClock::new()).await
     }
 
     async fn on(store: Arc<ModelStore>, clock: Arc<HandClock>) -> Self {
+        Self::with_shards(2, store, clock).await
+    }
+
+    async fn with_shards(shards: u32, store: Arc<ModelStore>, clock: Arc<HandClock>) -> Self {
+        let settings = Settings {
+            shards,
+            ..Settings::default()
+        };
         let parsed = cascade_cdl::parse(&Source {
             name: "app.yaml",
             bytes: WORKFLOWS.as_bytes(),
@@ -145,10 +156,7 @@ impl Bench {
             fuel_per_second: u64::MAX,
         })));
         let engine = Engine::open(
-            Settings {
-                shards: 2,
-                ..Settings::default()
-            },
+            settings,
             store.clone(),
             queue.clone(),
             clock.clone(),
@@ -613,7 +621,8 @@ async fn a_shutdown_commits_what_nobody_waits_for() {
 
 #[tokio::test]
 async fn open_executions_are_counted_once_through_a_restart_of_a_shard() {
-    let bench = Bench::new().await;
+    // One shard, so that the last start waits for its recovery.
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
     bench
         .engine
         .start(start("nap", None))
