@@ -105,20 +105,25 @@ fn a_history_ends_at_its_limit() {
 
 #[test]
 fn a_context_grows_to_its_limit_and_what_was_overwritten_does_not_count() {
+    let task = |name: &str, path: &str, next: &str| {
+        json!({
+            "name": name, "type": "Task", "parameters": 1, "result": path, "next": next,
+            "catch": [{"error": "ContextTooLarge", "next": "Caught"}],
+        })
+    };
     let states = |path: &str| {
         json!({"states": [
-            {"name": "A", "type": "Task", "parameters": 1, "result": path, "next": "B"},
-            {"name": "B", "type": "Task", "parameters": 1, "result": "$.b", "next": "C",
-             "catch": [{"error": "ContextTooLarge", "next": "D"}]},
-            {"name": "C", "type": "Succeed", "output": "overwritten"},
-            {"name": "D", "type": "Succeed", "output": "caught"},
+            task("A", path, "B"), task("B", "$.b", "C"), task("C", "$.b", "Fits"),
+            {"name": "Fits", "type": "Succeed", "output": "fits"},
+            {"name": "Caught", "type": "Succeed", "output": "caught"},
         ]})
     };
-    let half = usize::try_from(MAX_CONTEXT_BYTES / 2).expect("small");
-    let large = text(&format!("\"{}\"", "x".repeat(half)));
-    for (path, expected) in [("$.a", "\"caught\""), ("$.b", "\"overwritten\"")] {
+    // Two of these fit, three do not.
+    let size = usize::try_from(MAX_CONTEXT_BYTES * 2 / 5).expect("small");
+    let large = text(&format!("\"{}\"", "x".repeat(size)));
+    for (path, expected) in [("$.a", "\"caught\""), ("$.b", "\"fits\"")] {
         let mut run = started(&states(path), &Value::Null);
-        for _ in 0..2 {
+        while !run.execution.is_closed() {
             let task = run.only_task();
             run.apply(completed(task.task, task.attempt, large.clone()));
         }

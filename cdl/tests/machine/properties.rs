@@ -30,16 +30,17 @@ fn states(depth: u32) -> BoxedStrategy<Vec<Value>> {
                 if at + 1 < count && state["type"] != "Choice" {
                     state["next"] = json!(next);
                 }
-                if let Some(choices) = state.get_mut("choices") {
+                if let Some(choices) = state.get_mut("choices").filter(|c| c.is_array()) {
                     choices[0]["next"] = json!(next);
                     state["default"] = json!(format!("S{}", count - 1));
                 }
-                if let Some(catch) = state.get_mut("catch") {
+                if let Some(catch) = state.get_mut("catch").filter(|c| c.is_array()) {
                     catch[0]["next"] = json!(format!("S{}", count - 1));
                 }
             }
-            // A Choice at the end would lead to itself.
+            // A Choice or a catch at the end would lead to itself, for ever.
             let last = states.last_mut().expect("at least one");
+            last["catch"] = Value::Null;
             if last["type"] == "Choice" {
                 *last = json!({"type": "Succeed", "name": last["name"]});
             }
@@ -69,7 +70,7 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
     let parameters = prop::sample::select(vec![
         json!(null),
         json!(1),
-        json!("{{ uuid() }}"),
+        json!("{{ null | uuid }}"),
         json!("{{ $.a }}"),
     ]);
     let task = (

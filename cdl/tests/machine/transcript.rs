@@ -181,6 +181,11 @@ impl Run {
             quiet, observed,
             "a snapshot or an observer makes a difference"
         );
+        for record in &records {
+            if let Record::ActivityScheduled { place, task, .. } = record {
+                self.names.insert(*task, place.state.as_ref().to_owned());
+            }
+        }
 
         for command in &observed.commands {
             match command {
@@ -188,7 +193,6 @@ impl Run {
                     let key = (task.task, task.attempt);
                     let old = self.outstanding.insert(key, task.clone());
                     assert_eq!(old, None, "scheduled twice");
-                    self.names.insert(task.task, task.state.as_ref().to_owned());
                 }
                 Command::CancelActivity { task, attempt } => {
                     let old = self.outstanding.remove(&(*task, *attempt));
