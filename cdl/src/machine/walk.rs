@@ -223,7 +223,7 @@ impl<'a> Machine<'a> {
 
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
         let input = match &kind.parameters {
-            Some(parameters) => Json::from_value(&self.eval(parameters)?),
+            Some(parameters) => self.eval_text(parameters)?,
             None => self.context_text(),
         };
         self.check_held(&input)?;
@@ -394,7 +394,7 @@ impl<'a> Machine<'a> {
     fn complete_execution(&mut self, chosen: Option<Json>) {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
-            (None, Some(template)) => self.eval(template).map(Json::from),
+            (None, Some(template)) => self.eval_text(template),
             (None, None) => Ok(self.take_results()),
         };
         self.close(match output {

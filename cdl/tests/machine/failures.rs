@@ -92,7 +92,7 @@ fn catch_entries_are_asked_in_order_and_aliases_are_one_name() {
 #[test]
 fn an_activity_may_insist_on_another_try_and_a_pause_of_nothing_needs_no_timer() {
     check(
-        "states: [{ name: A, type: Task, parameters: 1, retries: { max_attempts: 2, initial_interval: 0s } }]",
+        "states: [{ name: A, type: Task, parameters: 1, retries: { max_attempts: 2, backoff: { initial_interval: 0s } } }]",
         r"
         start null
           enter A
@@ -109,7 +109,7 @@ fn an_activity_may_insist_on_another_try_and_a_pause_of_nothing_needs_no_timer()
 #[test]
 fn jitter_is_the_same_in_every_replay() {
     check(
-        "states: [{ name: A, type: Task, parameters: 1, retries: { jitter: full } }]",
+        "states: [{ name: A, type: Task, parameters: 1, retries: { backoff: { jitter: full } } }]",
         // 0 to 1000 ms by SHA-256 of execution, task 2 and attempt 1: a change
         // of this figure breaks the replay of recorded histories.
         r"
@@ -184,7 +184,7 @@ fn the_workflow_timeout_cancels_everything_and_a_retry_gets_the_whole_time_again
             branches:
               - { name: task, type: Task, parameters: 1 }
               - { name: wait, type: Wait, duration: 1h }
-              - { name: off, type: Task, parameters: 2, retries: { initial_interval: 10m, max_interval: 10m } }
+              - { name: off, type: Task, parameters: 2, retries: { backoff: { initial_interval: 10m, max_interval: 10m } } }
         ",
         r"
         start null
@@ -249,7 +249,7 @@ fn a_retry_evaluates_parameters_anew_and_counts_attempts_from_one() {
         r#"
         states:
           - { name: A, type: Pass, parameters: 1, result: $.n, next: B }
-          - { name: B, type: Task, parameters: "{{ $.n }}", retries: { max_attempts: 2, initial_interval: 0s } }
+          - { name: B, type: Task, parameters: "{{ $.n }}", retries: { max_attempts: 2, backoff: { initial_interval: 0s } } }
         "#,
         r#"
         start null

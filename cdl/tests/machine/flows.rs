@@ -218,7 +218,7 @@ fn uuids_differ_between_states_and_attempts_keep_their_input() {
     let mut run = Run::new(compile(
         r#"
         states:
-          - { name: A, type: Task, parameters: "{{ null | uuid }}", retries: { initial_interval: 0s }, next: B }
+          - { name: A, type: Task, parameters: "{{ null | uuid }}", retries: { backoff: { initial_interval: 0s } }, next: B }
           - { name: B, type: Task, parameters: "{{ null | uuid }}" }
         "#,
     ));

@@ -63,7 +63,7 @@ fn reading_a_large_context_over_and_over_counts_as_many_steps() {
 #[test]
 fn a_history_ends_at_its_limit() {
     let program = compile(
-        "states: [{ name: A, type: Task, parameters: 1, retries: { max_attempts: 1000000, initial_interval: 0s } }]",
+        "states: [{ name: A, type: Task, parameters: 1, retries: { max_attempts: 1000000, backoff: { initial_interval: 0s } } }]",
     );
     let mut execution = Execution::new(id(), tenant());
     let mut kind = EventKind::ExecutionStarted {

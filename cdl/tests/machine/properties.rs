@@ -85,7 +85,7 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
             json!({
                 "type": "Task", "result": result, "catch": catch, "timeout": timeout,
                 "parameters": parameters,
-                "retries": {"max_attempts": attempts, "jitter": jitter},
+                "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
             })
         });
     let pass = (result.clone(), parameters).prop_map(

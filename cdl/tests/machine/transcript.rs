@@ -18,6 +18,7 @@
 //! second time). Times are in milliseconds from the start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
@@ -76,7 +77,7 @@ fn unindent(text: &str) -> String {
 
 /// One execution, its history, and the shell's view of what is outstanding.
 pub(crate) struct Run {
-    pub(crate) program: Program,
+    pub(crate) program: Arc<Program>,
     pub(crate) execution: Execution,
     pub(crate) history: Vec<Event>,
     pub(crate) outstanding: BTreeMap<(TaskId, u32), ActivityTask>,
@@ -86,7 +87,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(program: Program) -> Self {
+    pub(crate) fn new(program: Arc<Program>) -> Self {
         Self {
             program,
             execution: Execution::new(id(), tenant()),
