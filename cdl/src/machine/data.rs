@@ -81,7 +81,10 @@ impl Machine<'_> {
 
     /// Evaluates an expression of the program.
     pub(super) fn eval(&mut self, template: &Template) -> Result<Value, Failure> {
-        self.eval_with(template, |value| value.into_owned())
+        self.eval_with(template, |value| match value {
+            Cow::Owned(value) => value,
+            Cow::Borrowed(value) => value.clone(),
+        })
     }
 
     /// Evaluates an expression to text, without copying what it points to.

@@ -38,8 +38,8 @@ pub const MAX_FRAMES: usize = 1_024;
 /// data, is what Map is for.
 pub const MAX_BRANCHES: usize = 256;
 
-/// Deepest nesting of frames. Ten times what a person can read.
-pub const MAX_DEPTH: usize = 32;
+/// Deepest nesting of frames: several times what a person can follow.
+pub const MAX_DEPTH: usize = 16;
 
 /// Longest wait, in milliseconds: ten years, as for durations in CDL. What
 /// exceeds it is a mistake in units.

@@ -1,6 +1,11 @@
 //! Retries, catches, timeouts, cancellation, going on after a failure.
 
-use crate::transcript::check;
+use std::sync::Arc;
+
+use cascade_cdl::program::StateKind;
+
+use crate::compile::compile;
+use crate::transcript::{Run, check, failed, json};
 
 #[test]
 fn a_retry_waits_for_the_backoff_then_schedules_again_until_attempts_run_out() {
@@ -90,19 +95,40 @@ fn catch_entries_are_asked_in_order_and_aliases_are_one_name() {
 }
 
 #[test]
-fn an_activity_may_insist_on_another_try_and_a_pause_of_nothing_needs_no_timer() {
+fn an_activity_may_insist_on_another_try_but_not_on_more_than_there_are() {
     check(
-        "states: [{ name: A, type: Task, parameters: 1, retries: { max_attempts: 2, backoff: { initial_interval: 0s } } }]",
+        "states: [{ name: A, type: Task, parameters: 1, retries: { max_attempts: 2 } }]",
         r"
         start null
           enter A
           schedule A#1 1
         fail A#1 ValidationError retryable
-          retry A#2 at 0 after ValidationError
+          retry A#2 at 1000 after ValidationError
+          timer at 1000
+        at 1000
           schedule A#2 1
         fail A#2 ValidationError retryable
           failed ValidationError at A: told
         ",
+    );
+}
+
+#[test]
+fn a_pause_of_nothing_needs_no_timer() {
+    let program = compile("states: [{ name: A, type: Task, parameters: 1 }]");
+    let mut program = Arc::unwrap_or_clone(program);
+    for state in &mut program.states {
+        if let StateKind::Task(task) = &mut state.kind {
+            task.retries.initial_interval_ms = 0;
+        }
+    }
+    let mut run = Run::new(program.into());
+    run.start(json("null"));
+    let task = run.only_task();
+    let told = run.apply(failed(task.task, 1, "NetworkError", None));
+    assert_eq!(
+        told,
+        ["retry A#2 at 0 after NetworkError", "schedule A#2 1"]
     );
 }
 
@@ -249,7 +275,7 @@ fn a_retry_evaluates_parameters_anew_and_counts_attempts_from_one() {
         r#"
         states:
           - { name: A, type: Pass, parameters: 1, result: $.n, next: B }
-          - { name: B, type: Task, parameters: "{{ $.n }}", retries: { max_attempts: 2, backoff: { initial_interval: 0s } } }
+          - { name: B, type: Task, parameters: "{{ $.n }}", retries: { max_attempts: 2 } }
         "#,
         r#"
         start null
@@ -258,7 +284,9 @@ fn a_retry_evaluates_parameters_anew_and_counts_attempts_from_one() {
           enter B
           schedule B#1 1
         fail B#1 E
-          retry B#2 at 0 after E
+          retry B#2 at 1000 after E
+          timer at 1000
+        at 1000
           schedule B#2 1
         fail B#2 E
           failed E at B: told
@@ -267,7 +295,9 @@ fn a_retry_evaluates_parameters_anew_and_counts_attempts_from_one() {
           enter B
           schedule B#1 1
         fail B#1 E
-          retry B#2 at 0 after E
+          retry B#2 at 2000 after E
+          timer at 2000
+        at 2000
           schedule B#2 1
         complete B#2 null
           exit B null
@@ -285,7 +315,7 @@ fn states_that_cannot_go_on_fail_by_name() {
             "no condition holds, and there is no default",
         ),
         (
-            "type: Choice, choices: [{ condition: '{{ 1 }}', next: X }], default: X",
+            "type: Choice, choices: [{ condition: '{{ workflow.input.n }}', next: X }], default: X",
             "ExpressionError",
             "condition 1 is a number, not true or false",
         ),

@@ -218,13 +218,15 @@ fn uuids_differ_between_states_and_attempts_keep_their_input() {
     let mut run = Run::new(compile(
         r#"
         states:
-          - { name: A, type: Task, parameters: "{{ null | uuid }}", retries: { backoff: { initial_interval: 0s } }, next: B }
+          - { name: A, type: Task, parameters: "{{ null | uuid }}", next: B }
           - { name: B, type: Task, parameters: "{{ null | uuid }}" }
         "#,
     ));
     run.start(json("null"));
     let first = run.only_task();
     run.apply(failed(first.task, 1, "NetworkError", None));
+    run.pass_time(1_000);
+    run.fire_due_timers();
     let second = run.only_task();
     assert_eq!((second.attempt, &second.input), (2, &first.input));
     run.apply(completed(second.task, 2, json("null")));

@@ -3,6 +3,7 @@
 mod compile;
 mod failures;
 mod flows;
+mod histories;
 mod limits;
 mod parallel;
 mod properties;

@@ -27,7 +27,7 @@ fn states(depth: u32) -> BoxedStrategy<Vec<Value>> {
             for (at, state) in states.iter_mut().enumerate() {
                 state["name"] = json!(format!("S{at}"));
                 let next = format!("S{}", (at + 1).min(count - 1));
-                if at + 1 < count && state["type"] != "Choice" {
+                if at + 1 < count && state["type"] != "Choice" && state["type"] != "Fail" {
                     state["next"] = json!(next);
                 }
                 if let Some(choices) = state.get_mut("choices").filter(|c| c.is_array()) {
@@ -95,11 +95,11 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
         "{{ true }}",
         "{{ false }}",
         "{{ $.a == 1 }}",
-        "{{ 1 }}",
+        "{{ $.a }}",
     ]);
     let choice = condition
         .prop_map(|condition| json!({"type": "Choice", "choices": [{"condition": condition}]}));
-    let wait = prop::sample::select(vec!["0s", "2s", "1m"])
+    let wait = prop::sample::select(vec!["{{ 0 }}", "2s", "1m"])
         .prop_map(|duration| json!({"type": "Wait", "duration": duration}));
     let fail = Just(json!({"type": "Fail", "error": "Declined"}));
     let leaf = prop_oneof![6 => task, 2 => pass, 1 => choice, 2 => wait, 1 => fail];
@@ -108,11 +108,31 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
     }
     let branches = prop::collection::vec(states(depth - 1), 1..4);
     let parallel = (branches, result, catch).prop_map(|(branches, result, catch)| {
-        let branch = |(at, states)| json!({"name": format!("b{at}"), "states": states});
+        let branch = |(at, states): (usize, Vec<Value>)| {
+            let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
+            json!({"name": format!("b{at}"), "states": states})
+        };
         let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
         json!({"type": "Parallel", "branches": branches, "result": result, "catch": catch})
     });
     prop_oneof![3 => leaf, 2 => parallel].boxed()
+}
+
+/// Gives the branch with this number result paths of its own.
+fn own(value: Value, branch: usize) -> Value {
+    match value {
+        Value::Object(entries) => entries
+            .into_iter()
+            .map(|(key, value)| match value.as_str() {
+                Some(path) if key == "result" => {
+                    (key, json!(path.replacen("$.", &format!("$.b{branch}"), 1)))
+                }
+                _ => (key, own(value, branch)),
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(|item| own(item, branch)).collect(),
+        other => other,
+    }
 }
 
 fn workflow() -> impl Strategy<Value = Value> {
