@@ -64,7 +64,9 @@ fn parallel(width: usize) -> Arc<Program> {
 }
 
 fn new_execution() -> Execution {
-    let id: ExecutionId = "0190163d-8694-739b-aea5-966c26f8ad91".parse().expect("a UUID");
+    let id: ExecutionId = "0190163d-8694-739b-aea5-966c26f8ad91"
+        .parse()
+        .expect("a UUID");
     let tenant: TenantId = "acme".parse().expect("a tenant");
     Execution::new(id, tenant)
 }

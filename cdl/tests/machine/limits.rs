@@ -212,9 +212,10 @@ fn frames_are_bounded_in_number_and_depth() {
         (nested(MAX_DEPTH + 1), false),
     ] {
         let run = started(&json!({"states": [state]}), &Value::Null);
-        match fits {
-            true => assert_eq!(run.execution.status, Status::Running),
-            false => assert_eq!(error(&run), "FrameLimitExceeded"),
+        if fits {
+            assert_eq!(run.execution.status, Status::Running);
+        } else {
+            assert_eq!(error(&run), "FrameLimitExceeded");
         }
     }
 }
@@ -301,11 +302,11 @@ fn events_that_cannot_follow_are_refused() {
 #[test]
 fn time_never_runs_backwards() {
     let program = compile(
-        r#"
+        r"
         states:
           - { name: A, type: Task, parameters: 1, next: W }
           - { name: W, type: Wait, duration: 1s }
-        "#,
+        ",
     );
     let mut run = Run::new(program);
     run.pass_time(10_000);

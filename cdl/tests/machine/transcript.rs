@@ -70,9 +70,8 @@ fn unindent(text: &str) -> String {
     let margin = lines()
         .map(|line| line.len() - line.trim_start().len())
         .min();
-    lines()
-        .map(|line| format!("{}\n", &line[margin.unwrap_or(0)..]))
-        .collect()
+    let lines: Vec<_> = lines().map(|line| &line[margin.unwrap_or(0)..]).collect();
+    lines.join("\n") + "\n"
 }
 
 /// One execution, its history, and the shell's view of what is outstanding.
