@@ -382,8 +382,8 @@ fn syntax_finding(text: &Text, error: &ScanError) -> Finding {
     if info.contains("anchor") {
         return alias_finding(span);
     }
-    let before = &line[..line.find(|c: char| !c.is_whitespace()).unwrap_or(line.len())];
-    if before.contains('\t') || info.contains("tab") {
+    if let Some(tab) = text.tab_in_indentation(at) {
+        let span = Span::new(tab, tab + 1);
         return Finding::new(Code::Tab, span, "a tab is used where YAML wants spaces")
             .label(info)
             .help("indent with spaces only");
