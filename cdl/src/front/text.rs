@@ -115,12 +115,17 @@ impl<'a> Text<'a> {
         let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
         let column = self.text[start..at].chars().count();
         let from = column.saturating_sub(MAX_LINE_CHARS / 2);
-        let skip = if line.len() <= MAX_LINE_CHARS {
-            0
-        } else {
-            from
-        };
+        let skip = if line.len() <= MAX_LINE_CHARS { 0 } else { from };
         line.chars().skip(skip).take(MAX_LINE_CHARS).collect()
+    }
+
+    /// The first tab in the indentation of the line of a byte.
+    pub(super) fn tab_in_indentation(&self, at: usize) -> Option<usize> {
+        let number = self.lines.partition_point(|&start| start <= at);
+        let start = self.lines[number - 1];
+        let line = &self.text[start..];
+        let indentation = &line[..line.find(|c| !matches!(c, ' ' | '\t'))?];
+        indentation.find('\t').map(|tab| start + tab)
     }
 
     /// The nearest start of a character at or before `at`.
