@@ -361,9 +361,24 @@ fn references_name_what_is_read() {
     assert_eq!(shown, expected.map(|(a, b, c, d)| (a, b, c.to_owned(), d)));
 }
 
+/// Tables of text, what stands where the error points, its message and its help.
+fn check_syntax(table: &[(&str, &str, &str, &str)]) {
+    for (text, at, message, help) in table {
+        let error = Template::parse(text).expect_err(text);
+        assert!(
+            text[error.offset..].starts_with(at),
+            "{text}: at {}",
+            error.offset
+        );
+        assert!(error.message.contains(message), "{text}: {error}");
+        let given = error.help.unwrap_or_default();
+        assert!(given.contains(help), "{text}: {given}");
+    }
+}
+
 #[test]
 fn syntax_errors_point_at_the_fault_and_help() {
-    for (text, at, message, help) in [
+    check_syntax(&[
         ("a {{ $.x", "{{", "`{{` is not closed", "{{ '{{' }}"),
         (
             "{{ }}",
@@ -427,6 +442,12 @@ fn syntax_errors_point_at_the_fault_and_help() {
         ),
         ("{{ $.x.0 }}", "0", "expected a key", "an index is `[0]`"),
         ("{{ $.x.- }}", "-", "expected a key", "quote a key"),
+    ]);
+}
+
+#[test]
+fn syntax_errors_of_literals_and_brackets() {
+    check_syntax(&[
         (
             "{{ 'abc }}",
             "'",
@@ -453,17 +474,7 @@ fn syntax_errors_point_at_the_fault_and_help() {
         ("{{ (1 }}", "}}", "expected `)`", ""),
         ("{{ 1 } }}", "} }}", "`}` closes nothing", ""),
         ("{{ 1 2 }}", "2", "expected an operator or the end", ""),
-    ] {
-        let error = Template::parse(text).expect_err(text);
-        assert!(
-            text[error.offset..].starts_with(at),
-            "{text}: at {}",
-            error.offset
-        );
-        assert!(error.message.contains(message), "{text}: {error}");
-        let given = error.help.unwrap_or_default();
-        assert!(given.contains(help), "{text}: {given}");
-    }
+    ]);
 }
 
 #[test]
