@@ -184,8 +184,7 @@ impl Template {
         levels: usize,
     ) -> Result<Val<'x>, EvalError> {
         if levels == 0 && matches!(self.0.as_ref(), Node::Array(_) | Node::Object(_)) {
-            let message = too_deep().message();
-            return Err(EvalError { message });
+            return Err(EvalError::new(too_deep().message()));
         }
         match self.0.as_ref() {
             Node::Literal(value) => Ok(Cow::Borrowed(value)),
@@ -236,9 +235,7 @@ impl Template {
             .own_within(value, levels)
             .map_err(|fault| match self.0.as_ref() {
                 Node::Whole(compiled) => located(&fault, compiled),
-                _ => EvalError {
-                    message: fault.message(),
-                },
+                _ => EvalError::new(fault.message()),
             })
     }
 
@@ -307,5 +304,5 @@ fn located(fault: &Fault<'_>, compiled: &Compiled) -> EvalError {
         };
         message = format!("{message}, in `{{{{ {source}{dots} }}}}`");
     }
-    EvalError { message }
+    EvalError::new(message)
 }

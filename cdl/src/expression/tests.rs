@@ -686,6 +686,7 @@ fn hostile_evaluations_end_with_a_clear_error() {
             steps,
         ),
         ("{{ $ }}", nested.clone(), deep),
+        ("{{ $ | from_json }}", json!("0,".repeat(3_000_000)), bytes),
         ("{{ [$] | json }}", nested.clone(), deep),
         (
             "{{ $ | from_json }}",
@@ -701,4 +702,23 @@ fn hostile_evaluations_end_with_a_clear_error() {
         .set(&mut json!({}), deep_value)
         .expect_err("99 levels below 2");
     assert!(error.message.contains(deep), "{error}");
+}
+
+#[test]
+fn a_message_is_short_whatever_the_keys() {
+    let key = "k".repeat(1_000_000);
+    for text in ["{{ $.kk }}", "{{ kk }}", "{{ $.long }}"] {
+        let context = json!({ &key: 1, "kkk": { &key: 2 } });
+        let template = Template::parse(&text.replace("long", &"é".repeat(1500))).expect("compiles");
+        let env = Env {
+            context: &context,
+            locals: &[],
+            now: Timestamp(0),
+            shards: 1,
+            id: ExecutionId(uuid::Uuid::nil()),
+            seq: 0,
+        };
+        let message = template.eval(&env).expect_err(text).message;
+        assert!(message.chars().count() <= MAX_MESSAGE + 3, "{message}");
+    }
 }

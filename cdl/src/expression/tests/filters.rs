@@ -306,7 +306,7 @@ fn list_filters() {
         ),
         (
             "{{ $.lines | map: 'gift' }}",
-            "`map`: an element has no key `gift`",
+            "`map`: an element does not have the key, in `{{ $.lines | map: 'gift' }}`",
         ),
         (
             "{{ $.nums | map: 'x' }}",
