@@ -175,7 +175,18 @@ impl Template {
     /// The value over `env`, borrowed where it stands there as it is. A
     /// condition or the length of a list needs no copy.
     pub fn eval_ref<'x>(&'x self, env: &'x Env<'_>) -> Result<Cow<'x, Value>, EvalError> {
-        self.eval_level(&mut Evaluator::new(env), MAX_VALUE_DEPTH)
+        self.eval_counted(env).0
+    }
+
+    /// As [`Self::eval_ref`], and how many of [`super::MAX_STEPS`] it took. Whoever
+    /// evaluates many expressions in a row bounds them together by this.
+    pub fn eval_counted<'x>(
+        &'x self,
+        env: &'x Env<'_>,
+    ) -> (Result<Cow<'x, Value>, EvalError>, usize) {
+        let mut evaluator = Evaluator::new(env);
+        let value = self.eval_level(&mut evaluator, MAX_VALUE_DEPTH);
+        (value, evaluator.taken())
     }
 
     fn eval_level<'x>(

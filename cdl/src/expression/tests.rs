@@ -329,7 +329,9 @@ fn trees_are_evaluated_leaf_by_leaf() {
     );
 
     let path = Template::parse("{{ $.lines }}").expect("compiles");
-    let borrowed = path.eval_ref(&env).expect("there");
+    let (borrowed, steps) = path.eval_counted(&env);
+    assert_eq!(steps, 1, "one node, and what it points to is not looked at");
+    let borrowed = borrowed.expect("there");
     assert!(
         std::ptr::eq(borrowed.as_ref(), &raw const context["lines"]),
         "no copy"
@@ -653,6 +655,8 @@ fn exceed(text: &'static str, context: Value, expected: &'static str) {
         };
         let error = template.eval(&env).expect_err(text);
         assert!(error.message.contains(expected), "{text}: {error}");
+        let steps = template.eval_counted(&env).1;
+        assert!(steps <= MAX_STEPS, "{text}: {steps}");
     });
 }
 
