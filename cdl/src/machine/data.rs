@@ -6,7 +6,9 @@ use std::io;
 
 use serde_json::{Map, Value, json};
 
-use super::limits::{MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES, STEP_BYTES};
+use super::limits::{
+    EXPRESSION_STEPS, MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES,
+};
 use super::walk::Machine;
 use crate::expression::{Env, MAX_VALUE_DEPTH, Path, Template, fits_depth};
 use crate::front::duration;
@@ -97,7 +99,6 @@ impl Machine<'_> {
         template: &Template,
         convert: impl FnOnce(Cow<'_, Value>) -> T,
     ) -> Result<T, Failure> {
-        self.charge(self.execution.context_bytes / STEP_BYTES)?;
         let seq = self.fresh();
         let env = Env {
             context: &self.execution.context,
@@ -107,10 +108,12 @@ impl Machine<'_> {
             id: self.execution.id,
             seq,
         };
-        let value = template.eval_ref(&env);
-        value
+        let (value, steps) = template.eval_counted(&env);
+        let value = value
             .map(convert)
-            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()))
+            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()));
+        self.charge(steps as u64 / EXPRESSION_STEPS)?;
+        value
     }
 
     /// The whole context as text. Branches that start together share it.
