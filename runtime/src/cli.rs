@@ -6,7 +6,7 @@
 
 mod activity;
 mod apply;
-//X mod bench;
+mod bench;
 mod client;
 mod completions;
 mod context;
@@ -97,9 +97,9 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(tenant::Key),
-    //Y Measure
-    //Y #[command(subcommand)]
-    //X Bench(bench::Bench),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -169,7 +169,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
-        //X Command::Bench(bench) => bench.run(session),
+        Command::Bench(bench) => bench.run(session),
         Command::Completions(completions) => completions.run::<Cli>(),
     }
 }
