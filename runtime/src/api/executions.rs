@@ -480,16 +480,13 @@ impl ExecutionView {
     fn of_view(view: View, context: bool) -> Self {
         let View {
             summary,
+            input,
             execution,
             program,
         } = view;
         let mut shown = Self::of_summary(summary);
         shown.error = None;
-        let input = execution
-            .context
-            .get("workflow")
-            .and_then(|workflow| workflow.get("input"));
-        shown.input = input.map(Json::from_value);
+        shown.input = Some(input);
         shown.open_states = Some(open_states(&execution, &program));
         shown.context = context.then_some(execution.context);
         shown.end(execution.status);
