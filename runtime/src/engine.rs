@@ -177,6 +177,7 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub struct View {
     pub summary: Summary,
+    pub input: Json,
     pub execution: Execution,
     pub program: Arc<Program>,
 }
@@ -421,7 +422,7 @@ impl Engine {
         let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
             return Ok(None);
         };
-        live::restore(&*self.inner.context.definitions, stored)
+        live::restore(&self.inner.context, stored)
             .await
             .map(Some)
     }

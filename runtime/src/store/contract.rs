@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cascade_cdl::{
-    Event, EventKind, Execution, ExecutionId, Json, Status, TenantId, Timestamp, bucket_of,
+    Event, EventKind, Execution, ExecutionId, Json, SEMANTICS, Status, TenantId, Timestamp,
+    bucket_of,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -150,6 +151,8 @@ pub(crate) fn with_snapshot(mut commit: Commit) -> Commit {
         version: summary.version,
         status: Status::Running,
         started_at: summary.started_at,
+        machine: SEMANTICS,
+        updated_at: summary.started_at,
         shards: 10,
         context: json!({ "seen": summary.version }),
         context_bytes: 12,
@@ -169,6 +172,7 @@ pub(crate) fn event(seq: u64) -> Event {
         kind: EventKind::ExecutionStarted {
             input: Json::parse(text).expect("JSON"),
             shards: 10,
+            machine: SEMANTICS,
         },
     }
 }
