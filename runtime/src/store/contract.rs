@@ -2,7 +2,9 @@
 //!
 //! A new backend adds a variant to [`Subject`] and a line to [`on_each!`].
 
+mod catalog;
 mod executions;
+mod random;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -10,6 +10,8 @@ mod checkpoint;
 mod lock;
 mod read;
 mod statements;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::ops::Range;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::{Event, ExecutionId, TenantId};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
@@ -98,10 +100,7 @@ impl SqliteStore {
             .connect()
             .await
             .map_err(|error| unavailable(&error))?;
-        migrations()
-            .run(&mut sqlite)
-            .await
-            .map_err(|error| Error::Unavailable(format!("migration failed: {error}")))?;
+        migrations().run(&mut sqlite).await.map_err(unusable)?;
         let own = cached(READER_CACHE_KIB)
             .connect()
             .await
@@ -165,7 +164,7 @@ impl Store for SqliteStore {
         let (done, answer) = oneshot::channel();
         let request = Request {
             lease: lease.clone(),
-            rows: batch.iter().map(Row::new).collect(),
+            rows: batch.into_iter().map(Row::new).collect(),
             done,
         };
         let sent = self.requests.send(request).await;
@@ -350,6 +349,15 @@ fn migrations() -> Migrator {
         Migration::new(version, name.into(), MigrationType::Simple, sql, false)
     };
     Migrator::with_migrations(MIGRATIONS.map(migration).into())
+}
+
+/// Why a file could not be brought up to date.
+fn unusable(error: MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) => unavailable(&error),
+        // A file of a newer release, or one that something else has changed.
+        other => Error::Unavailable(format!("the data file has another schema: {other}")),
+    }
 }
 
 /// What a failure of the database means to the caller.
