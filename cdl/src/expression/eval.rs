@@ -1,0 +1,459 @@
+//! Evaluation over JSON in place: values are borrowed from the context until
+//! something new is made of them.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value};
+
+use super::ast::{Access, Base, BinaryOp, Expr, FilterCall, Step};
+use super::fault::{Fault, Result, operands, other, too_deep};
+use super::number::Num;
+use super::{Env, MAX_BYTES, MAX_STEPS, MAX_VALUE_DEPTH, nearest, type_name};
+
+/// A value that is borrowed while it can be.
+pub(super) type Val<'x> = Cow<'x, Value>;
+
+/// Deepest value that equality and text look into. Values of the context are
+/// shallower, and so is whatever an expression can build of them.
+pub(super) const MAX_WALK: usize = 256;
+
+/// Bytes of text that count as one step: about what a node costs.
+const BYTES_PER_STEP: usize = 64;
+
+/// Bytes that a value counts, besides its text.
+const BYTES_PER_VALUE: usize = 16;
+
+/// One evaluation of a template: its environment and what is left of its bounds.
+pub(super) struct Evaluator<'x> {
+    pub(super) env: &'x Env<'x>,
+    steps: usize,
+    bytes: usize,
+    /// Number of UUIDs made.
+    pub(super) uuids: u64,
+}
+
+impl<'x> Evaluator<'x> {
+    pub(super) fn new(env: &'x Env<'_>) -> Self {
+        Self {
+            env,
+            steps: MAX_STEPS,
+            bytes: MAX_BYTES,
+            uuids: 0,
+        }
+    }
+
+    /// Pays for `n` steps.
+    pub(super) fn step(&mut self, n: usize) -> Result<'x, ()> {
+        let left = self.steps.checked_sub(n);
+        self.steps = left.unwrap_or(0);
+        left.map(|_| ())
+            .ok_or_else(|| other(format!("evaluation takes more than {MAX_STEPS} steps")))
+    }
+
+    /// Pays for reading `bytes` of text.
+    pub(super) fn read(&mut self, bytes: usize) -> Result<'x, ()> {
+        self.step(bytes / BYTES_PER_STEP)
+    }
+
+    /// Pays for making `bytes` of text or values, before they are made.
+    pub(super) fn make(&mut self, bytes: usize) -> Result<'x, ()> {
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.unwrap_or(0);
+        if left.is_none() {
+            return Err(other(format!(
+                "evaluation makes more than {MAX_BYTES} bytes"
+            )));
+        }
+        self.read(bytes)
+    }
+
+    /// The value of `expr`.
+    pub(super) fn eval(&mut self, expr: &'x Expr) -> Result<'x, Val<'x>> {
+        self.step(1)?;
+        match expr {
+            Expr::Literal(value) => Ok(Cow::Borrowed(value)),
+            Expr::Access(access) => self.access(access),
+            Expr::Now => Ok(owned(self.env.now.to_string())),
+            Expr::Uuid => Ok(super::filters::uuid(self, "")),
+            Expr::Array(items) => self.array(items),
+            Expr::Object(items) => self.object(items),
+            Expr::Not(operand) => {
+                let holds = self.boolean(operand, "!")?;
+                Ok(owned(!holds))
+            }
+            Expr::Negate(operand) => {
+                let operand = self.eval(operand)?;
+                let number = number(&operand, "-")?;
+                number.negated().into_value().map(Cow::Owned).map_err(other)
+            }
+            Expr::And(pair) => {
+                let holds = self.boolean(&pair.0, "&&")? && self.boolean(&pair.1, "&&")?;
+                Ok(owned(holds))
+            }
+            Expr::Or(pair) => {
+                let holds = self.boolean(&pair.0, "||")? || self.boolean(&pair.1, "||")?;
+                Ok(owned(holds))
+            }
+            Expr::Binary(op, pair) => {
+                let left = self.eval(&pair.0)?;
+                let right = self.eval(&pair.1)?;
+                self.binary(*op, &left, &right)
+            }
+            Expr::Ternary(ternary) => {
+                let holds = self.boolean(&ternary.condition, "?")?;
+                self.eval(if holds {
+                    &ternary.then
+                } else {
+                    &ternary.otherwise
+                })
+            }
+            Expr::Filtered(input, calls) => self.filtered(input, calls),
+        }
+    }
+
+    /// `value` as one that can be kept. Pays for the copy before making it.
+    pub(super) fn own(&mut self, value: Val<'x>) -> Result<'x, Value> {
+        self.own_within(value, MAX_VALUE_DEPTH)
+    }
+
+    /// As [`Self::own`], for a place that leaves room for `levels` more.
+    pub(super) fn own_within(&mut self, value: Val<'x>, levels: usize) -> Result<'x, Value> {
+        match value {
+            Cow::Owned(value) => Ok(value),
+            Cow::Borrowed(value) => self.copy_within(value, levels),
+        }
+    }
+
+    /// A copy of `value`, paid for.
+    pub(super) fn copy(&mut self, value: &Value) -> Result<'x, Value> {
+        self.copy_within(value, MAX_VALUE_DEPTH)
+    }
+
+    fn copy_within(&mut self, value: &Value, levels: usize) -> Result<'x, Value> {
+        self.measure(value, levels)?;
+        Ok(value.clone())
+    }
+
+    /// Pays for what a copy of `value` takes, and refuses one that is deeper
+    /// than `levels`.
+    pub(super) fn measure(&mut self, value: &Value, levels: usize) -> Result<'x, ()> {
+        self.step(1)?;
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.make(BYTES_PER_VALUE),
+            Value::String(text) => self.make(BYTES_PER_VALUE + text.len()),
+            Value::Array(items) => {
+                let levels = inner(levels)?;
+                self.make(BYTES_PER_VALUE)?;
+                items.iter().try_for_each(|item| self.measure(item, levels))
+            }
+            Value::Object(map) => {
+                let levels = inner(levels)?;
+                self.make(BYTES_PER_VALUE)?;
+                map.iter().try_for_each(|(key, item)| {
+                    self.make(key.len())?;
+                    self.measure(item, levels)
+                })
+            }
+        }
+    }
+
+    /// `value` as text: a string as it is, anything else as JSON.
+    pub(super) fn text<'v>(&mut self, value: &'v Value) -> Result<'x, Cow<'v, str>> {
+        match value {
+            Value::String(text) => Ok(Cow::Borrowed(text)),
+            value => self.json(value).map(Cow::Owned),
+        }
+    }
+
+    /// Appends `value` as text.
+    pub(super) fn push_text(&mut self, to: &mut String, value: &Value) -> Result<'x, ()> {
+        let text = self.text(value)?;
+        self.make(text.len())?;
+        to.push_str(&text);
+        Ok(())
+    }
+
+    /// `value` as compact JSON.
+    pub(super) fn json(&mut self, value: &Value) -> Result<'x, String> {
+        self.measure(value, MAX_WALK)?;
+        let text = value.to_string();
+        // Escapes make it longer than it was measured, at most six times.
+        self.make(text.len())?;
+        Ok(text)
+    }
+
+    /// Whether the values are equal: numbers by value, objects in any order.
+    pub(super) fn equal(&mut self, a: &Value, b: &Value) -> Result<'x, bool> {
+        self.equal_within(a, b, MAX_WALK)
+    }
+
+    fn equal_within(&mut self, a: &Value, b: &Value, levels: usize) -> Result<'x, bool> {
+        self.step(1)?;
+        match (a, b) {
+            (Value::Number(a), Value::Number(b)) => {
+                Ok(Num::of(a).compare(Num::of(b)) == Ordering::Equal)
+            }
+            (Value::String(a), Value::String(b)) => {
+                self.read(a.len().min(b.len()))?;
+                Ok(a == b)
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                let levels = inner(levels)?;
+                for (a, b) in a.iter().zip(b) {
+                    if !self.equal_within(a, b, levels)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+                let levels = inner(levels)?;
+                for (key, a) in a {
+                    let equal = match b.get(key) {
+                        Some(b) => self.equal_within(a, b, levels)?,
+                        None => false,
+                    };
+                    if !equal {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            (Value::Null, Value::Null) => Ok(true),
+            (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
+            _ => Ok(false),
+        }
+    }
+
+    /// `needle in haystack`.
+    pub(super) fn contains(&mut self, haystack: &Value, needle: &Value) -> Result<'x, bool> {
+        match (haystack, needle) {
+            (Value::Array(items), _) => {
+                for item in items {
+                    if self.equal(item, needle)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            (Value::Object(map), Value::String(key)) => Ok(map.contains_key(key)),
+            (Value::String(text), Value::String(part)) => {
+                self.read(text.len() + part.len())?;
+                Ok(text.contains(part.as_str()))
+            }
+            _ => Err(other(format!(
+                "`in` finds an element in a list, a key in an object or a string in a string, not {} in {}",
+                type_name(needle),
+                type_name(haystack)
+            ))),
+        }
+    }
+
+    fn array(&mut self, items: &'x [Expr]) -> Result<'x, Val<'x>> {
+        let mut values = Vec::with_capacity(items.len());
+        for item in items {
+            self.make(BYTES_PER_VALUE)?;
+            let value = self.eval(item)?;
+            values.push(self.own(value)?);
+        }
+        Ok(Cow::Owned(Value::Array(values)))
+    }
+
+    fn object(&mut self, items: &'x [(Box<str>, Expr)]) -> Result<'x, Val<'x>> {
+        let mut map = Map::new();
+        for (key, item) in items {
+            self.make(BYTES_PER_VALUE + key.len())?;
+            let value = self.eval(item)?;
+            map.insert(key.to_string(), self.own(value)?);
+        }
+        Ok(Cow::Owned(Value::Object(map)))
+    }
+
+    /// The value of an operand that must be `true` or `false`.
+    fn boolean(&mut self, expr: &'x Expr, operator: &str) -> Result<'x, bool> {
+        let value = self.eval(expr)?;
+        value.as_bool().ok_or_else(|| {
+            other(format!(
+                "`{operator}` needs a boolean, not {}",
+                type_name(&value)
+            ))
+        })
+    }
+
+    fn binary(&mut self, op: BinaryOp, left: &Value, right: &Value) -> Result<'x, Val<'x>> {
+        match op {
+            BinaryOp::Equal => self.equal(left, right).map(owned),
+            BinaryOp::NotEqual => self.equal(left, right).map(|equal| owned(!equal)),
+            BinaryOp::In => self.contains(right, left).map(owned),
+            BinaryOp::Less
+            | BinaryOp::LessOrEqual
+            | BinaryOp::Greater
+            | BinaryOp::GreaterOrEqual => {
+                let order = self.order(op, left, right)?;
+                Ok(owned(match op {
+                    BinaryOp::Less => order.is_lt(),
+                    BinaryOp::LessOrEqual => order.is_le(),
+                    BinaryOp::Greater => order.is_gt(),
+                    _ => order.is_ge(),
+                }))
+            }
+            _ => match (left, right) {
+                (Value::Number(a), Value::Number(b)) => Num::of(a)
+                    .arithmetic(op, Num::of(b))
+                    .and_then(Num::into_value)
+                    .map(Cow::Owned)
+                    .map_err(|problem| other(format!("`{}`: {problem}", op.symbol()))),
+                (Value::String(a), Value::String(b)) if op == BinaryOp::Add => {
+                    self.make(a.len() + b.len())?;
+                    Ok(owned([a.as_str(), b].concat()))
+                }
+                _ => Err(operands(op, left, right)),
+            },
+        }
+    }
+
+    fn order(&mut self, op: BinaryOp, left: &Value, right: &Value) -> Result<'x, Ordering> {
+        match (left, right) {
+            (Value::Number(a), Value::Number(b)) => Ok(Num::of(a).compare(Num::of(b))),
+            (Value::String(a), Value::String(b)) => {
+                self.read(a.len().min(b.len()))?;
+                Ok(a.cmp(b))
+            }
+            _ => Err(operands(op, left, right)),
+        }
+    }
+
+    fn filtered(&mut self, input: &'x Expr, calls: &'x [FilterCall]) -> Result<'x, Val<'x>> {
+        let mut value = self.eval(input);
+        for call in calls {
+            self.step(1)?;
+            value = match value {
+                Ok(value) if call.filter.is_default() && !value.is_null() => Ok(value),
+                Ok(_) | Err(Fault::Missing { .. } | Fault::Empty(_))
+                    if call.filter.is_default() =>
+                {
+                    self.eval(&call.args[0])
+                }
+                Ok(value) => self.call(call, &value),
+                fault => fault,
+            };
+        }
+        value
+    }
+
+    fn call(&mut self, call: &'x FilterCall, input: &Val<'x>) -> Result<'x, Val<'x>> {
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(self.eval(arg)?);
+        }
+        call.filter.apply(self, input, &args)
+    }
+
+    fn access(&mut self, access: &'x Access) -> Result<'x, Val<'x>> {
+        let base = match &access.base {
+            Base::Context => self.env.context,
+            Base::Local(name) => self.local(name)?,
+            Base::Value(base) => match self.eval(base)? {
+                Cow::Borrowed(base) => base,
+                Cow::Owned(base) => return self.walk_owned(access, &base),
+            },
+        };
+        let mut place = base;
+        for (at, step) in access.steps.iter().enumerate() {
+            place = self.child(place, step)?.ok_or(Fault::Missing {
+                access,
+                at,
+                parent: Some(place),
+            })?;
+        }
+        Ok(Cow::Borrowed(place))
+    }
+
+    /// The steps into a value that the expression made.
+    fn walk_owned(&mut self, access: &'x Access, base: &Value) -> Result<'x, Val<'x>> {
+        let mut place = base;
+        for (at, step) in access.steps.iter().enumerate() {
+            place = self.child(place, step)?.ok_or(Fault::Missing {
+                access,
+                at,
+                parent: None,
+            })?;
+        }
+        self.copy(place).map(Cow::Owned)
+    }
+
+    fn child<'v>(&mut self, place: &'v Value, step: &'x Step) -> Result<'x, Option<&'v Value>> {
+        match step {
+            Step::Key(key) => Ok(place.get(key.as_ref())),
+            Step::Index(index) => Ok(element(place, *index)),
+            Step::Computed(expr) => match self.eval(expr)?.as_ref() {
+                Value::String(key) => Ok(place.get(key)),
+                Value::Number(number) if number.as_i64().is_some() => {
+                    Ok(number.as_i64().and_then(|index| element(place, index)))
+                }
+                wrong => Err(other(format!(
+                    "an index is an integer or a string, not {}",
+                    if wrong.is_number() {
+                        "another number"
+                    } else {
+                        type_name(wrong)
+                    }
+                ))),
+            },
+        }
+    }
+
+    fn local(&mut self, name: &str) -> Result<'x, &'x Value> {
+        if let Some((_, value)) = self.env.locals.iter().find(|(local, _)| *local == name) {
+            return Ok(value);
+        }
+        let near = if self.env.context.get(name).is_some() {
+            Some(format!("$.{name}"))
+        } else {
+            let locals = self.env.locals.iter().map(|(local, _)| *local);
+            nearest(name, locals).map(ToOwned::to_owned)
+        };
+        Err(other(match near {
+            Some(near) => format!("`{name}` is not known here, did you mean `{near}`?"),
+            None => format!("`{name}` is not known here"),
+        }))
+    }
+}
+
+/// A value that the evaluation made.
+pub(super) fn owned<'x>(value: impl Into<Value>) -> Val<'x> {
+    Cow::Owned(value.into())
+}
+
+/// The number that `operator` needs.
+fn number<'x>(value: &Value, operator: &str) -> Result<'x, Num> {
+    match value {
+        Value::Number(number) => Ok(Num::of(number)),
+        _ => Err(other(format!(
+            "`{operator}` needs a number, not {}",
+            type_name(value)
+        ))),
+    }
+}
+
+/// The levels that are left inside a list or object.
+fn inner<'x>(levels: usize) -> Result<'x, usize> {
+    levels.checked_sub(1).ok_or_else(too_deep)
+}
+
+/// The element at `index`; a negative one counts from the end.
+fn element(list: &Value, index: i64) -> Option<&Value> {
+    list.as_array()?
+        .get(position(index, list.as_array()?.len())?)
+}
+
+/// `index` into something of `len` elements; may be at or behind its end.
+pub(super) fn position(index: i64, len: usize) -> Option<usize> {
+    let back = usize::try_from(index.unsigned_abs()).ok()?;
+    if index < 0 {
+        len.checked_sub(back)
+    } else {
+        Some(back)
+    }
+}

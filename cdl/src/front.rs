@@ -1,0 +1,143 @@
+//! The front end of CDL: from a file to an [`Application`].
+//!
+//! Works in three steps, each of which reports all that it finds: [`yaml`]
+//! reads the file into a tree of nodes that know their place, [`document`] finds the
+//! workflows in it, [`workflow`] and [`states`] compile them. Lints look at
+//! what came out. Files are written by tenants, so every step is bounded and
+//! none panics.
+//!
+//! A second front end (ASL) will share the tree and the reporting, and produce
+//! the same [`crate::program::Program`].
+
+use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::program::Application;
+
+mod collisions;
+mod document;
+pub(crate) mod duration;
+mod fields;
+mod guard;
+mod lints;
+mod policies;
+mod report;
+mod scalar;
+mod states;
+mod text;
+mod urn;
+mod values;
+mod workflow;
+mod yaml;
+
+use fields::Context;
+use report::{Finding, Reporter};
+use text::{Span, Text};
+
+/// Largest file, in bytes: a hundred times the largest that people write, and
+/// what a machine writes beyond it belongs into several files.
+pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
+
+/// UTF-8's byte order mark.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// A file to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Its path, as diagnostics show it; a shorthand takes its name from it.
+    pub name: &'a str,
+    /// What is in it.
+    pub bytes: &'a [u8],
+}
+
+/// What came of a file.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What it declares; `None` if there is any error.
+    pub application: Option<Application>,
+    /// What is wrong or doubtful, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many more diagnostics there would be.
+    pub omitted: usize,
+}
+
+impl Parsed {
+    /// Number of reported errors.
+    pub fn errors(&self) -> usize {
+        let errors = self.diagnostics.iter();
+        errors.filter(|d| d.severity == Severity::Error).count()
+    }
+}
+
+/// Reads a CDL file.
+///
+/// Never panics and never takes long, whatever is in it: a file of unknown
+/// origin is safe to read.
+pub fn parse(source: &Source<'_>) -> Parsed {
+    let bytes = source.bytes.strip_prefix(BOM).unwrap_or(source.bytes);
+    let base = source.bytes.len() - bytes.len();
+    let (text, refusal) = decode(bytes);
+    let text = Text::new(text);
+    let mut context = Context {
+        text: &text,
+        reporter: Reporter::default(),
+    };
+    let application = match refusal {
+        Some(refusal) => {
+            context.report(refusal);
+            None
+        }
+        None => compile(source, &mut context),
+    };
+    let application = application.filter(|_| context.reporter.errors() == 0);
+    let (diagnostics, omitted) = context.reporter.finish(source.name, &text, base);
+    Parsed {
+        application,
+        diagnostics,
+        omitted,
+    }
+}
+
+fn compile(source: &Source<'_>, context: &mut Context<'_>) -> Option<Application> {
+    let root = yaml::read(context.text, &mut context.reporter);
+    match root {
+        Some(root) if !document::is_empty(&root) => {
+            document::application(context, &root, source.name)
+        }
+        Some(_) | None => {
+            if context.reporter.errors() == 0 {
+                context.report(
+                    Finding::new(Code::EmptyFile, Span::new(0, 0), "the file is empty")
+                        .help("declare an application, or a list of `states:`"),
+                );
+            }
+            None
+        }
+    }
+}
+
+/// The text of the file, or as much of it as can be shown beside the reason
+/// why it is not read.
+fn decode(bytes: &[u8]) -> (&str, Option<Finding>) {
+    if bytes.len() > MAX_FILE_BYTES {
+        let message = format!(
+            "the file has {} bytes; {MAX_FILE_BYTES} are allowed",
+            bytes.len()
+        );
+        let finding = Finding::new(Code::FileTooLarge, Span::new(0, 0), message)
+            .help("split it into several applications");
+        return ("", Some(finding));
+    }
+    let error = match std::str::from_utf8(bytes) {
+        Ok(text) => return (text, None),
+        Err(error) => error,
+    };
+    let valid = error.valid_up_to();
+    let text = std::str::from_utf8(&bytes[..valid]).unwrap_or("");
+    let help = if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        "it looks like UTF-16; save it as UTF-8"
+    } else {
+        "save it as UTF-8"
+    };
+    let message = format!("byte {valid} is not UTF-8");
+    let finding = Finding::new(Code::NotUtf8, Span::new(valid, valid), message).help(help);
+    (text, Some(finding))
+}

@@ -1,0 +1,538 @@
+//! The state types, one function each.
+//!
+//! A new type is an entry in [`TYPES`] with its keys and its function.
+
+use super::document::{Named, named_items};
+use super::fields::{Context, Fields, Shape, is_name};
+use super::policies;
+use super::report::{Finding, quote, suggest};
+use super::text::Span;
+use super::urn::{self, Parsed};
+use super::workflow::Builder;
+use super::yaml::{Node, Yaml};
+use crate::diagnostic::Code;
+use crate::expression::{Path, Template};
+use crate::program::{Resource, ScopeId, StateId, StateKind, Task, Until, Way};
+
+/// Most branches of a Parallel state: each is a frame of the execution.
+const MAX_BRANCHES: usize = 256;
+
+/// Most choices of a Choice state: they are looked at one by one, in one transition.
+const MAX_CHOICES: usize = 1_000;
+
+/// Where a state stands.
+pub(super) struct Place<'p> {
+    pub(super) id: StateId,
+    pub(super) scope: ScopeId,
+    /// The name of the state behind it in the file.
+    pub(super) following: Option<&'p str>,
+    /// Whether it is a branch by itself, so that nothing needs to follow.
+    pub(super) single: bool,
+}
+
+type Compile = fn(&mut Builder<'_, '_>, &Place<'_>, &State<'_>) -> Option<StateKind>;
+
+struct Type {
+    name: &'static str,
+    shape: Shape,
+    compile: Compile,
+}
+
+/// A state of the file.
+struct State<'t> {
+    name: &'t str,
+    span: Span,
+    fields: Fields<'t>,
+}
+
+const TYPES: &[Type] = &[
+    Type {
+        name: "Task",
+        shape: Shape {
+            what: "a Task state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "resource",
+                "parameters",
+                "result",
+                "resultPath",
+                "timeout",
+                "heartbeat",
+                "retries",
+                "catch",
+                "next",
+                "end",
+            ],
+            later: &["compensate", "secrets", "cache"],
+        },
+        compile: task,
+    },
+    Type {
+        name: "Choice",
+        shape: Shape {
+            what: "a Choice state",
+            known: &["name", "type", "description", "choices", "default"],
+            later: &[],
+        },
+        compile: choice,
+    },
+    Type {
+        name: "Parallel",
+        shape: Shape {
+            what: "a Parallel state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "branches",
+                "completion_strategy",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
+            ],
+            later: &["required", "timeout", "compensate"],
+        },
+        compile: parallel,
+    },
+    Type {
+        name: "Wait",
+        shape: Shape {
+            what: "a Wait state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "duration",
+                "until",
+                "next",
+                "end",
+            ],
+            later: &[],
+        },
+        compile: wait,
+    },
+    Type {
+        name: "Pass",
+        shape: Shape {
+            what: "a Pass state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "parameters",
+                "result",
+                "resultPath",
+                "next",
+                "end",
+            ],
+            later: &[],
+        },
+        compile: pass,
+    },
+    Type {
+        name: "Succeed",
+        shape: Shape {
+            what: "a Succeed state",
+            known: &["name", "type", "description", "output", "end"],
+            later: &[],
+        },
+        compile: succeed,
+    },
+    Type {
+        name: "Fail",
+        shape: Shape {
+            what: "a Fail state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "error",
+                "message",
+                "cause",
+                "end",
+            ],
+            later: &[],
+        },
+        compile: fail,
+    },
+];
+
+/// State types of the language that this version does not run.
+const LATER_TYPES: &[&str] = &["Map", "ForEach", "HumanTask", "EventTask", "SubWorkflow"];
+
+/// Compiles one state.
+pub(super) fn compile(
+    builder: &mut Builder<'_, '_>,
+    place: &Place<'_>,
+    item: Named<'_>,
+) -> Option<StateKind> {
+    let context = &mut *builder.context;
+    let found = state_type(context, item)?;
+    let fields = context.fields(item.node, &found.shape)?;
+    if let Some(node) = fields.get("description") {
+        context.text(node, "`description`");
+    }
+    let state = State {
+        name: item.name,
+        span: item.span,
+        fields,
+    };
+    (found.compile)(builder, place, &state)
+}
+
+fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Type> {
+    let entries = context.mapping(item.node, "a state")?;
+    let Some(entry) = entries.iter().find(|entry| &*entry.key.text == "type") else {
+        let keys: Vec<&str> = entries.iter().map(|entry| &*entry.key.text).collect();
+        let misspelt = suggest("type", "", &keys).filter(|help| help.starts_with("did"));
+        let help = match misspelt {
+            Some(_) | None if keys.contains(&"resource") => "add `type: Task`".to_owned(),
+            _ => format!("add `type:` with one of {}", type_names().join(", ")),
+        };
+        context.report(
+            Finding::new(
+                Code::MissingKey,
+                item.span,
+                format!("the state {} has no type", quote(item.name)),
+            )
+            .label("`type` is missing")
+            .help(help),
+        );
+        return None;
+    };
+    let text = context.text(&entry.value, "`type`")?;
+    if let Some(found) = TYPES.iter().find(|found| found.name == text) {
+        return Some(found);
+    }
+    let finding = if LATER_TYPES.contains(&text) {
+        Finding::new(
+            Code::NotSupported,
+            entry.value.span,
+            format!("{text} states are not supported by this version"),
+        )
+        .help(format!("this version runs {}", type_names().join(", ")))
+    } else {
+        Finding::new(
+            Code::UnknownStateType,
+            entry.value.span,
+            format!("there is no state type {}", quote(text)),
+        )
+        .maybe_help(suggest(text, "the types are", &type_names()))
+    };
+    context.report(finding);
+    None
+}
+
+fn type_names() -> Vec<&'static str> {
+    TYPES.iter().map(|found| found.name).collect()
+}
+
+/// Runs an activity. Without a resource it passes through.
+fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    let fields = &state.fields;
+    let Some(node) = fields.get("resource") else {
+        return pass(b, place, state);
+    };
+    let resource = resource(b.context, node);
+    let parameters = optional_template(b.context, fields, "parameters");
+    let result = result(b, place, fields);
+    let duration = |context: &mut Context<'_>, key: &str| {
+        let node = fields.get(key)?;
+        context.duration(node, &format!("`{key}`"))
+    };
+    let timeout_ms = duration(b.context, "timeout");
+    let heartbeat_ms = duration(b.context, "heartbeat");
+    if let (Some(timeout), Some(heartbeat)) = (timeout_ms, heartbeat_ms)
+        && heartbeat > timeout
+        && let Some(node) = fields.get("heartbeat")
+    {
+        b.context.report(
+            Finding::new(
+                Code::InvalidValue,
+                node.span,
+                "`heartbeat` is longer than `timeout`, so that it can never be missed",
+            )
+            .help("a heartbeat is the longest silence of an attempt; make it shorter"),
+        );
+    }
+    let retries = match fields.get("retries") {
+        Some(node) => policies::retries(b.context, node),
+        None => Some(crate::program::RetryPolicy::default()),
+    };
+    let catch = policies::catch(b, place, fields.get("catch"));
+    let next = b.next(place, state.name, fields);
+    Some(StateKind::Task(Task {
+        resource: resource?,
+        parameters: parameters?,
+        result: result?,
+        timeout_ms,
+        heartbeat_ms,
+        retries: retries?,
+        catch: catch?,
+        next: next?,
+    }))
+}
+
+fn resource(context: &mut Context<'_>, node: &Node) -> Option<Resource> {
+    let text = context.text(node, "`resource`")?;
+    match urn::parse(text) {
+        Ok(Parsed::Activity(resource)) => Some(resource),
+        Ok(Parsed::Later(what)) => {
+            let message = format!("{what}: not supported by this version");
+            context.report(
+                Finding::new(Code::NotSupported, node.span, message)
+                    .help("this version runs `urn:cascade:activity:NAME`"),
+            );
+            None
+        }
+        Err(error) => {
+            let scalar = context.scalar(node, "`resource` is text")?;
+            context.syntax(Code::InvalidResource, node, scalar, &error);
+            None
+        }
+    }
+}
+
+/// Computes a value, or nothing.
+fn pass(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    let parameters = optional_template(b.context, &state.fields, "parameters");
+    let result = result(b, place, &state.fields);
+    let next = b.next(place, state.name, &state.fields);
+    Some(StateKind::Pass {
+        parameters: parameters?,
+        result: result?,
+        next: next?,
+    })
+}
+
+fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    const WAY: Shape = Shape {
+        what: "a choice",
+        known: &["condition", "next"],
+        later: &[],
+    };
+    let fields = &state.fields;
+    let default = match fields.get("default") {
+        Some(node) => b.target(place.scope, node, "default").map(Some),
+        None => Some(None),
+    };
+    let node = b.context.required(fields, "choices")?;
+    let items = b.context.sequence(node, "`choices`")?;
+    if items.is_empty() || items.len() > MAX_CHOICES {
+        let message = format!(
+            "a Choice has 1 to {MAX_CHOICES} choices, not {}",
+            items.len()
+        );
+        b.context
+            .report(Finding::new(Code::InvalidValue, node.head(), message));
+        return None;
+    }
+    let mut choices = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(way) = b.context.fields(item, &WAY) else {
+            continue;
+        };
+        let condition = b.context.required(&way, "condition");
+        let condition = condition.and_then(|node| b.context.condition(node));
+        let next = b.context.required(&way, "next");
+        let next = next.and_then(|node| b.target(place.scope, node, "next"));
+        if let (Some(condition), Some(next)) = (condition, next) {
+            choices.push(Way { condition, next });
+        }
+    }
+    // Whatever was left out was reported.
+    (choices.len() == items.len()).then_some(StateKind::Choice {
+        choices,
+        default: default?,
+    })
+}
+
+fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    let fields = &state.fields;
+    completion_strategy(b.context, fields);
+    let result = result(b, place, fields);
+    let catch = policies::catch(b, place, fields.get("catch"));
+    let next = b.next(place, state.name, fields);
+    let node = b.context.required(fields, "branches")?;
+    let items = named_items(b.context, node, "`branches`", "branch name", |_| true)?;
+    if items.is_empty() || items.len() > MAX_BRANCHES {
+        let message = format!(
+            "a Parallel has 1 to {MAX_BRANCHES} branches, not {}",
+            items.len()
+        );
+        b.context
+            .report(Finding::new(Code::InvalidValue, node.head(), message));
+        return None;
+    }
+    let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();
+    Some(StateKind::Parallel {
+        branches: branches.into_iter().collect::<Option<Vec<_>>>()?,
+        result: result?,
+        catch: catch?,
+        next: next?,
+    })
+}
+
+/// A branch is a list of states, or one state.
+fn branch(b: &mut Builder<'_, '_>, place: &Place<'_>, item: Named<'_>) -> Option<ScopeId> {
+    const BRANCH: Shape = Shape {
+        what: "a branch",
+        known: &["name", "description", "start", "states"],
+        later: &["output", "timeout"],
+    };
+    let entries = b.context.mapping(item.node, "a branch")?;
+    let has = |key: &str| entries.iter().any(|entry| &*entry.key.text == key);
+    if has("type") || !has("states") {
+        return Some(b.single_scope(place.id, item));
+    }
+    if !item.name.is_empty() && !is_name(item.name) {
+        b.context.check_name(item.name, item.span, "branch name");
+    }
+    let fields = b.context.fields(item.node, &BRANCH)?;
+    let states = fields.get("states")?;
+    b.list_scope(item.name, item.span, Some(place.id), states, &fields)
+}
+
+fn completion_strategy(context: &mut Context<'_>, fields: &Fields<'_>) {
+    const LATER: &[&str] = &["ANY", "N_OF_M", "ALL_SETTLED"];
+    let Some(node) = fields.get("completion_strategy") else {
+        return;
+    };
+    let what = "`completion_strategy`";
+    let Some(text) = context.text(node, what) else {
+        return;
+    };
+    if LATER.contains(&text) {
+        context.report(
+            Finding::new(
+                Code::NotSupported,
+                node.span,
+                format!("the strategy {text} is not supported by this version"),
+            )
+            .help("this version runs `ALL`: every branch has to succeed"),
+        );
+    } else {
+        context.word(node, what, &["ALL"]);
+    }
+}
+
+fn wait(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    let fields = &state.fields;
+    let why = "a Wait state ends after a duration or at a point in time";
+    b.context.exclusive(fields, "duration", "until", why);
+    let until = match (fields.get("duration"), fields.get("until")) {
+        (Some(node), _) => wait_duration(b.context, node),
+        (None, Some(node)) => wait_until(b.context, node),
+        (None, None) => {
+            b.context.report(
+                Finding::new(
+                    Code::MissingKey,
+                    state.span,
+                    "a Wait state needs `duration` or `until`",
+                )
+                .label("for how long?")
+                .help("add `duration: 5m`, or `until:` with a timestamp"),
+            );
+            None
+        }
+    };
+    let next = b.next(place, state.name, fields);
+    Some(StateKind::Wait {
+        until: until?,
+        next: next?,
+    })
+}
+
+fn is_expression(node: &Node) -> bool {
+    matches!(&node.yaml, Yaml::Scalar(scalar) if scalar.text().contains("{{"))
+}
+
+fn wait_duration(context: &mut Context<'_>, node: &Node) -> Option<Until> {
+    if is_expression(node) {
+        return context.template(node).map(Until::Duration);
+    }
+    let ms = context.duration(node, "`duration`")?;
+    Some(Until::Duration(Template::literal(ms.into())))
+}
+
+fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {
+    if is_expression(node) {
+        return context.template(node).map(Until::Timestamp);
+    }
+    let text = context.text(node, "`until`")?;
+    if text.parse::<jiff::Timestamp>().is_err() {
+        context.report(
+            Finding::new(
+                Code::InvalidTimestamp,
+                node.span,
+                format!("{} is not a timestamp", quote(text)),
+            )
+            .help("write it as RFC 3339 with its offset: `2030-01-31T09:00:00Z`"),
+        );
+        return None;
+    }
+    Some(Until::Timestamp(Template::literal(text.into())))
+}
+
+fn succeed(b: &mut Builder<'_, '_>, _: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    ends(b.context, &state.fields);
+    let output = optional_template(b.context, &state.fields, "output");
+    Some(StateKind::Succeed { output: output? })
+}
+
+fn fail(b: &mut Builder<'_, '_>, _: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
+    ends(b.context, &state.fields);
+    let message = match b.context.either(&state.fields, "message", "cause") {
+        Some(node) => b.context.text_template(node, "`message`").map(Some),
+        None => Some(None),
+    };
+    let node = b.context.required(&state.fields, "error")?;
+    let error = b.context.text_template(node, "`error`");
+    Some(StateKind::Fail {
+        error: error?,
+        message: message?,
+    })
+}
+
+/// `end: true` says what is so anyway; anything else is wrong.
+fn ends(context: &mut Context<'_>, fields: &Fields<'_>) {
+    if let Some(node) = fields.get("end")
+        && context.boolean(node, "`end`") == Some(false)
+    {
+        context.report(Finding::new(
+            Code::InvalidValue,
+            node.span,
+            "this state always ends its scope",
+        ));
+    }
+}
+
+/// A value that may be absent: `None` if it is there and wrong.
+fn optional_template(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+    key: &str,
+) -> Option<Option<Template>> {
+    match fields.get(key) {
+        Some(node) => context.template(node).map(Some),
+        None => Some(None),
+    }
+}
+
+/// The path that a state writes to, under either of its names.
+pub(super) fn result(
+    b: &mut Builder<'_, '_>,
+    place: &Place<'_>,
+    fields: &Fields<'_>,
+) -> Option<Option<Path>> {
+    let Some(node) = b.context.either(fields, "result", "resultPath") else {
+        return Some(None);
+    };
+    let path = b.context.path(node, "`result`")?;
+    b.writes(place.id, &path, node.span);
+    Some(Some(path))
+}
