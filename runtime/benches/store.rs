@@ -128,6 +128,7 @@ fn execution() -> Commit {
         EventKind::ExecutionStarted {
             input: json.clone(),
             shards: 10,
+            machine: 1,
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),
