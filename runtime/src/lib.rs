@@ -3,6 +3,7 @@
 //! One way through: `api → engine(shard) → store → dispatch → worker →
 //! sandbox → engine(shard)`. ARCHITECTURE.md draws it.
 
+pub mod api;
 pub mod catalog;
 pub mod clock;
 pub mod config;
@@ -10,5 +11,6 @@ pub mod dispatch;
 pub mod engine;
 pub mod sandbox;
 pub mod store;
+pub mod telemetry;
 pub mod tenancy;
 pub mod worker;

@@ -456,7 +456,7 @@ fn wait_duration(context: &mut Context<'_>, node: &Node) -> Option<Until> {
         return context.template(node).map(Until::Duration);
     }
     let ms = context.duration(node, "`duration`")?;
-    Some(Until::Duration(Template::literal(ms.into())))
+    Some(Until::Duration(Template::literal(format!("{ms}ms").into())))
 }
 
 fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {

@@ -123,6 +123,15 @@ impl<'a> Text<'a> {
         line.chars().skip(skip).take(MAX_LINE_CHARS).collect()
     }
 
+    /// The first tab in the indentation of the line of a byte.
+    pub(super) fn tab_in_indentation(&self, at: usize) -> Option<usize> {
+        let number = self.lines.partition_point(|&start| start <= at);
+        let start = self.lines[number - 1];
+        let line = &self.text[start..];
+        let indentation = &line[..line.find(|c| !matches!(c, ' ' | '\t'))?];
+        indentation.find('\t').map(|tab| start + tab)
+    }
+
     /// The nearest start of a character at or before `at`.
     fn floor(&self, at: usize) -> usize {
         let mut at = at.min(self.text.len());

@@ -111,7 +111,7 @@ pub(super) fn compile(
         states: &states,
         facts: &facts,
         timeout_ms,
-        is_clean: context.reporter.errors() == errors,
+        is_clean: context.reporter.errors() == errors && !context.is_damaged,
     };
     collisions::check(context, &draft);
     lints::check(context, &draft);

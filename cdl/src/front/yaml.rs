@@ -191,12 +191,8 @@ impl Tree<'_, '_, '_> {
     fn refuse_properties(&mut self, anchor: usize, tag: Option<String>, span: Span) {
         if let Some(tag) = tag {
             self.reporter.report(
-                Finding::new(
-                    Code::Tag,
-                    span,
-                    format!("the tag {} is not supported", quote(&tag)),
-                )
-                .help("leave it out; quote a value to make it text"),
+                Finding::new(Code::Tag, span, format!("the tag {} is not supported", quote(&tag)))
+                    .help("leave it out; quote a value to make it text"),
             );
         }
         if anchor != 0 {
@@ -386,10 +382,8 @@ fn syntax_finding(text: &Text, error: &ScanError) -> Finding {
     if info.contains("anchor") {
         return alias_finding(span);
     }
-    let before = &line[..line
-        .find(|c: char| !c.is_whitespace())
-        .unwrap_or(line.len())];
-    if before.contains('\t') || info.contains("tab") {
+    if let Some(tab) = text.tab_in_indentation(at) {
+        let span = Span::new(tab, tab + 1);
         return Finding::new(Code::Tab, span, "a tab is used where YAML wants spaces")
             .label(info)
             .help("indent with spaces only");

@@ -12,22 +12,27 @@ const PLAIN_NUMBER: usize = 300;
 /// Checks that `text` is JSON that everyone further on can read: well-formed,
 /// not nested too deeply, its numbers within range.
 pub(super) fn check(text: String) -> Result<Json, String> {
+    check_json(&text).map_err(|why| format!("the output {why}"))?;
+    Json::parse(text).map_err(|error| format!("the output is not JSON: {error}"))
+}
+
+/// Checks what well-formed JSON may still have that others could not read:
+/// nesting beyond [`MAX_DEPTH`], numbers that no double holds. The error begins
+/// with a verb: `is nested ...`.
+pub fn check_json(text: &str) -> Result<(), String> {
     let shape = Shape::of(text.as_bytes());
     if shape.depth > MAX_DEPTH {
         return Err(format!(
-            "the output is nested {} levels deep, the limit is {MAX_DEPTH}",
+            "is nested {} levels deep, the limit is {MAX_DEPTH}",
             shape.depth
         ));
     }
     if shape.large_numbers {
         // Slow, but rare: only reading the numbers tells whether they fit.
-        serde_json::from_str::<serde_json::Value>(&text).map_err(|error| not_json(&error))?;
+        serde_json::from_str::<serde_json::Value>(text)
+            .map_err(|error| format!("is not JSON: {error}"))?;
     }
-    Json::parse(text).map_err(|error| not_json(&error))
-}
-
-fn not_json(error: &serde_json::Error) -> String {
-    format!("the output is not JSON: {error}")
+    Ok(())
 }
 
 /// What one look over a text says, whether or not it is JSON.
