@@ -6,9 +6,9 @@
 //! execution, which is what recovery, `cascade replay`, the simulator and the
 //! tests all rely on.
 
+pub mod diagnostic;
 pub mod duration;
 pub mod errors;
-pub mod diagnostic;
 mod event;
 mod execution;
 pub mod expression;
@@ -18,8 +18,8 @@ mod json;
 mod machine;
 pub mod program;
 
-pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use diagnostic::{Code, Diagnostic, Severity};
+pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
     Execution, Failure, Frame, FrameId, Status, Step, TaskId, Timer, TimerId, TimerKind,
 };

@@ -8,9 +8,10 @@
 //! What an activity may do is decided here, once: the tenant's policy, the
 //! activity's manifest and the module's imports must all name it.
 
+mod definitions;
 mod manifest;
 mod names;
-mod shelf;
+mod stock;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -24,8 +25,8 @@ use crate::store::{self, ActivityVersion, ApplicationVersion, Store};
 use crate::tenancy::{Tenancy, Tenant};
 pub use manifest::{HttpManifest, LimitsManifest, Manifest};
 pub use names::{NAME_RULE, is_name};
-pub use shelf::{Activity, PowerDiff};
-use shelf::{Description, Shelf, activity};
+pub use stock::{Activity, PowerDiff};
+use stock::{Description, Stock, activity};
 
 /// Applications of one tenant: each is compiled and in memory.
 pub const MAX_APPLICATIONS: usize = 1_000;
@@ -142,7 +143,7 @@ struct Inner {
     store: Arc<dyn Store>,
     sandbox: Sandbox,
     tenancy: Tenancy,
-    shelves: RwLock<HashMap<TenantId, Arc<Shelf>>>,
+    stocks: RwLock<HashMap<TenantId, Arc<Stock>>>,
     old: Mutex<OldPrograms>,
     /// Makes a change one step: check, store, swap. Compiling is outside of it.
     changes: tokio::sync::Mutex<()>,
@@ -169,12 +170,12 @@ impl Catalog {
         sandbox: Sandbox,
         tenancy: Tenancy,
     ) -> Result<Self, store::Error> {
-        let mut shelves = HashMap::new();
+        let mut stocks = HashMap::new();
         for tenant in tenancy.tenants() {
-            let mut shelf = Shelf::new(Arc::clone(&tenant));
+            let mut stock = Stock::new(Arc::clone(&tenant));
             for row in store.activities(&tenant.id).await? {
                 match activity(&tenant, &row) {
-                    Ok(activity) => shelf.add_activity(activity),
+                    Ok(activity) => stock.add_activity(activity),
                     Err(error) => tracing::error!(
                         tenant.id = %tenant.id, activity.name = row.name, version = row.version, error,
                         "an activity cannot be used"
@@ -184,20 +185,20 @@ impl Catalog {
             for row in store.applications(&tenant.id).await? {
                 let (name, version) = (row.name.clone(), row.version);
                 match compile_row(row).await {
-                    Ok(entry) => shelf.add_application(&name, entry),
+                    Ok(entry) => stock.add_application(&name, entry),
                     Err(error) => tracing::error!(
                         tenant.id = %tenant.id, application = name, version, %error,
                         "an application cannot be used"
                     ),
                 }
             }
-            shelves.insert(tenant.id.clone(), Arc::new(shelf));
+            stocks.insert(tenant.id.clone(), Arc::new(stock));
         }
         Ok(Self(Arc::new(Inner {
             store,
             sandbox,
             tenancy,
-            shelves: RwLock::new(shelves),
+            stocks: RwLock::new(stocks),
             old: Mutex::default(),
             changes: tokio::sync::Mutex::new(()),
         })))
@@ -210,12 +211,8 @@ impl Catalog {
         application: &str,
         workflow: &str,
     ) -> Option<(u32, Arc<Program>)> {
-        let shelves = self
-            .0
-            .shelves
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let entry = shelves.get(tenant)?.applications.get(application)?;
+        let stocks = self.0.stocks.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = stocks.get(tenant)?.applications.get(application)?;
         let program = entry.compiled.workflows.get(workflow)?;
         Some((entry.version, Arc::clone(program)))
     }
@@ -239,39 +236,39 @@ impl Catalog {
     /// What a resource stands for: the newest version, unless it names one.
     pub fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
         let version = resource.version.as_deref();
-        self.shelf(tenant)?
+        self.stock(tenant)?
             .activity(&resource.name, version)
             .cloned()
     }
 
     /// All versions of an activity, oldest first; empty if there is none.
     pub fn versions(&self, tenant: &TenantId, name: &str) -> Vec<Arc<Activity>> {
-        let shelf = self.shelf(tenant);
-        shelf.map_or_else(Vec::new, |shelf| shelf.versions(name).to_vec())
+        let stock = self.stock(tenant);
+        stock.map_or_else(Vec::new, |stock| stock.versions(name).to_vec())
     }
 
     /// The newest version of each activity, by name.
     pub fn activities(&self, tenant: &TenantId) -> Vec<Arc<Activity>> {
-        let shelf = self.shelf(tenant);
-        let newest = |shelf: Arc<Shelf>| {
-            let lists = shelf.activities.values();
+        let stock = self.stock(tenant);
+        let newest = |stock: Arc<Stock>| {
+            let lists = stock.activities.values();
             lists
                 .filter_map(|versions| versions.last().cloned())
                 .collect()
         };
-        shelf.map_or_else(Vec::new, newest)
+        stock.map_or_else(Vec::new, newest)
     }
 
     /// An application in force.
     pub fn application(&self, tenant: &TenantId, name: &str) -> Option<Arc<ApplicationEntry>> {
-        self.shelf(tenant)?.applications.get(name).cloned()
+        self.stock(tenant)?.applications.get(name).cloned()
     }
 
     /// All applications in force, by name.
     pub fn applications(&self, tenant: &TenantId) -> Vec<Arc<ApplicationEntry>> {
-        let shelf = self.shelf(tenant);
-        shelf.map_or_else(Vec::new, |shelf| {
-            shelf.applications.values().cloned().collect()
+        let stock = self.stock(tenant);
+        stock.map_or_else(Vec::new, |stock| {
+            stock.applications.values().cloned().collect()
         })
     }
 
@@ -281,10 +278,10 @@ impl Catalog {
         tenant: &TenantId,
         application: &Application,
     ) -> Vec<Resource> {
-        let shelf = self.shelf(tenant);
+        let stock = self.stock(tenant);
         let there = |resource: &Resource| {
             let version = resource.version.as_deref();
-            (shelf.as_ref()).is_some_and(|shelf| shelf.activity(&resource.name, version).is_some())
+            (stock.as_ref()).is_some_and(|stock| stock.activity(&resource.name, version).is_some())
         };
         let states = application
             .workflows
@@ -371,11 +368,8 @@ impl Catalog {
         }
         manifest.check().map_err(Error::Manifest)?;
         let owner = self.tenant(tenant)?;
-        let admitted = self.0.sandbox.admit(tenant, wasm.clone()).await?;
-        let description = Description {
-            manifest,
-            info: admitted.info,
-        };
+        let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
+        let description = Description { manifest, info };
         let row = ActivityVersion {
             name: name.to_owned(),
             version: version.unwrap_or_default().to_owned(),
@@ -411,7 +405,7 @@ impl Catalog {
             return Err(taken(name, &uploaded.version)); // another process was first
         }
         let uploaded = Arc::new(uploaded);
-        self.change(&owner, |shelf| shelf.add_activity(Arc::clone(&uploaded)));
+        self.change(&owner, |stock| stock.add_activity(Arc::clone(&uploaded)));
         Ok(Uploaded {
             diff: before.map(|before| PowerDiff::between(before, &uploaded)),
             activity: uploaded,
@@ -458,8 +452,8 @@ impl Catalog {
             Err(newest) => return Err(Error::Changed(Some(format!("that of version {newest}")))),
         };
         let entry = Arc::new(entry(stored, compiled));
-        self.change(&owner, |shelf| {
-            shelf.add_application(&name, Arc::clone(&entry))
+        self.change(&owner, |stock| {
+            stock.add_application(&name, Arc::clone(&entry));
         });
         Ok((entry, true))
     }
@@ -531,39 +525,35 @@ impl Catalog {
             .ok_or_else(|| Error::NoTenant(id.clone()))
     }
 
-    /// A tenant's shelf, made anew if the tenant's policy or limits have changed.
-    fn shelf(&self, id: &TenantId) -> Option<Arc<Shelf>> {
+    /// A tenant's stock, made anew if the tenant's policy or limits have changed.
+    fn stock(&self, id: &TenantId) -> Option<Arc<Stock>> {
         let tenant = self.0.tenancy.tenant(id)?;
-        let shelf = {
-            let shelves = self
-                .0
-                .shelves
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            shelves.get(id).cloned()
+        let stock = {
+            let stocks = self.0.stocks.read().unwrap_or_else(PoisonError::into_inner);
+            stocks.get(id).cloned()
         };
-        match shelf {
-            Some(shelf) if Arc::ptr_eq(&shelf.tenant, &tenant) => Some(shelf),
+        match stock {
+            Some(stock) if Arc::ptr_eq(&stock.tenant, &tenant) => Some(stock),
             Some(_) => Some(self.change(&tenant, |_| ())),
-            None => Some(Arc::new(Shelf::new(tenant))),
+            None => Some(Arc::new(Stock::new(tenant))),
         }
     }
 
-    /// Swaps a tenant's shelf for one with a change.
-    fn change(&self, tenant: &Arc<Tenant>, change: impl FnOnce(&mut Shelf)) -> Arc<Shelf> {
-        let mut shelves = self
+    /// Swaps a tenant's stock for one with a change.
+    fn change(&self, tenant: &Arc<Tenant>, change: impl FnOnce(&mut Stock)) -> Arc<Stock> {
+        let mut stocks = self
             .0
-            .shelves
+            .stocks
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut shelf = match shelves.get(&tenant.id) {
-            Some(shelf) => shelf.of(tenant),
-            None => Shelf::new(Arc::clone(tenant)),
+        let mut stock = match stocks.get(&tenant.id) {
+            Some(stock) => stock.of(tenant),
+            None => Stock::new(Arc::clone(tenant)),
         };
-        change(&mut shelf);
-        let shelf = Arc::new(shelf);
-        shelves.insert(tenant.id.clone(), Arc::clone(&shelf));
-        shelf
+        change(&mut stock);
+        let stock = Arc::new(stock);
+        stocks.insert(tenant.id.clone(), Arc::clone(&stock));
+        stock
     }
 
     fn old(&self) -> std::sync::MutexGuard<'_, OldPrograms> {

@@ -174,11 +174,6 @@ pub struct TenantLimits {
     pub attempt_timeout: Duration,
     /// Executions that have not ended.
     pub open_executions: u64,
-    /// JSON text of an execution's context.
-    #[serde(with = "units::bytes")]
-    pub context_bytes: u64,
-    /// Events of one execution.
-    pub history_events: u64,
 }
 
 impl Default for TenantLimits {
@@ -198,10 +193,6 @@ impl Default for TenantLimits {
             attempt_timeout: attempt.attempt_timeout(),
             // 1 GB of memory at the 4 KB that a sleeping execution takes.
             open_executions: 250_000,
-            // A context is written and evaluated as one piece.
-            context_bytes: 4 << 20,
-            // Replaying so many takes well below a second.
-            history_events: 50_000,
         }
     }
 }
@@ -230,8 +221,6 @@ impl TenantLimits {
             ("output_bytes", self.output_bytes),
             ("attempt_timeout", self.attempt().attempt_timeout_ms),
             ("open_executions", self.open_executions),
-            ("context_bytes", self.context_bytes),
-            ("history_events", self.history_events),
         ]
         .into_iter()
         .filter_map(|(name, value)| (value == 0).then_some(name))
@@ -343,7 +332,9 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
-            shards: cores(),
+            // One actor moves far more executions than SQLite's one writer
+            // commits, and its batches are larger than those of two.
+            shards: 1,
             // Some 100 ms of work.
             queue: 4096,
         }
@@ -431,7 +422,7 @@ impl Config {
         serde_yaml::to_string(&shown).expect("all keys are text and all values plain")
     }
 
-    /// Where the SQLite file is.
+    /// Where the database file is.
     pub fn database_path(&self) -> PathBuf {
         let url = self.database.url.as_deref();
         match url.and_then(|url| url.strip_prefix("sqlite:")) {

@@ -5,13 +5,36 @@
 //! tenants, but for those that rebuild a shard ([`Store::open_executions`]) or
 //! administer tenants. After a crash, what a method acknowledged is there.
 
+mod codec;
+#[cfg(test)]
+mod contract;
+mod model;
+mod sqlite;
+
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::{Event, Execution, ExecutionId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use model::{Fault, ModelStore};
+pub use sqlite::SqliteStore;
+
+/// Longest page of a list: what one answer should carry. More is cut to it.
+pub const PAGE_ITEMS: u32 = 1_000;
+
+/// Largest module, in bytes. Components of scripting languages are near 20 MB.
+pub const MODULE_BYTES: usize = 64 << 20;
+
+/// Longest key of the key-value capability, in bytes: it is part of an index.
+pub const KV_KEY_BYTES: usize = 512;
+
+/// Largest value of the key-value capability, in bytes: each write of one
+/// occupies the only writer.
+pub const KV_VALUE_BYTES: usize = 1 << 20;
 
 /// A range of buckets that one engine owns at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -201,9 +224,80 @@ pub enum Error {
     /// What is stored does not read as what was written.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
+    /// Another process has the data open.
+    #[error("data file {} is in use by process {holder}", path.display())]
+    InUse { path: PathBuf, holder: String },
+    /// A value is larger than the store takes.
+    #[error("{what} of {bytes} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        what: &'static str,
+        bytes: usize,
+        limit: usize,
+    },
+    /// What must be unique is there already.
+    #[error("{0} exists already")]
+    Exists(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl Commit {
+    /// Checks that the events continue the execution.
+    ///
+    /// # Panics
+    ///
+    /// If they do not: the caller has lost track of the execution.
+    fn check(&self) {
+        let Self {
+            summary, expected, ..
+        } = self;
+        let follows = self
+            .events
+            .iter()
+            .map(|event| event.seq)
+            .eq(expected + 1..=summary.version);
+        assert!(
+            follows && !self.events.is_empty(),
+            "events of {} must lead from version {expected} to {}",
+            summary.id,
+            summary.version
+        );
+    }
+}
+
+/// The page that is served when `limit` is asked for.
+fn page_size(limit: u32) -> u32 {
+    limit.clamp(1, PAGE_ITEMS)
+}
+
+/// The version that `activity` becomes among the versions of its name, or the
+/// one that has its version name already.
+fn next_activity(
+    versions: &[ActivityVersion],
+    mut activity: ActivityVersion,
+) -> Result<ActivityVersion, ActivityVersion> {
+    let named = |name: &str| versions.iter().find(|version| version.version == name);
+    let newest = versions.iter().map(|version| version.number).max();
+    activity.number = newest.unwrap_or(0) + 1;
+    if activity.version.is_empty() {
+        // An author may have taken `v{number}` as a name of their own.
+        while named(&format!("v{}", activity.number)).is_some() {
+            activity.number += 1;
+        }
+        activity.version = format!("v{}", activity.number);
+    } else if let Some(existing) = named(&activity.version) {
+        return Err(existing.clone());
+    }
+    Ok(activity)
+}
+
+/// Refuses what is larger than its bound.
+fn bounded(what: &'static str, bytes: usize, limit: usize) -> Result<(), Error> {
+    if bytes > limit {
+        return Err(Error::TooLarge { what, bytes, limit });
+    }
+    Ok(())
 }
 
 /// The seam to the database.

@@ -28,7 +28,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, SyntaxError> {
     }
     while at < text.len() {
         let rest = &text[at..];
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         if digits == 0 {
             return Err(no_number(text, at));
         }
@@ -91,8 +93,13 @@ fn unknown_unit(text: &str, at: usize, unit: &str, number: &str) -> SyntaxError 
         if matches!(next, Some('.' | ',')) || next.is_some_and(char::is_whitespace) {
             return no_number(text, at);
         }
-        return fault(text, at - number.len(), number.len(), "a duration needs a unit")
-            .with_help(format!("write `{number}s` for seconds"));
+        return fault(
+            text,
+            at - number.len(),
+            number.len(),
+            "a duration needs a unit",
+        )
+        .with_help(format!("write `{number}s` for seconds"));
     }
     let meant = match unit.to_lowercase().as_str() {
         "ms" | "msec" | "millis" | "milliseconds" => "ms",

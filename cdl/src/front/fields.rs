@@ -113,14 +113,23 @@ impl Context<'_> {
         key: &str,
         alias: &str,
     ) -> Option<&'t Node> {
-        self.exclusive(fields, key, alias, &format!("`{alias}` is another name for `{key}`"));
+        self.exclusive(
+            fields,
+            key,
+            alias,
+            &format!("`{alias}` is another name for `{key}`"),
+        );
         fields.get(key).or_else(|| fields.get(alias))
     }
 
     /// Reports two keys that exclude each other.
     pub(super) fn exclusive(&mut self, fields: &Fields<'_>, a: &str, b: &str, why: &str) {
         if let (Some(first), Some(second)) = (fields.key(a), fields.key(b)) {
-            let later = if first.span < second.span { second } else { first };
+            let later = if first.span < second.span {
+                second
+            } else {
+                first
+            };
             self.report(
                 Finding::new(
                     Code::Conflict,
@@ -260,13 +269,7 @@ impl Context<'_> {
     }
 
     /// A problem inside of a scalar, at its own place.
-    pub(super) fn syntax(
-        &mut self,
-        code: Code,
-        node: &Node,
-        scalar: &Scalar,
-        error: &SyntaxError,
-    ) {
+    pub(super) fn syntax(&mut self, code: Code, node: &Node, scalar: &Scalar, error: &SyntaxError) {
         let span = scalar.locate(self.text, node.span, error.offset, error.len);
         self.report(Finding::new(code, span, error.message.clone()).maybe_help(error.help.clone()));
     }

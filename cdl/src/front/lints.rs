@@ -99,7 +99,9 @@ fn retries(context: &mut Context<'_>, task: &Task, limit: Option<u64>, name: Spa
                 show(limit)
             ),
         )
-        .help("lower `max_attempts`, the intervals or the Task's `timeout`, or raise the workflow's"),
+        .help(
+            "lower `max_attempts`, the intervals or the Task's `timeout`, or raise the workflow's",
+        ),
     );
 }
 
@@ -155,7 +157,10 @@ fn ways(context: &mut Context<'_>, draft: &Draft<'_>) {
                 Finding::new(
                     Code::EndlessLoop,
                     name,
-                    format!("no way leads from the state {} to an end", quote(&state.name)),
+                    format!(
+                        "no way leads from the state {} to an end",
+                        quote(&state.name)
+                    ),
                 )
                 .label("only an error or the workflow's `timeout` ends this loop")
                 .help("let a Choice lead out of it"),

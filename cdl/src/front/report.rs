@@ -144,7 +144,12 @@ pub(super) fn similar<'c>(
     candidates
         .into_iter()
         .filter(|c| c.len() <= 200)
-        .map(|candidate| (strsim::damerau_levenshtein(&folded, &fold(candidate)), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&folded, &fold(candidate)),
+                candidate,
+            )
+        })
         // A third of the letters may be wrong; of a short word, one.
         .filter(|(distance, _)| *distance <= (folded.chars().count() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
@@ -157,11 +162,19 @@ pub(super) fn suggest(text: &str, what: &str, candidates: &[&str]) -> Option<Str
         return Some(format!("did you mean `{candidate}`?"));
     }
     // A long list helps nobody.
-    let list: Vec<_> = candidates.iter().take(20).map(|c| format!("`{c}`")).collect();
+    let list: Vec<_> = candidates
+        .iter()
+        .take(20)
+        .map(|c| format!("`{c}`"))
+        .collect();
     match candidates.len() {
         0 => None,
         1..=20 => Some(format!("{what}: {}", list.join(", "))),
-        more => Some(format!("{what}: {}, and {} more", list.join(", "), more - 20)),
+        more => Some(format!(
+            "{what}: {}, and {} more",
+            list.join(", "),
+            more - 20
+        )),
     }
 }
 

@@ -51,8 +51,19 @@ const TYPES: &[Type] = &[
         shape: Shape {
             what: "a Task state",
             known: &[
-                "name", "type", "description", "resource", "parameters", "result", "resultPath",
-                "timeout", "heartbeat", "retries", "catch", "next", "end",
+                "name",
+                "type",
+                "description",
+                "resource",
+                "parameters",
+                "result",
+                "resultPath",
+                "timeout",
+                "heartbeat",
+                "retries",
+                "catch",
+                "next",
+                "end",
             ],
             later: &["compensate", "secrets", "cache"],
         },
@@ -72,8 +83,16 @@ const TYPES: &[Type] = &[
         shape: Shape {
             what: "a Parallel state",
             known: &[
-                "name", "type", "description", "branches", "completion_strategy", "result",
-                "resultPath", "catch", "next", "end",
+                "name",
+                "type",
+                "description",
+                "branches",
+                "completion_strategy",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
             ],
             later: &["required", "timeout", "compensate"],
         },
@@ -83,7 +102,15 @@ const TYPES: &[Type] = &[
         name: "Wait",
         shape: Shape {
             what: "a Wait state",
-            known: &["name", "type", "description", "duration", "until", "next", "end"],
+            known: &[
+                "name",
+                "type",
+                "description",
+                "duration",
+                "until",
+                "next",
+                "end",
+            ],
             later: &[],
         },
         compile: wait,
@@ -93,7 +120,14 @@ const TYPES: &[Type] = &[
         shape: Shape {
             what: "a Pass state",
             known: &[
-                "name", "type", "description", "parameters", "result", "resultPath", "next", "end",
+                "name",
+                "type",
+                "description",
+                "parameters",
+                "result",
+                "resultPath",
+                "next",
+                "end",
             ],
             later: &[],
         },
@@ -112,7 +146,15 @@ const TYPES: &[Type] = &[
         name: "Fail",
         shape: Shape {
             what: "a Fail state",
-            known: &["name", "type", "description", "error", "message", "cause", "end"],
+            known: &[
+                "name",
+                "type",
+                "description",
+                "error",
+                "message",
+                "cause",
+                "end",
+            ],
             later: &[],
         },
         compile: fail,
@@ -281,8 +323,12 @@ fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Opti
     let node = b.context.required(fields, "choices")?;
     let items = b.context.sequence(node, "`choices`")?;
     if items.is_empty() || items.len() > MAX_CHOICES {
-        let message = format!("a Choice has 1 to {MAX_CHOICES} choices, not {}", items.len());
-        b.context.report(Finding::new(Code::InvalidValue, node.head(), message));
+        let message = format!(
+            "a Choice has 1 to {MAX_CHOICES} choices, not {}",
+            items.len()
+        );
+        b.context
+            .report(Finding::new(Code::InvalidValue, node.head(), message));
         return None;
     }
     let mut choices = Vec::with_capacity(items.len());
@@ -318,7 +364,8 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
             "a Parallel has 1 to {MAX_BRANCHES} branches, not {}",
             items.len()
         );
-        b.context.report(Finding::new(Code::InvalidValue, node.head(), message));
+        b.context
+            .report(Finding::new(Code::InvalidValue, node.head(), message));
         return None;
     }
     let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();

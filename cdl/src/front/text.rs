@@ -115,7 +115,11 @@ impl<'a> Text<'a> {
         let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
         let column = self.text[start..at].chars().count();
         let from = column.saturating_sub(MAX_LINE_CHARS / 2);
-        let skip = if line.len() <= MAX_LINE_CHARS { 0 } else { from };
+        let skip = if line.len() <= MAX_LINE_CHARS {
+            0
+        } else {
+            from
+        };
         line.chars().skip(skip).take(MAX_LINE_CHARS).collect()
     }
 

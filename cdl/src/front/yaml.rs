@@ -191,8 +191,12 @@ impl Tree<'_, '_, '_> {
     fn refuse_properties(&mut self, anchor: usize, tag: Option<String>, span: Span) {
         if let Some(tag) = tag {
             self.reporter.report(
-                Finding::new(Code::Tag, span, format!("the tag {} is not supported", quote(&tag)))
-                    .help("leave it out; quote a value to make it text"),
+                Finding::new(
+                    Code::Tag,
+                    span,
+                    format!("the tag {} is not supported", quote(&tag)),
+                )
+                .help("leave it out; quote a value to make it text"),
             );
         }
         if anchor != 0 {
@@ -382,7 +386,9 @@ fn syntax_finding(text: &Text, error: &ScanError) -> Finding {
     if info.contains("anchor") {
         return alias_finding(span);
     }
-    let before = &line[..line.find(|c: char| !c.is_whitespace()).unwrap_or(line.len())];
+    let before = &line[..line
+        .find(|c: char| !c.is_whitespace())
+        .unwrap_or(line.len())];
     if before.contains('\t') || info.contains("tab") {
         return Finding::new(Code::Tab, span, "a tab is used where YAML wants spaces")
             .label(info)

@@ -312,8 +312,8 @@ fn remove(value: &mut Value, path: &[Segment]) -> bool {
     }
     match (last, value) {
         (Segment::Key(key), Value::Mapping(mapping)) => mapping.remove(key.as_str()).is_some(),
-        (Segment::Index(index), Value::Sequence(list)) if *index < list.len() => {
-            list.remove(*index);
+        (Segment::Index(index), Value::Sequence(items)) if *index < items.len() => {
+            items.remove(*index);
             true
         }
         _ => false,

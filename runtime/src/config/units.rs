@@ -10,7 +10,7 @@ use serde::{Deserializer, Serializer};
 
 /// Longest duration that is accepted: ten years. Longer is a slip, and sums of
 /// a few such still fit every integer that holds milliseconds.
-const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_hours(10 * 366 * 24);
 
 /// Reads `64MiB`, `1.5GiB`, `10kB` or `4096`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
@@ -102,10 +102,6 @@ pub mod bytes {
         input.deserialize_any(SizeVisitor)
     }
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes fields by reference"
-    )]
     pub fn serialize<S: super::Serializer>(bytes: &u64, output: S) -> Result<S::Ok, S::Error> {
         output.serialize_u64(*bytes)
     }
@@ -135,7 +131,6 @@ pub mod optional_bytes {
         input.deserialize_any(SizeVisitor).map(Some)
     }
 
-    #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
     pub fn serialize<S: super::Serializer>(
         bytes: &Option<u64>,
         output: S,
@@ -155,7 +150,6 @@ pub mod optional_duration {
         input.deserialize_any(DurationVisitor).map(Some)
     }
 
-    #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
     pub fn serialize<S: super::Serializer>(
         duration: &Option<Duration>,
         output: S,

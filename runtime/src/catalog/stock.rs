@@ -18,6 +18,8 @@ pub struct Activity {
     pub version: Arc<str>,
     /// Position among the versions; the highest is the newest.
     pub number: u32,
+    /// SHA-256 of the module, in hexadecimal.
+    pub digest: Arc<str>,
     /// What the module is and can do.
     pub info: Arc<ModuleInfo>,
     /// What its author asks for.
@@ -32,11 +34,6 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// SHA-256 of the module, in hexadecimal.
-    pub fn digest(&self) -> &str {
-        &self.info.digest
-    }
-
     /// Powers that the module imports and does not get.
     pub fn denied(&self) -> Vec<Capability> {
         let granted = &self.grants.capabilities;
@@ -72,7 +69,7 @@ impl PowerDiff {
         let (hosts_added, hosts_removed) = changes(&hosts(old), &hosts(new));
         Self {
             predecessor: Arc::clone(&old.version),
-            module_changed: old.digest() != new.digest(),
+            module_changed: old.digest != new.digest,
             powers_added,
             powers_removed,
             imports_added,
@@ -99,13 +96,13 @@ impl Description {
 
     /// Whether `activity` is this upload.
     pub(super) fn is_of(&self, activity: &Activity) -> bool {
-        self.info.digest == activity.digest() && self.manifest == *activity.manifest
+        self.info.digest == *activity.digest && self.manifest == *activity.manifest
     }
 }
 
 /// One tenant's.
 #[derive(Debug, Clone)]
-pub(super) struct Shelf {
+pub(super) struct Stock {
     /// As it was when the grants and limits below were worked out.
     pub(super) tenant: Arc<Tenant>,
     /// Versions by name, oldest first; never empty.
@@ -114,7 +111,7 @@ pub(super) struct Shelf {
     pub(super) applications: BTreeMap<Arc<str>, Arc<ApplicationEntry>>,
 }
 
-impl Shelf {
+impl Stock {
     pub(super) fn new(tenant: Arc<Tenant>) -> Self {
         Self {
             tenant,
@@ -201,6 +198,7 @@ pub(super) fn activity(tenant: &Tenant, row: &ActivityVersion) -> Result<Activit
         name: row.name.as_str().into(),
         version: row.version.as_str().into(),
         number: row.number,
+        digest: row.digest.as_str().into(),
         info: Arc::new(description.info),
         manifest: Arc::new(description.manifest),
         grants: Arc::default(),
@@ -218,13 +216,13 @@ fn hosts(activity: &Activity) -> Vec<String> {
 }
 
 /// What only the second has, and what only the first.
-fn changes<'a, T: Ord + Clone + 'a, I>(old: &'a I, new: &'a I) -> (Vec<T>, Vec<T>)
-where
-    &'a I: IntoIterator<Item = &'a T>,
-{
+fn changes<'a, T: Ord + Clone + 'a>(
+    old: impl IntoIterator<Item = &'a T>,
+    new: impl IntoIterator<Item = &'a T>,
+) -> (Vec<T>, Vec<T>) {
     let old: BTreeSet<&T> = old.into_iter().collect();
     let new: BTreeSet<&T> = new.into_iter().collect();
     let only =
-        |a: &BTreeSet<&T>, b: &BTreeSet<&T>| a.difference(b).map(|item| T::clone(item)).collect();
+        |a: &BTreeSet<&'a T>, b: &BTreeSet<&'a T>| a.difference(b).copied().cloned().collect();
     (only(&new, &old), only(&old, &new))
 }
