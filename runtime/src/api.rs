@@ -215,6 +215,3 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let kind = HeaderValue::from_static("application/json");
     (status, [(header::CONTENT_TYPE, kind)], body).into_response()
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,7 +8,6 @@
 //! What an activity may do is decided here, once: the tenant's policy, the
 //! activity's manifest and the module's imports must all name it.
 
-mod definitions;
 mod manifest;
 mod names;
 mod stock;
@@ -16,12 +15,10 @@ mod stock;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::program::{Application, Program, Resource, StateKind};
 use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
 
-use crate::engine::{Admission, Definitions};
 use crate::sandbox::{AdmitError, Sandbox};
 use crate::store::{self, ActivityVersion, ApplicationVersion, Store};
 use crate::tenancy::{Tenancy, Tenant};
@@ -560,44 +557,6 @@ impl Catalog {
 
     fn old(&self) -> std::sync::MutexGuard<'_, OldPrograms> {
         self.0.old.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the engine asks of the catalog.
-#[async_trait]
-impl Definitions for Catalog {
-    fn workflow(
-        &self,
-        tenant: &TenantId,
-        application: &str,
-        workflow: &str,
-    ) -> Option<(u32, Arc<Program>)> {
-        self.program(tenant, application, workflow)
-    }
-
-    async fn workflow_at(
-        &self,
-        tenant: &TenantId,
-        application: &str,
-        version: u32,
-        workflow: &str,
-    ) -> Result<Option<Arc<Program>>, store::Error> {
-        self.program_at(tenant, application, version, workflow)
-            .await
-    }
-
-    fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
-        Self::activity(self, tenant, resource)
-    }
-
-    /// A tenant that is gone may start nothing.
-    fn admission(&self, tenant: &TenantId) -> Admission {
-        let tenant = self.0.tenancy.tenant(tenant);
-        let limits = tenant.map(|tenant| tenant.limits);
-        Admission {
-            input_bytes: limits.map_or(0, |limits| limits.input_bytes),
-            open_executions: limits.map_or(0, |limits| limits.open_executions),
-        }
     }
 }
 

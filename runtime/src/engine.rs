@@ -422,9 +422,7 @@ impl Engine {
         let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
             return Ok(None);
         };
-        live::restore(&self.inner.context, stored)
-            .await
-            .map(Some)
+        live::restore(&self.inner.context, stored).await.map(Some)
     }
 
     /// Tells of each commit of an execution by its new version.

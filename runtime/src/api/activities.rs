@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use cascade_cdl::Timestamp;
@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{Author, Caller, Viewer, header, read_body};
+use super::request::{Author, Caller, Path, Viewer, header, read_body};
 use super::{ApiState, json};
 use crate::catalog::{Activity, Manifest, PowerDiff};
 use crate::sandbox::{Capability, Limits, ModuleInfo};

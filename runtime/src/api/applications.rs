@@ -1,6 +1,6 @@
 //! `/v1/validate` and `/v1/applications`: CDL files.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cascade_cdl::Timestamp;
@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{Author, Caller, Query, Viewer, header, read_body};
+use super::request::{Author, Caller, Path, Query, Viewer, header, read_body};
 use super::{ApiState, json};
 use crate::catalog::{self, ApplicationEntry, Precondition};
 

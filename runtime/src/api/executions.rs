@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use cascade_cdl::program::Program;
@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::list;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{
-    Caller, Operator, Query, Viewer, execution_id, header, parse_json, read_body, wait,
+    Caller, Operator, Path, Query, Viewer, execution_id, header, parse_json, read_body, wait,
 };
 use super::{Api, ApiState, json};
 use crate::engine::{Closed, Start, Started, View};
@@ -101,7 +101,7 @@ pub(super) struct ExecutionView {
     /// The states that it is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     open_states: Option<Vec<OpenState>>,
-    /// Its context, if asked for.
+    /// Its context, if asked for and while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     context: Option<Value>,
@@ -150,7 +150,7 @@ struct StartQuery {
 struct ShowQuery {
     /// Wait so long for the end: `30s`. The header `Prefer: wait=30` does the same.
     wait: Option<String>,
-    /// Show the context, too.
+    /// Show the context, too, while it runs.
     #[serde(default)]
     context: bool,
 }
@@ -480,18 +480,16 @@ impl ExecutionView {
     fn of_view(view: View, context: bool) -> Self {
         let View {
             summary,
+            input,
             execution,
             program,
         } = view;
         let mut shown = Self::of_summary(summary);
         shown.error = None;
-        let input = execution
-            .context
-            .get("workflow")
-            .and_then(|workflow| workflow.get("input"));
-        shown.input = input.map(Json::from_value);
+        shown.input = Some(input);
         shown.open_states = Some(open_states(&execution, &program));
-        shown.context = context.then_some(execution.context);
+        // An execution that has ended has none any more.
+        shown.context = (context && !execution.context.is_null()).then_some(execution.context);
         shown.end(execution.status);
         shown
     }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response, sse};
@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{Caller, Query, Viewer, execution_id, header};
+use super::request::{Caller, Path, Query, Viewer, execution_id, header};
 use super::{Api, ApiState, json, list};
 use crate::store;
 

@@ -165,6 +165,20 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         .map_err(|error| Problem::new(Code::InvalidRequest, format!("the body: {error}")))
 }
 
+/// What stands in the place of the names in a route.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(path) => Ok(Self(path.0)),
+            Err(error) => Err(Problem::new(Code::InvalidRequest, error.body_text())),
+        }
+    }
+}
+
 /// What stands behind the `?`.
 pub struct Query<T>(pub T);
 

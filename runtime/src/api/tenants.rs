@@ -1,6 +1,6 @@
 //! `/v1/tenants` and `/v1/keys`: who may use the server.
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cascade_cdl::{TenantId, Timestamp};
@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Problem, ProblemDocument};
-use super::request::{Admin, Caller, ServerCaller, Viewer, parse_json, read_body};
+use super::request::{Admin, Caller, Path, ServerCaller, Viewer, parse_json, read_body};
 use super::{ApiState, json};
 use crate::config::{Policy, TenantLimits, Weight};
 use crate::store::ApiKey;

@@ -90,12 +90,7 @@ impl Live {
         live
     }
 
-    fn with(
-        summary: Summary,
-        program: Arc<Program>,
-        input: Json,
-        execution: Execution,
-    ) -> Self {
+    fn with(summary: Summary, program: Arc<Program>, input: Json, execution: Execution) -> Self {
         Self {
             input,
             committed: execution.version,
