@@ -155,7 +155,10 @@ impl Workflow {
         let output = session.output;
         let temporary = tempfile::tempdir()
             .map_err(|source| Error::failed(format!("no temporary folder: {source}")))?;
-        let data = self.data.clone().unwrap_or_else(|| temporary.path().join("data"));
+        let data = self
+            .data
+            .clone()
+            .unwrap_or_else(|| temporary.path().join("data"));
         if session.given.url.is_some() {
             let context = session.context()?;
             return self.measure(&context, "url", None, None, output).await;
@@ -166,7 +169,9 @@ impl Workflow {
             let server = Spawned::start(&config, temporary.path())?;
             let context = context(&server.url, &text);
             let pid = Some(server.child.id());
-            return self.measure(&context, "spawned server", pid, None, output).await;
+            return self
+                .measure(&context, "spawned server", pid, None, output)
+                .await;
         }
         let running = server::start(config, server::Options::default())
             .await
@@ -206,11 +211,15 @@ impl Workflow {
             before = counters(&client).await;
             own_before = process::cpu_seconds(std::process::id());
         });
-        let outcome = outcome.await.map_err(|error| Error::failed(chain(&error)))?;
+        let outcome = outcome
+            .await
+            .map_err(|error| Error::failed(chain(&error)))?;
         let after = counters(&client).await?;
         let own_after = process::cpu_seconds(std::process::id());
         spinner.finish_and_clear();
-        let own = own_before.zip(own_after).map(|(before, after)| after - before);
+        let own = own_before
+            .zip(own_after)
+            .map(|(before, after)| after - before);
         let report = Report {
             target,
             activity: if self.effects { "effects" } else { "pure" },
@@ -253,7 +262,11 @@ impl Workflow {
         push::push(client, &found, None, output).await?;
         let workflow = format!("{activity}_{}", self.steps);
         let text = cdl(&workflow, activity, self.steps);
-        apply::apply(client, &Checked::new("bench.yaml".to_owned(), text.into_bytes())).await?;
+        apply::apply(
+            client,
+            &Checked::new("bench.yaml".to_owned(), text.into_bytes()),
+        )
+        .await?;
         Ok(workflow)
     }
 }
@@ -341,11 +354,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
     }
 }
 
-async fn http_target(
-    client: &Client,
-    context: &Context,
-    workflow: &str,
-) -> Result<Target, Error> {
+async fn http_target(client: &Client, context: &Context, workflow: &str) -> Result<Target, Error> {
     let body = json!({ "application": workflow, "workflow": workflow, "input": { "n": 1 } });
     let url = reqwest::Url::parse(client.base())
         .map_err(|source| Error::usage(format!("`{}`: {source}", client.base())))?;
@@ -372,11 +381,15 @@ async fn http_target(
 
 /// What the server says of itself.
 async fn counters(client: &Client) -> Result<Counters, Error> {
-    let text = client.text(client.request(Method::GET, &["metrics"], &[])).await?;
+    let text = client
+        .text(client.request(Method::GET, &["metrics"], &[]))
+        .await?;
     let value = |name: &str| -> f64 {
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
-            let value = rest.strip_prefix(' ').or_else(|| Some(rest.split_once("} ")?.1))?;
+            let value = rest
+                .strip_prefix(' ')
+                .or_else(|| Some(rest.split_once("} ")?.1))?;
             value.trim().parse::<f64>().ok()
         });
         values.sum()
@@ -414,7 +427,10 @@ fn latency(outcome: &Outcome) -> Latency {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a bench are far below 2^52"
+)]
 fn rate(count: u64, per: f64) -> f64 {
     ratio(count as f64, per)
 }

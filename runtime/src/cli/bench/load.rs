@@ -231,7 +231,10 @@ impl Load {
     }
 
     fn request(&self) -> Request<Full<Bytes>> {
-        let Target::Http { key, path, body, .. } = &self.target else {
+        let Target::Http {
+            key, path, body, ..
+        } = &self.target
+        else {
             unreachable!("only clients over HTTP make requests");
         };
         Request::builder()
