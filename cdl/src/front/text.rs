@@ -97,8 +97,7 @@ impl<'a> Text<'a> {
     /// at least one character long unless the line ends there.
     pub(super) fn on_one_line(&self, span: Span) -> Span {
         let start = self.floor(span.start);
-        let rest = &self.text[start..];
-        let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
+        let line = &self.text[start..self.line_of(start).end];
         let first = line.chars().next().map_or(0, char::len_utf8);
         let end = self
             .floor(span.end)
@@ -109,11 +108,9 @@ impl<'a> Text<'a> {
     /// The line of a byte; of a long line, the part around it.
     pub(super) fn line_around(&self, at: usize) -> String {
         let at = self.floor(at);
-        let number = self.lines.partition_point(|&start| start <= at);
-        let start = self.lines[number - 1];
-        let rest = &self.text[start..];
-        let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
-        let column = self.text[start..at].chars().count();
+        let span = self.line_of(at);
+        let line = self.slice(span);
+        let column = self.text[span.start..at].chars().count();
         let from = column.saturating_sub(MAX_LINE_CHARS / 2);
         let skip = if line.len() <= MAX_LINE_CHARS { 0 } else { from };
         line.chars().skip(skip).take(MAX_LINE_CHARS).collect()
@@ -121,11 +118,21 @@ impl<'a> Text<'a> {
 
     /// The first tab in the indentation of the line of a byte.
     pub(super) fn tab_in_indentation(&self, at: usize) -> Option<usize> {
+        let span = self.line_of(at);
+        let line = self.slice(span);
+        let indentation = &line[..line.find(|c| !matches!(c, ' ' | '\t'))?];
+        indentation.find('\t').map(|tab| span.start + tab)
+    }
+
+    /// The line of a byte, without its end; at the end of a line, that line.
+    fn line_of(&self, at: usize) -> Span {
         let number = self.lines.partition_point(|&start| start <= at);
         let start = self.lines[number - 1];
-        let line = &self.text[start..];
-        let indentation = &line[..line.find(|c| !matches!(c, ' ' | '\t'))?];
-        indentation.find('\t').map(|tab| start + tab)
+        let next = self.lines.get(number).copied().unwrap_or(self.text.len());
+        let line = &self.text[start..next];
+        let end = start + line.trim_end_matches(['\n', '\r']).len();
+        // Between the characters of a line's end.
+        Span::new(start, end.max(at.min(next)))
     }
 
     /// The nearest start of a character at or before `at`.
