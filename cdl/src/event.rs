@@ -29,6 +29,10 @@ pub enum EventKind {
         input: Json,
         /// Number of shards that the `shard` filter counts modulo.
         shards: u32,
+        /// The [`SEMANTICS`](crate::SEMANTICS) that this execution keeps to
+        /// until it ends, whatever later versions of the machine do.
+        #[serde(default)]
+        machine: u32,
     },
     /// An attempt returned.
     ActivityCompleted {

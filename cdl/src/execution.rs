@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::program::{ScopeId, StateId};
+use crate::machine::ActivityTask;
+use crate::program::{Program, ScopeId, State, StateId, StateKind};
 use crate::{ExecutionId, Json, TenantId, Timestamp};
 
 /// One state entry that asked for an activity; unique within its execution.
@@ -38,21 +39,32 @@ pub struct Execution {
     pub tenant: TenantId,
     /// Number of events applied; the next event has `seq == version + 1`.
     pub version: u64,
+    /// The semantics that it started with; see [`crate::SEMANTICS`].
+    #[serde(default)]
+    pub machine: u32,
     /// Where it stands.
     pub status: Status,
     /// When its first event was recorded.
     pub started_at: Timestamp,
+    /// When its latest event was recorded. Time never runs backwards for an
+    /// execution, even if the clocks of two servers differ.
+    pub updated_at: Timestamp,
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
+    /// `null` before the start, and once completed or cancelled.
     pub context: Value,
-    /// Upper bound of the context's size as JSON text, in bytes.
+    /// Size of the texts that went into the context, in bytes. What was
+    /// overwritten still counts, so it is only ever too large; it is measured
+    /// afresh when it reaches the limit.
     pub context_bytes: u64,
-    /// The tree of scopes being run, by id; the root is [`FrameId::ROOT`].
+    /// The tree of scopes being run, by id; the root is [`FrameId::ROOT`], and
+    /// a child has a greater id than its parent. Empty before the start, and
+    /// once completed or cancelled.
     pub frames: BTreeMap<FrameId, Frame>,
     /// Timers that have not fired.
     pub timers: BTreeMap<TimerId, Timer>,
-    /// Next task, timer or frame number.
+    /// Next number for a task, timer, frame or evaluation.
     pub next_id: u64,
 }
 
@@ -96,6 +108,18 @@ pub struct Failure {
     /// Further data of the activity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Json>,
+}
+
+impl Failure {
+    /// An error of a state that is yet to be named.
+    pub(crate) fn new(error: &str, message: impl Into<String>) -> Self {
+        Self {
+            error: error.to_owned(),
+            message: message.into(),
+            state: None,
+            details: None,
+        }
+    }
 }
 
 /// One scope being run: the workflow itself, a branch, later an iteration.
@@ -145,14 +169,17 @@ pub enum Step {
         timer: TimerId,
     },
     /// In a Parallel state: its branches are the frames whose parent this is.
-    Joining {},
+    Joining {
+        /// Number of branches that have not reached their end.
+        open: u32,
+    },
     /// The frame reached its end; its parent has not joined yet.
     Done {
         /// Output of its last state.
-        output: Value,
+        output: Json,
     },
-    /// The frame failed or was cancelled, and nothing caught it. Kept so that
-    /// a retry goes on from here.
+    /// Nothing: the execution failed or timed out. A retry enters the state
+    /// anew.
     Stopped {},
 }
 
@@ -177,13 +204,116 @@ pub enum TimerKind {
 }
 
 impl Execution {
+    /// An execution before its first event.
+    pub fn new(id: ExecutionId, tenant: TenantId) -> Self {
+        Self {
+            id,
+            tenant,
+            version: 0,
+            machine: 0,
+            status: Status::Running,
+            started_at: Timestamp::default(),
+            updated_at: Timestamp::default(),
+            shards: 0,
+            context: Value::Null,
+            context_bytes: 0,
+            frames: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            next_id: FrameId::ROOT.0 + 1,
+        }
+    }
+
     /// When this execution must next be woken, if it waits for time.
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.timers.values().map(|timer| timer.at).min()
     }
 
+    /// The timers that are due at `now`, the earliest first. Each is owed a
+    /// `TimerFired`; one may undo another, which then changes nothing.
+    pub fn due_timers(&self, now: Timestamp) -> Vec<TimerId> {
+        let mut due: Vec<_> = self
+            .timers
+            .iter()
+            .filter(|(_, timer)| timer.at <= now)
+            .map(|(id, timer)| (timer.at, *id))
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {
         !matches!(self.status, Status::Running)
+    }
+
+    /// Whether it waits for nothing but time, so that it can leave memory
+    /// until [`Execution::wake_at`].
+    pub fn is_idle(&self) -> bool {
+        let busy = |frame: &Frame| matches!(frame.step, Step::Activity { .. });
+        !self.is_closed() && !self.frames.values().any(busy)
+    }
+
+    /// Whether the outcome of this attempt is awaited. If not, recording it
+    /// would change nothing: it came twice, too late, or for another attempt.
+    pub fn awaits(&self, task: TaskId, attempt: u32) -> bool {
+        self.frame_awaiting(task, attempt).is_some()
+    }
+
+    /// The attempts whose outcome is awaited, as they were scheduled: what
+    /// must be dispatched again after a crash.
+    pub fn pending_tasks(&self, program: &Program) -> Vec<ActivityTask> {
+        let frames = self.frames.values();
+        frames
+            .filter_map(|frame| {
+                let state = program.states.get(frame.state.0 as usize)?;
+                frame.step.activity_task(state)
+            })
+            .collect()
+    }
+
+    /// The frame that waits for the outcome of this attempt.
+    pub(crate) fn frame_awaiting(&self, task: TaskId, attempt: u32) -> Option<FrameId> {
+        let awaits = |step: &Step| matches!(step, Step::Activity { task: t, attempt: a, .. } if *t == task && *a == attempt);
+        let mut frames = self.frames.iter();
+        frames.find_map(|(id, frame)| awaits(&frame.step).then_some(*id))
+    }
+}
+
+impl Step {
+    /// The request to run an activity that this step stands for, `state` being
+    /// the state that it is a step of.
+    pub(crate) fn activity_task(&self, state: &State) -> Option<ActivityTask> {
+        let Self::Activity {
+            task,
+            attempt,
+            input,
+            scheduled_at,
+            timeout: _,
+        } = self
+        else {
+            return None;
+        };
+        let StateKind::Task(kind) = &state.kind else {
+            return None;
+        };
+        Some(ActivityTask {
+            task: *task,
+            attempt: *attempt,
+            resource: kind.resource.clone(),
+            state: state.name.clone(),
+            input: input.clone(),
+            scheduled_at: *scheduled_at,
+            timeout_ms: kind.timeout_ms,
+            heartbeat_ms: kind.heartbeat_ms,
+        })
+    }
+
+    /// The timer that this step waits for.
+    pub(crate) fn timer(&self) -> Option<TimerId> {
+        match self {
+            Self::Activity { timeout, .. } => *timeout,
+            Self::BackingOff { timer, .. } | Self::Waiting { timer } => Some(*timer),
+            Self::Joining { .. } | Self::Done { .. } | Self::Stopped {} => None,
+        }
     }
 }

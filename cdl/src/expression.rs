@@ -23,12 +23,16 @@ use crate::{ExecutionId, Timestamp};
 
 mod ast;
 mod eval;
+mod fault;
 mod filters;
 mod lexer;
 mod number;
 mod parser;
 mod path;
 mod template;
+
+#[cfg(test)]
+mod tests;
 
 pub use path::Path;
 pub use template::{Reference, Root, Template};
@@ -39,7 +43,7 @@ pub const MAX_EXPRESSION_LEN: usize = 4096;
 
 /// Greatest height of an expression's tree. Parsing, evaluating and dropping
 /// recurse by the height, and must fit a thread's stack with room to spare.
-pub const MAX_EXPRESSION_HEIGHT: usize = 100;
+pub const MAX_EXPRESSION_HEIGHT: usize = 64;
 
 /// Deepest value that an expression may make or a result may form in the
 /// context. `serde_json` reads 127 levels; a value must stay readable inside an

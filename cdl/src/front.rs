@@ -14,7 +14,6 @@ use crate::program::Application;
 
 mod collisions;
 mod document;
-pub(crate) mod duration;
 mod fields;
 mod guard;
 mod lints;

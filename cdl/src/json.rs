@@ -26,6 +26,11 @@ impl Json {
 
     /// The text of `value`.
     pub fn from_value(value: &Value) -> Self {
+        Self::from_entries(value)
+    }
+
+    /// The text of what has text for keys and a `Serialize` that cannot fail.
+    pub(crate) fn from_entries(value: &impl Serialize) -> Self {
         let raw = serde_json::value::to_raw_value(value)
             .expect("a JSON value has string keys and no failing Serialize");
         Self(raw.into())

@@ -7,6 +7,8 @@
 //! tests all rely on.
 
 pub mod diagnostic;
+pub mod duration;
+pub mod errors;
 mod event;
 mod execution;
 pub mod expression;
@@ -16,12 +18,15 @@ mod json;
 mod machine;
 pub mod program;
 
-pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use diagnostic::{Code, Diagnostic, Severity};
+pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
     Execution, Failure, Frame, FrameId, Status, Step, TaskId, Timer, TimerId, TimerKind,
 };
 pub use front::{MAX_FILE_BYTES, Parsed, Source, parse};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
 pub use json::Json;
-pub use machine::{ActivityTask, Command, Transition};
+pub use machine::{
+    ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,
+    limits, replay,
+};

@@ -1,9 +1,42 @@
 //! The machine: one pure function over a program.
+//!
+//! [`apply`] moves an execution by one event and says what the shell must do.
+//! Nothing is written, read or asked for here; a crash at any point is mended
+//! by applying the history again, which gives the same execution and says
+//! which attempts are still outstanding.
+//!
+//! An execution is a tree of frames, one for each scope being run: the
+//! workflow itself and the branches of the Parallel states that it is in. An
+//! event resumes at most a few frames; `walk` then carries each on until it
+//! waits, `fault` deals with what goes wrong, `data` moves values between
+//! states and the context, `retry` says when to try again.
 
 use std::sync::Arc;
 
 use crate::program::Resource;
-use crate::{Execution, Json, TaskId, Timestamp};
+use crate::program::{Program, StateId};
+use crate::{
+    Event, EventKind, Execution, ExecutionId, FrameId, Json, Status, TaskId, TenantId, TimerKind,
+    Timestamp,
+};
+
+mod data;
+mod fault;
+pub mod limits;
+mod record;
+mod retry;
+mod walk;
+
+pub use record::{Place, Record};
+use walk::Machine;
+
+/// Version of what programs and events mean to this machine.
+///
+/// An execution records it at its start and keeps to it. A change that would
+/// make an old history replay differently gets a new number, and the old
+/// meaning stays, behind a check of [`Execution::machine`]: histories replay
+/// for ever.
+pub const SEMANTICS: u32 = 1;
 
 /// What follows from an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,4 +81,160 @@ pub struct ActivityTask {
     pub timeout_ms: Option<u64>,
     /// Longest silence of the running attempt, in milliseconds.
     pub heartbeat_ms: Option<u64>,
+}
+
+/// Why an event cannot follow an execution: a damaged history, another program
+/// than the one that it belongs to, or a bug. Never a failing workflow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Not the next event.
+    #[error("event {seq} of execution {execution} cannot be applied, the next is {expected}")]
+    OutOfOrder {
+        /// The execution.
+        execution: ExecutionId,
+        /// The number that its next event has.
+        expected: u64,
+        /// The number of the event.
+        seq: u64,
+    },
+    /// `ExecutionStarted` later than first, or something else first.
+    #[error(
+        "event {seq} of execution {execution} cannot stand there: the first event, and only the first, is ExecutionStarted"
+    )]
+    Start {
+        /// The execution.
+        execution: ExecutionId,
+        /// The number of the event.
+        seq: u64,
+    },
+    /// A newer machine started this execution.
+    #[error(
+        "execution {execution} was started by machine version {recorded}, this one knows up to {SEMANTICS}"
+    )]
+    NewerMachine {
+        /// The execution.
+        execution: ExecutionId,
+        /// What it was started with.
+        recorded: u32,
+    },
+    /// The execution belongs to another program.
+    #[error("execution {execution} does not fit program `{program}`: frame {} is in state {}", frame.0, state.0)]
+    Mismatch {
+        /// The execution.
+        execution: ExecutionId,
+        /// The program's name.
+        program: String,
+        /// The frame that does not fit.
+        frame: FrameId,
+        /// The state that the program does not have, or of another kind.
+        state: StateId,
+    },
+}
+
+/// Applies one event to an execution.
+///
+/// Pure: replaying a history rebuilds the exact execution. What arrives late
+/// or twice is not an error; it changes nothing but [`Execution::version`].
+/// So does a retry of an execution that did not fail or time out, and a
+/// cancellation of one that has ended.
+///
+/// # Errors
+///
+/// [`ApplyError`] when the event cannot follow this execution: a damaged
+/// history or a bug, never a failing workflow.
+pub fn apply(
+    program: &Program,
+    execution: Execution,
+    event: &Event,
+) -> Result<Transition, ApplyError> {
+    run(Machine::new(program, execution, event, None), event)
+}
+
+/// [`apply`], telling `observe` what follows from the event, in order.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub fn apply_traced(
+    program: &Program,
+    execution: Execution,
+    event: &Event,
+    observe: &mut dyn FnMut(Record),
+) -> Result<Transition, ApplyError> {
+    run(
+        Machine::new(program, execution, event, Some(observe)),
+        event,
+    )
+}
+
+/// Rebuilds an execution from its history, and what is still to be done for
+/// it: one [`Command::ScheduleActivity`] for each attempt whose outcome is
+/// awaited.
+///
+/// # Errors
+///
+/// As [`apply`], for the first event that cannot be applied.
+pub fn replay<'e>(
+    program: &Program,
+    id: ExecutionId,
+    tenant: TenantId,
+    events: impl IntoIterator<Item = &'e Event>,
+) -> Result<(Execution, Vec<Command>), ApplyError> {
+    let new = Execution::new(id, tenant);
+    let execution = events.into_iter().try_fold(new, |execution, event| {
+        apply(program, execution, event).map(|transition| transition.execution)
+    })?;
+    let pending = execution.pending_tasks(program);
+    let commands = pending.into_iter().map(Command::ScheduleActivity).collect();
+    Ok((execution, commands))
+}
+
+fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError> {
+    machine.admit(event)?;
+    match &event.kind {
+        EventKind::ExecutionStarted {
+            input,
+            shards,
+            machine: semantics,
+        } => machine.start(input, *shards, *semantics)?,
+        EventKind::ActivityCompleted {
+            task,
+            attempt,
+            output,
+            receipt: _,
+        } => match machine.execution.frame_awaiting(*task, *attempt) {
+            Some(frame) => machine.complete(frame, output),
+            None => machine.ignore("the outcome of this attempt is not awaited"),
+        },
+        EventKind::ActivityFailed {
+            task,
+            attempt,
+            failure,
+            receipt: _,
+        } => match machine.execution.frame_awaiting(*task, *attempt) {
+            Some(frame) => {
+                let step = machine.take_step(frame);
+                machine.attempt_failed(frame, step, failure)?;
+            }
+            None => machine.ignore("the outcome of this attempt is not awaited"),
+        },
+        EventKind::TimerFired { timer } => match machine.take_timer(*timer) {
+            Some(TimerKind::Resume(frame)) => machine.resume(frame)?,
+            Some(TimerKind::AttemptTimeout(frame)) => machine.attempt_timed_out(frame)?,
+            Some(TimerKind::WorkflowTimeout) => machine.time_out(),
+            None => machine.ignore("this timer is not set, or not yet due"),
+        },
+        EventKind::CancelRequested { reason } => match machine.execution.status {
+            Status::Running => machine.close(Status::Cancelled {
+                reason: reason.clone(),
+            }),
+            _ => machine.ignore("the execution has ended"),
+        },
+        EventKind::RetryRequested {} => match machine.execution.status {
+            Status::Failed { .. } | Status::TimedOut { .. } => machine.retry(),
+            _ => machine.ignore("the execution neither failed nor timed out"),
+        },
+    }
+    machine.walk()?;
+    Ok(machine.finish())
 }

@@ -119,7 +119,8 @@ pub enum StateKind {
     },
     /// Ends the scope well.
     Succeed {
-        /// Its output; without it, that of the context.
+        /// Its output, for the workflow or the branch. Without it a workflow has the
+        /// output that it has without Succeed, and a branch has `null`.
         output: Option<Template>,
     },
     /// Ends the execution with an error, unless an enclosing state catches it.
@@ -173,7 +174,7 @@ pub struct Way {
 /// When a Wait state ends.
 #[derive(Debug, Clone)]
 pub enum Until {
-    /// After so many milliseconds; text is a duration as in `1h30m`.
+    /// After a duration as in `1h30m`, or a number of seconds.
     Duration(Template),
     /// At an RFC 3339 timestamp.
     Timestamp(Template),

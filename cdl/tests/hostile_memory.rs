@@ -15,7 +15,19 @@ fn peak_kb() -> Option<usize> {
 
 #[test]
 fn hostile_files_stay_within_two_hundred_megabytes() {
-    for item in ["[", "[a", "- ", "a:,", ":,", ",", "- a\n", "a", "a: &a\n", "- {a: b}\n", "'' ,"] {
+    for item in [
+        "[",
+        "[a",
+        "- ",
+        "a:,",
+        ":,",
+        ",",
+        "- a\n",
+        "a",
+        "a: &a\n",
+        "- {a: b}\n",
+        "'' ,",
+    ] {
         for start in ["states: [", "", "- "] {
             let text = format!("{start}{}", item.repeat(MAX_FILE_BYTES / item.len() - 10));
             let parsed = parse(&Source {

@@ -3,48 +3,26 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
 use super::ast::{Access, Base, BinaryOp, Expr, FilterCall, Step};
+use super::fault::{Fault, Result, operands, other, too_deep};
 use super::number::Num;
-use super::{Env, MAX_BYTES, MAX_STEPS, MAX_VALUE_DEPTH, nearest, type_name, write_key};
+use super::{Env, MAX_BYTES, MAX_STEPS, MAX_VALUE_DEPTH, nearest, type_name};
 
 /// A value that is borrowed while it can be.
 pub(super) type Val<'x> = Cow<'x, Value>;
 
-pub(super) type Result<'x, T> = std::result::Result<T, Fault<'x>>;
-
-/// Why there is no value. Not yet a message: what `default` catches is never
-/// read by anybody.
-#[derive(Debug)]
-pub(super) enum Fault<'x> {
-    /// A path leads nowhere: its step `at` found nothing in `parent`, which is
-    /// absent if it was made by the expression itself.
-    Missing {
-        access: &'x Access,
-        at: usize,
-        parent: Option<&'x Value>,
-    },
-    /// A filter wants an element of an empty list.
-    Empty(&'static str),
-    /// Anything else; `default` does not catch it.
-    Other(String),
-}
-
 /// Deepest value that equality and text look into. Values of the context are
 /// shallower, and so is whatever an expression can build of them.
-const MAX_WALK: usize = 256;
+pub(super) const MAX_WALK: usize = 256;
 
 /// Bytes of text that count as one step: about what a node costs.
 const BYTES_PER_STEP: usize = 64;
 
 /// Bytes that a value counts, besides its text.
 const BYTES_PER_VALUE: usize = 16;
-
-/// Keys that a message looks through for a similar one.
-const KEYS_COMPARED: usize = 64;
 
 /// One evaluation of a template: its environment and what is left of its bounds.
 pub(super) struct Evaluator<'x> {
@@ -80,11 +58,14 @@ impl<'x> Evaluator<'x> {
 
     /// Pays for making `bytes` of text or values, before they are made.
     pub(super) fn make(&mut self, bytes: usize) -> Result<'x, ()> {
-        self.read(bytes)?;
         let left = self.bytes.checked_sub(bytes);
         self.bytes = left.unwrap_or(0);
-        left.map(|_| ())
-            .ok_or_else(|| other(format!("evaluation makes more than {MAX_BYTES} bytes")))
+        if left.is_none() {
+            return Err(other(format!(
+                "evaluation makes more than {MAX_BYTES} bytes"
+            )));
+        }
+        self.read(bytes)
     }
 
     /// The value of `expr`.
@@ -440,21 +421,6 @@ impl<'x> Evaluator<'x> {
     }
 }
 
-impl Fault<'_> {
-    /// What went wrong, for people.
-    pub(super) fn message(&self) -> String {
-        match self {
-            Self::Missing { access, at, parent } => missing(access, *at, *parent),
-            Self::Empty(filter) => format!("`{filter}` of an empty list"),
-            Self::Other(message) => message.clone(),
-        }
-    }
-}
-
-pub(super) fn other<'x>(message: impl Into<String>) -> Fault<'x> {
-    Fault::Other(message.into())
-}
-
 /// A value that the evaluation made.
 pub(super) fn owned<'x>(value: impl Into<Value>) -> Val<'x> {
     Cow::Owned(value.into())
@@ -471,29 +437,9 @@ fn number<'x>(value: &Value, operator: &str) -> Result<'x, Num> {
     }
 }
 
-fn operands<'x>(op: BinaryOp, left: &Value, right: &Value) -> Fault<'x> {
-    let wanted = match op {
-        BinaryOp::Subtract | BinaryOp::Multiply | BinaryOp::Divide | BinaryOp::Remainder => {
-            "two numbers"
-        }
-        _ => "two numbers or two strings",
-    };
-    let (left, right) = (type_name(left), type_name(right));
-    other(format!(
-        "`{}` needs {wanted}, not {left} and {right}",
-        op.symbol()
-    ))
-}
-
 /// The levels that are left inside a list or object.
 fn inner<'x>(levels: usize) -> Result<'x, usize> {
     levels.checked_sub(1).ok_or_else(too_deep)
-}
-
-pub(super) fn too_deep<'x>() -> Fault<'x> {
-    other(format!(
-        "value is nested deeper than {MAX_VALUE_DEPTH} levels"
-    ))
 }
 
 /// The element at `index`; a negative one counts from the end.
@@ -510,48 +456,4 @@ pub(super) fn position(index: i64, len: usize) -> Option<usize> {
     } else {
         Some(back)
     }
-}
-
-fn missing(access: &Access, at: usize, parent: Option<&Value>) -> String {
-    let path = render(access, at + 1);
-    let Some(parent) = parent else {
-        return format!("`{path}` is missing");
-    };
-    let within = render(access, at);
-    match (&access.steps[at], parent) {
-        (Step::Key(key), Value::Object(map)) => {
-            let keys = map.keys().take(KEYS_COMPARED).map(String::as_str);
-            match nearest(key, keys) {
-                Some(near) => format!("`{path}` is missing, did you mean `{near}`?"),
-                None => format!("`{path}` is missing"),
-            }
-        }
-        (Step::Index(_), Value::Array(items)) => {
-            let plural = if items.len() == 1 { "" } else { "s" };
-            format!(
-                "`{path}` is missing: `{within}` has {} element{plural}",
-                items.len()
-            )
-        }
-        (Step::Computed(_), Value::Object(_) | Value::Array(_)) => format!("`{path}` is missing"),
-        _ => format!("`{path}` is missing: `{within}` is {}", type_name(parent)),
-    }
-}
-
-/// The path up to its step `to`.
-fn render(access: &Access, to: usize) -> String {
-    let mut path = match &access.base {
-        Base::Context => "$".to_owned(),
-        Base::Local(name) => name.to_string(),
-        Base::Value(_) => "(...)".to_owned(),
-    };
-    for step in &access.steps[..to] {
-        match step {
-            Step::Key(key) => write_key(&mut path, key),
-            Step::Index(index) => write!(path, "[{index}]"),
-            Step::Computed(_) => path.write_str("[...]"),
-        }
-        .expect("writing to a string does not fail");
-    }
-    path
 }

@@ -36,7 +36,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::eval::{Evaluator, Fault, Result, Val, other};
+use super::eval::{Evaluator, Val};
+use super::fault::{Fault, Result, other};
 use super::type_name;
 
 mod list;

@@ -347,20 +347,22 @@ impl Parser<'_> {
     }
 
     fn key(&mut self) -> Result<Step, SyntaxError> {
-        match self.advance()? {
-            Token::Word(key) => Ok(Step::Key(key)),
-            token => {
-                let end = self.text[..self.span.start].trim_end().len();
-                let error = SyntaxError::new(
-                    end.saturating_sub(1)..end,
-                    "expected a key behind the dot".to_string(),
-                );
-                Err(match token {
-                    Token::Integer(index) => error.help(format!("an index is `[{index}]`")),
-                    _ => error.help("quote a key that is not a plain word: `$['a-b']`"),
-                })
+        let error = match &self.token {
+            Token::Word(key) => {
+                let step = Step::Key(key.clone());
+                self.advance()?;
+                return Ok(step);
             }
-        }
+            Token::End => return Err(self.unexpected("a key")),
+            Token::Integer(index) => self
+                .unexpected("a key")
+                .help(format!("an index is `[{index}]`")),
+            _ => self.unexpected("a key"),
+        };
+        Err(match error.help {
+            Some(_) => error,
+            None => error.help("quote a key that is not a plain word: `$['a-b']`"),
+        })
     }
 
     fn primary(&mut self) -> Result<Primary, SyntaxError> {
@@ -375,7 +377,7 @@ impl Parser<'_> {
             Token::Float(float) => Value::from(*float),
             Token::Symbol("(") => {
                 self.advance()?;
-                let inner = self.nested(Self::pipeline)?;
+                let inner = self.pipeline()?;
                 self.expect(")")?;
                 return Ok(Primary::Value(inner));
             }

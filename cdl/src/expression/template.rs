@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::ast::{Access, Base, Compiled, Expr, Step};
-use super::eval::{Evaluator, Fault, Val, too_deep};
+use super::eval::{Evaluator, Val};
+use super::fault::{Fault, too_deep};
 use super::{Env, EvalError, MAX_VALUE_DEPTH, SyntaxError, fits_depth, parser};
 
 /// A JSON tree with expressions in it, compiled. Cheap to clone.

@@ -82,7 +82,10 @@ fn colliding<'d>(writes: &mut [Write<'d>]) -> Vec<(Write<'d>, Write<'d>)> {
     let mut pairs = Vec::new();
     let mut open: Vec<Write<'d>> = Vec::new();
     for write in writes.iter() {
-        while open.last().is_some_and(|top| !top.path.overlaps(write.path)) {
+        while open
+            .last()
+            .is_some_and(|top| !top.path.overlaps(write.path))
+        {
             open.pop();
         }
         if let Some(other) = open.iter().find(|other| other.branch != write.branch) {

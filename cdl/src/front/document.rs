@@ -61,8 +61,12 @@ pub(super) fn application(
         let fields = context.fields(root, &ONLY_WORKFLOWS)?;
         let Some(node) = fields.get("workflows") else {
             context.report(
-                Finding::new(Code::NothingToRun, root.head(), "the file declares nothing to run")
-                    .help("start it with `apiVersion: cascade.io/v1`, `workflows:` or `states:`"),
+                Finding::new(
+                    Code::NothingToRun,
+                    root.head(),
+                    "the file declares nothing to run",
+                )
+                .help("start it with `apiVersion: cascade.io/v1`, `workflows:` or `states:`"),
             );
             return None;
         };
@@ -290,9 +294,9 @@ fn named_by_itself<'t>(context: &mut Context<'_>, node: &'t Node, kind: &str) ->
         // `- Charge: {type: Task}` reads like a name.
         let finding = match keys.as_slice() {
             [only] => finding.help(format!("write `name: {only}` and the other keys below it")),
-            _ => finding.maybe_help(suggest("name", "its keys are", &keys).filter(|help| {
-                help.starts_with("did")
-            })),
+            _ => finding.maybe_help(
+                suggest("name", "its keys are", &keys).filter(|help| help.starts_with("did")),
+            ),
         };
         context.report(finding);
         return Some(Named {
@@ -301,7 +305,9 @@ fn named_by_itself<'t>(context: &mut Context<'_>, node: &'t Node, kind: &str) ->
             node,
         });
     };
-    let name = context.text(&entry.value, &format!("the {kind}")).unwrap_or("");
+    let name = context
+        .text(&entry.value, &format!("the {kind}"))
+        .unwrap_or("");
     Some(Named {
         name,
         span: entry.value.span,
@@ -324,7 +330,9 @@ fn name_of_file(file: &str) -> String {
             if fits { c } else { '-' }
         })
         .collect();
-    let name = name.trim_start_matches(['-', '_', '.']).trim_end_matches('-');
+    let name = name
+        .trim_start_matches(['-', '_', '.'])
+        .trim_end_matches('-');
     let name: String = name.chars().take(64).collect();
     if name.is_empty() {
         "application".into()

@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
-use super::duration;
 use super::report::{Finding, Reporter, quote, suggest};
 use super::scalar::{NoValue, Scalar};
 use super::text::{Span, Text};
 use super::yaml::{Entry, Key, Node, Yaml};
 use crate::diagnostic::Code;
+use crate::duration;
 use crate::expression::SyntaxError;
 
 /// The file and what is wrong with it: what every part of the front end shares.
@@ -111,14 +111,23 @@ impl Context<'_> {
         key: &str,
         alias: &str,
     ) -> Option<&'t Node> {
-        self.exclusive(fields, key, alias, &format!("`{alias}` is another name for `{key}`"));
+        self.exclusive(
+            fields,
+            key,
+            alias,
+            &format!("`{alias}` is another name for `{key}`"),
+        );
         fields.get(key).or_else(|| fields.get(alias))
     }
 
     /// Reports two keys that exclude each other.
     pub(super) fn exclusive(&mut self, fields: &Fields<'_>, a: &str, b: &str, why: &str) {
         if let (Some(first), Some(second)) = (fields.key(a), fields.key(b)) {
-            let later = if first.span < second.span { second } else { first };
+            let later = if first.span < second.span {
+                second
+            } else {
+                first
+            };
             self.report(
                 Finding::new(
                     Code::Conflict,
@@ -258,13 +267,7 @@ impl Context<'_> {
     }
 
     /// A problem inside of a scalar, at its own place.
-    pub(super) fn syntax(
-        &mut self,
-        code: Code,
-        node: &Node,
-        scalar: &Scalar,
-        error: &SyntaxError,
-    ) {
+    pub(super) fn syntax(&mut self, code: Code, node: &Node, scalar: &Scalar, error: &SyntaxError) {
         let span = scalar.locate(self.text, node.span, error.offset, error.len);
         self.report(Finding::new(code, span, error.message.clone()).maybe_help(error.help.clone()));
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::duration::show;
 use super::fields::Context;
 use super::report::{Finding, quote};
 use super::text::Span;
 use super::workflow::{Draft, successors};
 use crate::diagnostic::Code;
+use crate::duration::show;
 use crate::program::{Next, RetryPolicy, StateKind, Task};
 
 /// From here on a Task is long: a worker waits for it all the time.
@@ -99,7 +99,9 @@ fn retries(context: &mut Context<'_>, task: &Task, limit: Option<u64>, name: Spa
                 show(limit)
             ),
         )
-        .help("lower `max_attempts`, the intervals or the Task's `timeout`, or raise the workflow's"),
+        .help(
+            "lower `max_attempts`, the intervals or the Task's `timeout`, or raise the workflow's",
+        ),
     );
 }
 
@@ -155,7 +157,10 @@ fn ways(context: &mut Context<'_>, draft: &Draft<'_>) {
                 Finding::new(
                     Code::EndlessLoop,
                     name,
-                    format!("no way leads from the state {} to an end", quote(&state.name)),
+                    format!(
+                        "no way leads from the state {} to an end",
+                        quote(&state.name)
+                    ),
                 )
                 .label("only an error or the workflow's `timeout` ends this loop")
                 .help("let a Choice lead out of it"),

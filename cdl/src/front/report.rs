@@ -173,11 +173,19 @@ pub(super) fn suggest(text: &str, what: &str, candidates: &[&str]) -> Option<Str
         return Some(format!("did you mean `{candidate}`?"));
     }
     // A long list helps nobody.
-    let list: Vec<_> = candidates.iter().take(20).map(|c| format!("`{c}`")).collect();
+    let list: Vec<_> = candidates
+        .iter()
+        .take(20)
+        .map(|c| format!("`{c}`"))
+        .collect();
     match candidates.len() {
         0 => None,
         1..=20 => Some(format!("{what}: {}", list.join(", "))),
-        more => Some(format!("{what}: {}, and {} more", list.join(", "), more - 20)),
+        more => Some(format!(
+            "{what}: {}, and {} more",
+            list.join(", "),
+            more - 20
+        )),
     }
 }
 

@@ -12,10 +12,8 @@ use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
+use crate::machine::limits::MAX_BRANCHES;
 use crate::program::{Resource, ScopeId, StateId, StateKind, Task, Until, Way};
-
-/// Most branches of a Parallel state: each is a frame of the execution.
-const MAX_BRANCHES: usize = 256;
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
 const MAX_CHOICES: usize = 1_000;
@@ -51,8 +49,19 @@ const TYPES: &[Type] = &[
         shape: Shape {
             what: "a Task state",
             known: &[
-                "name", "type", "description", "resource", "parameters", "result", "resultPath",
-                "timeout", "heartbeat", "retries", "catch", "next", "end",
+                "name",
+                "type",
+                "description",
+                "resource",
+                "parameters",
+                "result",
+                "resultPath",
+                "timeout",
+                "heartbeat",
+                "retries",
+                "catch",
+                "next",
+                "end",
             ],
             later: &["compensate", "secrets", "cache"],
         },
@@ -72,8 +81,16 @@ const TYPES: &[Type] = &[
         shape: Shape {
             what: "a Parallel state",
             known: &[
-                "name", "type", "description", "branches", "completion_strategy", "result",
-                "resultPath", "catch", "next", "end",
+                "name",
+                "type",
+                "description",
+                "branches",
+                "completion_strategy",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
             ],
             later: &["required", "timeout", "compensate"],
         },
@@ -83,7 +100,15 @@ const TYPES: &[Type] = &[
         name: "Wait",
         shape: Shape {
             what: "a Wait state",
-            known: &["name", "type", "description", "duration", "until", "next", "end"],
+            known: &[
+                "name",
+                "type",
+                "description",
+                "duration",
+                "until",
+                "next",
+                "end",
+            ],
             later: &[],
         },
         compile: wait,
@@ -93,7 +118,14 @@ const TYPES: &[Type] = &[
         shape: Shape {
             what: "a Pass state",
             known: &[
-                "name", "type", "description", "parameters", "result", "resultPath", "next", "end",
+                "name",
+                "type",
+                "description",
+                "parameters",
+                "result",
+                "resultPath",
+                "next",
+                "end",
             ],
             later: &[],
         },
@@ -112,7 +144,15 @@ const TYPES: &[Type] = &[
         name: "Fail",
         shape: Shape {
             what: "a Fail state",
-            known: &["name", "type", "description", "error", "message", "cause", "end"],
+            known: &[
+                "name",
+                "type",
+                "description",
+                "error",
+                "message",
+                "cause",
+                "end",
+            ],
             later: &[],
         },
         compile: fail,
@@ -225,8 +265,8 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
     let next = b.next(place, state.name, fields);
     Some(StateKind::Task(Task {
         resource: resource?,
-        parameters: parameters?,
-        result: result?,
+        parameters: parameters.ok()?,
+        result: result.ok()?,
         timeout_ms,
         heartbeat_ms,
         retries: retries?,
@@ -261,8 +301,8 @@ fn pass(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
     let result = result(b, place, &state.fields);
     let next = b.next(place, state.name, &state.fields);
     Some(StateKind::Pass {
-        parameters: parameters?,
-        result: result?,
+        parameters: parameters.ok()?,
+        result: result.ok()?,
         next: next?,
     })
 }
@@ -281,8 +321,12 @@ fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Opti
     let node = b.context.required(fields, "choices")?;
     let items = b.context.sequence(node, "`choices`")?;
     if items.is_empty() || items.len() > MAX_CHOICES {
-        let message = format!("a Choice has 1 to {MAX_CHOICES} choices, not {}", items.len());
-        b.context.report(Finding::new(Code::InvalidValue, node.head(), message));
+        let message = format!(
+            "a Choice has 1 to {MAX_CHOICES} choices, not {}",
+            items.len()
+        );
+        b.context
+            .report(Finding::new(Code::InvalidValue, node.head(), message));
         return None;
     }
     let mut choices = Vec::with_capacity(items.len());
@@ -318,13 +362,14 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
             "a Parallel has 1 to {MAX_BRANCHES} branches, not {}",
             items.len()
         );
-        b.context.report(Finding::new(Code::InvalidValue, node.head(), message));
+        b.context
+            .report(Finding::new(Code::InvalidValue, node.head(), message));
         return None;
     }
     let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();
     Some(StateKind::Parallel {
         branches: branches.into_iter().collect::<Option<Vec<_>>>()?,
-        result: result?,
+        result: result.ok()?,
         catch: catch?,
         next: next?,
     })
@@ -408,8 +453,10 @@ fn wait_duration(context: &mut Context<'_>, node: &Node) -> Option<Until> {
     if is_expression(node) {
         return context.template(node).map(Until::Duration);
     }
-    let ms = context.duration(node, "`duration`")?;
-    Some(Until::Duration(Template::literal(ms.into())))
+    context.duration(node, "`duration`")?;
+    // As text, because there a bare number means seconds.
+    let text = context.text(node, "`duration`")?;
+    Some(Until::Duration(Template::literal(text.into())))
 }
 
 fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {
@@ -434,7 +481,9 @@ fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {
 fn succeed(b: &mut Builder<'_, '_>, _: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     ends(b.context, &state.fields);
     let output = optional_template(b.context, &state.fields, "output");
-    Some(StateKind::Succeed { output: output? })
+    Some(StateKind::Succeed {
+        output: output.ok()?,
+    })
 }
 
 fn fail(b: &mut Builder<'_, '_>, _: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
@@ -464,15 +513,18 @@ fn ends(context: &mut Context<'_>, fields: &Fields<'_>) {
     }
 }
 
-/// A value that may be absent: `None` if it is there and wrong.
+/// What is there is wrong, and was reported.
+pub(super) struct Reported;
+
+/// A value that may be absent.
 fn optional_template(
     context: &mut Context<'_>,
     fields: &Fields<'_>,
     key: &str,
-) -> Option<Option<Template>> {
+) -> Result<Option<Template>, Reported> {
     match fields.get(key) {
-        Some(node) => context.template(node).map(Some),
-        None => Some(None),
+        Some(node) => context.template(node).map(Some).ok_or(Reported),
+        None => Ok(None),
     }
 }
 
@@ -481,11 +533,11 @@ pub(super) fn result(
     b: &mut Builder<'_, '_>,
     place: &Place<'_>,
     fields: &Fields<'_>,
-) -> Option<Option<Path>> {
+) -> Result<Option<Path>, Reported> {
     let Some(node) = b.context.either(fields, "result", "resultPath") else {
-        return Some(None);
+        return Ok(None);
     };
-    let path = b.context.path(node, "`result`")?;
+    let path = b.context.path(node, "`result`").ok_or(Reported)?;
     b.writes(place.id, &path, node.span);
-    Some(Some(path))
+    Ok(Some(path))
 }

@@ -146,7 +146,12 @@ mod tests {
             ("urn:cascade:activity:", 21, 0, "name is missing"),
             ("urn:cascade:activity:a:", 23, 0, "version is missing"),
             ("urn:cascade:activity:a@", 23, 0, "region is missing"),
-            ("urn:cascade:activity:a b", 22, 1, "` ` cannot stand here in the name"),
+            (
+                "urn:cascade:activity:a b",
+                22,
+                1,
+                "` ` cannot stand here in the name",
+            ),
             ("urn:cascade:activity:a:v1:v2", 25, 1, "in the version"),
             ("urn:cascade:activity:a@b@c", 24, 1, "in the region"),
             ("urn:cascade:activity:{{ x }}", 21, 1, "in the name"),

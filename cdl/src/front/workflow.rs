@@ -18,7 +18,14 @@ use crate::program::{Next, Program, Scope, ScopeId, State, StateId, StateKind};
 
 const WORKFLOW: Shape = Shape {
     what: "a workflow",
-    known: &["name", "description", "start", "timeout", "output", "states"],
+    known: &[
+        "name",
+        "description",
+        "start",
+        "timeout",
+        "output",
+        "states",
+    ],
     later: &["shard_key", "cache", "secrets", "on_timeout", "version"],
 };
 
@@ -72,9 +79,8 @@ pub(super) fn compile(
         && given != name
     {
         let message = format!("the workflow {} calls itself {}", quote(name), quote(given));
-        context.report(
-            Finding::new(Code::Conflict, node.span, message).help("leave `name` out here"),
-        );
+        context
+            .report(Finding::new(Code::Conflict, node.span, message).help("leave `name` out here"));
     }
     if let Some(node) = fields.get("description") {
         context.text(node, "`description`");
@@ -131,9 +137,19 @@ impl Builder<'_, '_> {
         states: &Node,
         fields: &Fields<'_>,
     ) -> Option<ScopeId> {
-        let items = named_items(self.context, states, "`states`", "state name", is_state_name)?;
+        let items = named_items(
+            self.context,
+            states,
+            "`states`",
+            "state name",
+            is_state_name,
+        )?;
         if items.is_empty() {
-            let head = if states.span.start == 0 { span } else { states.span };
+            let head = if states.span.start == 0 {
+                span
+            } else {
+                states.span
+            };
             self.context.report(
                 Finding::new(Code::NothingToRun, head, "there are no states")
                     .help("a list of states needs at least one"),
@@ -263,7 +279,9 @@ impl Builder<'_, '_> {
             Some(following) if !following.is_empty() => {
                 format!("add `next: {following}`, or `end: true` if it is the last one")
             }
-            _ => "add `end: true` if it is the last one, or `next:` with the name of a state".into(),
+            _ => {
+                "add `end: true` if it is the last one, or `next:` with the name of a state".into()
+            }
         };
         self.context.report(
             Finding::new(
@@ -279,7 +297,9 @@ impl Builder<'_, '_> {
 
     /// Notes that a state writes to `path`.
     pub(super) fn writes(&mut self, state: StateId, path: &Path, span: Span) {
-        self.facts[state.0 as usize].writes.push((path.clone(), span));
+        self.facts[state.0 as usize]
+            .writes
+            .push((path.clone(), span));
     }
 
     fn report_unresolved(&mut self) {
@@ -289,7 +309,10 @@ impl Builder<'_, '_> {
             span,
         } in std::mem::take(&mut self.unresolved)
         {
-            let elsewhere = self.names.iter().position(|names| names.contains_key(&target));
+            let elsewhere = self
+                .names
+                .iter()
+                .position(|names| names.contains_key(&target));
             let names = &self.names[scope.0 as usize];
             let finding = if let Some(other) = elsewhere {
                 out_of_scope(&self.scopes, scope, other, &target, span)

@@ -191,8 +191,12 @@ impl Tree<'_, '_, '_> {
     fn refuse_properties(&mut self, anchor: usize, tag: Option<String>, span: Span) {
         if let Some(tag) = tag {
             self.reporter.report(
-                Finding::new(Code::Tag, span, format!("the tag {} is not supported", quote(&tag)))
-                    .help("leave it out; quote a value to make it text"),
+                Finding::new(
+                    Code::Tag,
+                    span,
+                    format!("the tag {} is not supported", quote(&tag)),
+                )
+                .help("leave it out; quote a value to make it text"),
             );
         }
         if anchor != 0 {
@@ -311,16 +315,15 @@ impl Tree<'_, '_, '_> {
             return;
         };
         let span = node.span;
-        let text: Box<str> = match node.yaml {
-            Yaml::Scalar(scalar) => scalar.into_text(),
-            _ => {
-                if !*spoiled {
-                    *spoiled = true;
-                    self.reporter
-                        .report(complex_key_finding(self.text, *start, span));
-                }
-                "".into()
+        let text: Box<str> = if let Yaml::Scalar(scalar) = node.yaml {
+            scalar.into_text()
+        } else {
+            if !*spoiled {
+                *spoiled = true;
+                self.reporter
+                    .report(complex_key_finding(self.text, *start, span));
             }
+            "".into()
         };
         if let Some(first) = seen.get(&text)
             && !*spoiled

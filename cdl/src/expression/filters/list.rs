@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::{integer_of, list_of, string_of, wrong};
 use crate::expression::ast::BinaryOp;
-use crate::expression::eval::{Evaluator, Fault, Result, Val, other, owned, position};
+use crate::expression::eval::{Evaluator, MAX_WALK, Val, owned, position};
+use crate::expression::fault::{Fault, Result, other};
 use crate::expression::number::Num;
 use crate::expression::type_name;
 
@@ -166,7 +167,7 @@ pub(super) fn unique<'x>(
     for item in list_of("unique", input)? {
         let key = keyed("unique", item, args.first())?;
         // Pays for the text and bounds the depth of what `canonical` walks.
-        evaluator.json(key)?;
+        evaluator.measure(key, MAX_WALK)?;
         let mut text = String::new();
         canonical(key, &mut text);
         if seen.insert(text) {

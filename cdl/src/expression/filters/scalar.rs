@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{integer_of, string_of, wrong};
 use crate::expression::MAX_VALUE_DEPTH;
-use crate::expression::eval::{Evaluator, Result, Val, other, owned};
+use crate::expression::eval::{Evaluator, Val, owned};
+use crate::expression::fault::{Result, other};
 use crate::expression::number::Num;
 use crate::{Timestamp, fnv1a32};
 

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{list_of, string_of, wrong};
-use crate::expression::eval::{Evaluator, Result, Val, other, owned};
+use crate::expression::eval::{Evaluator, Val, owned};
+use crate::expression::fault::{Result, other};
 
 /// Bytes that an element of a list of strings counts besides its text.
 const ELEMENT: usize = 16;

@@ -1,0 +1,321 @@
+//! Moves values between states, the context and the outside.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde_json::{Map, Value, json};
+
+use super::limits::{MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES, STEP_BYTES};
+use super::walk::Machine;
+use crate::expression::{Env, MAX_VALUE_DEPTH, Path, Template, fits_depth};
+use crate::program::{StateId, Until, Way};
+use crate::{Failure, FrameId, Json, Step, Timestamp, duration, errors};
+
+/// What a state gave: as text or as a value, whichever it had. Most outputs
+/// are never looked into.
+pub(super) enum Output {
+    Null,
+    Text(Json),
+    Value(Value),
+}
+
+impl Output {
+    pub(super) fn to_json(&self) -> Json {
+        match self {
+            Self::Null => Json::from_value(&Value::Null),
+            Self::Text(text) => text.clone(),
+            Self::Value(value) => Json::from_value(value),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Null => 4,
+            Self::Text(text) => text.len() as u64,
+            Self::Value(value) => text_len(value),
+        }
+    }
+
+    fn into_value(self) -> serde_json::Result<Value> {
+        match self {
+            Self::Null => Ok(Value::Null),
+            Self::Text(text) => serde_json::from_str(text.as_str()),
+            Self::Value(value) => Ok(value),
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// Makes the context that an execution starts with.
+    pub(super) fn begin_context(&mut self, input: &Json) -> Result<(), Failure> {
+        let refuse = |message| Err(Failure::new(errors::INVALID_INPUT, message));
+        if input.len() as u64 > MAX_CONTEXT_BYTES {
+            return refuse(format!(
+                "the input has {} bytes, the context holds at most {MAX_CONTEXT_BYTES}",
+                input.len()
+            ));
+        }
+        let value: Value = match serde_json::from_str(input.as_str()) {
+            Ok(value) => value,
+            Err(error) => return refuse(format!("the input cannot be read: {error}")),
+        };
+        // It stands two levels deep, at `$.workflow.input`.
+        if !fits_depth(&value, MAX_VALUE_DEPTH - 2) {
+            let depth = MAX_VALUE_DEPTH - 2;
+            return refuse(format!("the input is nested deeper than {depth} levels"));
+        }
+        let execution = &mut self.execution;
+        execution.context = json!({
+            "workflow": {
+                "execution_id": execution.id.to_string(),
+                "started_at": execution.started_at.to_string(),
+                "tenant": execution.tenant.as_str(),
+            }
+        });
+        execution.context_bytes = text_len(&execution.context) + input.len() as u64;
+        execution.context["workflow"]["input"] = value;
+        Ok(())
+    }
+
+    /// Evaluates an expression of the program.
+    pub(super) fn eval(&mut self, template: &Template) -> Result<Value, Failure> {
+        self.charge(self.execution.context_bytes / STEP_BYTES)?;
+        let seq = self.fresh();
+        let env = Env {
+            context: &self.execution.context,
+            locals: &[],
+            now: self.now,
+            shards: self.execution.shards,
+            id: self.execution.id,
+            seq,
+        };
+        template
+            .eval(&env)
+            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()))
+    }
+
+    /// The whole context as text. Branches that start together share it.
+    pub(super) fn context_text(&mut self) -> Json {
+        let context = &self.execution.context;
+        self.context_text
+            .get_or_insert_with(|| Json::from_value(context))
+            .clone()
+    }
+
+    /// The context without what Cascade put there: the output of a workflow
+    /// that does not say otherwise. Takes it out of the execution.
+    pub(super) fn take_results(&mut self) -> Json {
+        let mut context = self.execution.context.take();
+        if let Value::Object(entries) = &mut context {
+            entries.remove("workflow");
+        }
+        Json::from_value(&context)
+    }
+
+    /// Puts an output into the context, if its state says where.
+    pub(super) fn write(&mut self, path: Option<&Path>, output: Output) -> Result<(), Failure> {
+        let Some(path) = path else { return Ok(()) };
+        self.make_room(output.len())?;
+        let value = output.into_value().map_err(|error| {
+            let message = format!("the output cannot go to {path}: {error}");
+            Failure::new(errors::EXPRESSION, message)
+        })?;
+        self.context_text = None;
+        path.set(&mut self.execution.context, value)
+            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()))
+    }
+
+    /// Counts `bytes` that are about to enter the context.
+    fn make_room(&mut self, bytes: u64) -> Result<(), Failure> {
+        let execution = &mut self.execution;
+        if execution.context_bytes + bytes > MAX_CONTEXT_BYTES {
+            // The count includes what was overwritten; measured, it may fit.
+            execution.context_bytes = text_len(&execution.context);
+        }
+        let total = execution.context_bytes + bytes;
+        if total > MAX_CONTEXT_BYTES {
+            let message = format!(
+                "the context would have {total} bytes, and holds at most {MAX_CONTEXT_BYTES}; \
+                 keep large data outside and its name in the context"
+            );
+            return Err(Failure::new(errors::CONTEXT_TOO_LARGE, message));
+        }
+        execution.context_bytes = total;
+        Ok(())
+    }
+
+    /// Checks that frames may hold this text, too, as input or output.
+    pub(super) fn check_held(&self, text: &Json) -> Result<(), Failure> {
+        let added = text.len() as u64;
+        if added <= SMALL_BYTES {
+            return Ok(());
+        }
+        let frames = self.execution.frames.values();
+        let held: u64 = frames.map(|frame| held_bytes(&frame.step)).sum();
+        let total = held + added;
+        if total <= MAX_HELD_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "task inputs and branch outputs together would have {total} bytes, \
+             an execution holds at most {MAX_HELD_BYTES}"
+        );
+        Err(Failure::new(errors::CONTEXT_TOO_LARGE, message))
+    }
+
+    /// The way that a Choice state takes.
+    pub(super) fn choose(
+        &mut self,
+        choices: &[Way],
+        default: Option<StateId>,
+    ) -> Result<StateId, Failure> {
+        for (at, way) in choices.iter().enumerate() {
+            match self.eval(&way.condition)? {
+                Value::Bool(true) => return Ok(way.next),
+                Value::Bool(false) => {}
+                other => {
+                    let message = format!(
+                        "condition {} is {}, not true or false",
+                        at + 1,
+                        type_name(&other)
+                    );
+                    return Err(Failure::new(errors::EXPRESSION, message));
+                }
+            }
+        }
+        default.ok_or_else(|| {
+            let message = "no condition holds, and there is no default";
+            Failure::new(errors::NO_CHOICE_MATCHED, message)
+        })
+    }
+
+    /// When a Wait state that is entered now ends.
+    pub(super) fn end_of_wait(&mut self, until: &Until) -> Result<Timestamp, Failure> {
+        let (value, end): (_, Result<_, String>) = match until {
+            Until::Duration(template) => {
+                let value = self.eval(template)?;
+                let end = wait_ms(&value).map(|wait| self.now.plus(wait));
+                (
+                    value,
+                    end.ok_or_else(|| "a duration as in 1h30m, or a number of seconds".into()),
+                )
+            }
+            Until::Timestamp(template) => {
+                let value = self.eval(template)?;
+                let end = value.as_str().and_then(timestamp);
+                (
+                    value,
+                    end.ok_or_else(|| "an RFC 3339 time as in 2026-01-31T09:30:00Z".into()),
+                )
+            }
+        };
+        let refuse = |message| Failure::new(errors::EXPRESSION, message);
+        let end = end.map_err(|expected| {
+            let found = match &value {
+                Value::String(text) => format!("`{}`", text.chars().take(80).collect::<String>()),
+                other => type_name(other).to_owned(),
+            };
+            refuse(format!("the wait is {found}, not {expected}"))
+        })?;
+        if end.since(self.now) > MAX_WAIT_MS {
+            return Err(refuse(format!(
+                "the wait would last until {end}: over ten years"
+            )));
+        }
+        Ok(end)
+    }
+
+    /// A Fail state's error.
+    pub(super) fn declared_failure(
+        &mut self,
+        error: &Template,
+        message: Option<&Template>,
+    ) -> Failure {
+        let mut text = |template: &Template| self.eval(template).map(into_text);
+        let message = message.map_or_else(|| Ok(String::new()), &mut text);
+        match (text(error), message) {
+            (Ok(error), Ok(message)) => Failure::new(&error, message),
+            (Err(failure), _) | (_, Err(failure)) => failure,
+        }
+    }
+
+    /// `{branch name: output}` of the branches beneath a frame, all of which
+    /// are done. As text: it is often not looked into.
+    pub(super) fn joined(&self, parent: FrameId) -> Output {
+        let mut outputs = BTreeMap::new();
+        for (id, frame) in &self.execution.frames {
+            if let (Step::Done { output }, true) = (&frame.step, frame.parent == Some(parent)) {
+                outputs.insert(self.branch_name(*id), output);
+            }
+        }
+        if outputs.is_empty() {
+            return Output::Value(Value::Object(Map::new()));
+        }
+        Output::Text(Json::from_entries(&outputs))
+    }
+}
+
+/// Length of `value` as text, in bytes.
+fn text_len(value: &Value) -> u64 {
+    struct Count(u64);
+
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value)
+        .expect("a JSON value is text, and counting cannot fail");
+    count.0
+}
+
+fn held_bytes(step: &Step) -> u64 {
+    match step {
+        Step::Activity { input: text, .. }
+        | Step::BackingOff { input: text, .. }
+        | Step::Done { output: text } => text.len() as u64,
+        Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
+    }
+}
+
+fn wait_ms(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => duration::parse_ms(text),
+        Value::Number(seconds) => {
+            let wait = std::time::Duration::try_from_secs_f64(seconds.as_f64()?).ok()?;
+            u64::try_from(wait.as_millis()).ok()
+        }
+        _ => None,
+    }
+}
+
+/// Times before 1970 are over, whichever they are.
+fn timestamp(text: &str) -> Option<Timestamp> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    Some(Timestamp(u64::try_from(at.as_millisecond()).unwrap_or(0)))
+}
+
+fn into_text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,260 @@
+//! What happens when something goes wrong, and how executions end.
+
+use serde_json::{Value, json};
+
+use super::data::Output;
+use super::record::Record;
+use super::retry::{is_retryable, pause_ms};
+use super::walk::{Machine, Work};
+use super::{ApplyError, Command};
+use crate::program::{Catch, State, StateKind};
+use crate::{
+    ActivityFailure, Execution, Failure, FrameId, Status, Step, TaskId, TimerKind, errors,
+};
+
+impl Machine<'_> {
+    /// An attempt did not return: tries again, or gives the error to the
+    /// `catch` entries.
+    pub(super) fn attempt_failed(
+        &mut self,
+        id: FrameId,
+        step: Step,
+        failure: &ActivityFailure,
+    ) -> Result<(), ApplyError> {
+        let (state, kind) = self.task_of(id)?;
+        let Step::Activity {
+            task,
+            attempt,
+            input,
+            ..
+        } = step
+        else {
+            return Err(self.mismatch(id));
+        };
+        if attempt >= kind.retries.max_attempts || !is_retryable(failure) {
+            let failure = Failure {
+                error: failure.error.clone(),
+                message: failure.message.clone(),
+                state: None,
+                details: failure.details.clone(),
+            };
+            return self.fail(id, failure);
+        }
+        let pause = pause_ms(&kind.retries, self.execution.id, task, attempt);
+        let (at, attempt) = (self.now.plus(pause), attempt + 1);
+        self.tell(|machine| Record::RetryScheduled {
+            place: machine.place(id),
+            task,
+            attempt,
+            at,
+            error: failure.error.clone(),
+        });
+        if pause == 0 {
+            self.schedule(id, state, kind, task, attempt, input);
+        } else {
+            let timer = self.set_timer(at, TimerKind::Resume(id));
+            self.frame_mut(id).step = Step::BackingOff {
+                task,
+                attempt,
+                input,
+                timer,
+            };
+        }
+        Ok(())
+    }
+
+    /// An attempt took longer than its state's `timeout`.
+    pub(super) fn attempt_timed_out(&mut self, id: FrameId) -> Result<(), ApplyError> {
+        let (_, kind) = self.task_of(id)?;
+        let step = self.take_step(id);
+        self.cancel(&step);
+        let limit = kind.timeout_ms.unwrap_or_default();
+        let failure = ActivityFailure {
+            error: errors::TIMEOUT.to_owned(),
+            message: format!("no outcome within the state's timeout of {limit} ms"),
+            retryable: None,
+            details: None,
+        };
+        self.attempt_failed(id, step, &failure)
+    }
+
+    /// The workflow's `timeout` is over.
+    pub(super) fn time_out(&mut self) {
+        let timeout_ms = self.program.timeout_ms.unwrap_or_default();
+        self.close(Status::TimedOut { timeout_ms });
+    }
+
+    /// A state failed. The innermost `catch` that handles the error goes on,
+    /// first that of the state itself, then those of the Parallel states
+    /// around it; if there is none, the execution fails.
+    ///
+    /// Which frames to give up is known only then: a caught failure drops the
+    /// branches beneath the `catch`; an uncaught one keeps all frames, for a
+    /// retry.
+    pub(super) fn fail(&mut self, origin: FrameId, mut failure: Failure) -> Result<(), ApplyError> {
+        failure.state = Some(self.state_of(origin)?.name.as_ref().to_owned());
+        let mut at = Some(origin);
+        while let Some(id) = at.filter(|_| !errors::is_fatal(&failure.error)) {
+            let state = self.state_of(id)?;
+            let mut catches = catches(state).iter();
+            if let Some(catch) = catches.find(|catch| handles(catch, &failure)) {
+                self.drop_branches(id);
+                match self.write_caught(catch, &failure) {
+                    Ok(()) => {
+                        self.tell(|machine| Record::Caught {
+                            place: machine.place(id),
+                            error: failure.error.clone(),
+                            next: machine.program.state(catch.next).name.clone(),
+                        });
+                        self.go(id, catch.next);
+                        return Ok(());
+                    }
+                    // The handler's own failure is for those further out.
+                    Err(own) => {
+                        failure = own;
+                        failure.state = Some(state.name.as_ref().to_owned());
+                        self.frame_mut(id).step = Step::Stopped {};
+                    }
+                }
+            }
+            at = self.frame_mut(id).parent;
+        }
+        self.close(Status::Failed { failure });
+        Ok(())
+    }
+
+    fn write_caught(&mut self, catch: &Catch, failure: &Failure) -> Result<(), Failure> {
+        match &catch.result {
+            Some(path) => self.write(Some(path), Output::Value(caught(failure))),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the execution. What was under way is cancelled.
+    ///
+    /// Failed and timed out executions keep their frames and context, to go on
+    /// from there if asked to; the others will not need them again.
+    pub(super) fn close(&mut self, status: Status) {
+        let ids: Vec<_> = self.execution.frames.keys().copied().collect();
+        for id in ids {
+            if is_under_way(&self.frame_mut(id).step) {
+                let step = self.take_step(id);
+                self.cancel(&step);
+            }
+        }
+        self.work.clear();
+        self.execution.timers.clear();
+        if matches!(status, Status::Completed { .. } | Status::Cancelled { .. }) {
+            self.execution.frames.clear();
+            self.execution.context = Value::Null;
+            self.execution.context_bytes = 0;
+        }
+        self.tell(|_| ended(&status));
+        self.execution.status = status;
+    }
+
+    /// Drops the frames beneath a frame, cancelling what they do.
+    pub(super) fn drop_branches(&mut self, top: FrameId) {
+        let dropped = descendants(&self.execution, top);
+        if dropped.is_empty() {
+            return;
+        }
+        for id in &dropped {
+            let step = self.take_step(*id);
+            self.cancel(&step);
+            self.execution.frames.remove(id);
+        }
+        let frames = &self.execution.frames;
+        self.work.retain(|work| match work {
+            Work::Enter(id) | Work::Leave(id, _) => frames.contains_key(id),
+            Work::Complete(_) => true,
+        });
+    }
+
+    /// Says that nobody waits for the outcome of a step. An attempt that this
+    /// same event asked for is not asked for in the first place.
+    fn cancel(&mut self, step: &Step) {
+        let Step::Activity { task, attempt, .. } = step else {
+            return;
+        };
+        let (task, attempt) = (*task, *attempt);
+        self.tell(|_| Record::ActivityCancelled { task, attempt });
+        let asked = self
+            .commands
+            .iter()
+            .position(|command| schedules(command, task, attempt));
+        match asked {
+            Some(at) => drop(self.commands.remove(at)),
+            None => self
+                .commands
+                .push(Command::CancelActivity { task, attempt }),
+        }
+    }
+}
+
+fn is_under_way(step: &Step) -> bool {
+    match step {
+        Step::Activity { .. } | Step::BackingOff { .. } | Step::Waiting { .. } => true,
+        Step::Joining { .. } | Step::Done { .. } | Step::Stopped {} => false,
+    }
+}
+
+fn schedules(command: &Command, task: TaskId, attempt: u32) -> bool {
+    match command {
+        Command::ScheduleActivity(asked) => asked.task == task && asked.attempt == attempt,
+        Command::CancelActivity { .. } => false,
+    }
+}
+
+/// The frames beneath `top`, in ascending order: a child's id is greater than
+/// its parent's, so one pass finds them all.
+fn descendants(execution: &Execution, top: FrameId) -> Vec<FrameId> {
+    let mut found: Vec<FrameId> = Vec::new();
+    for (id, frame) in execution.frames.range(top..) {
+        let beneath = |parent| parent == top || found.binary_search(&parent).is_ok();
+        if frame.parent.is_some_and(beneath) {
+            found.push(*id);
+        }
+    }
+    found
+}
+
+fn catches(state: &State) -> &[Catch] {
+    match &state.kind {
+        StateKind::Task(task) => &task.catch,
+        StateKind::Parallel { catch, .. } => catch,
+        StateKind::Pass { .. }
+        | StateKind::Choice { .. }
+        | StateKind::Wait { .. }
+        | StateKind::Succeed { .. }
+        | StateKind::Fail { .. } => &[],
+    }
+}
+
+fn handles(catch: &Catch, failure: &Failure) -> bool {
+    let mut names = catch.errors.iter();
+    names.any(|name| errors::handles(name, &failure.error))
+}
+
+/// What a `catch` puts at its `result`.
+fn caught(failure: &Failure) -> Value {
+    let details = failure.details.as_ref();
+    json!({
+        "error": failure.error,
+        "message": failure.message,
+        "state": failure.state,
+        // What cannot be read (too deep, a number out of range) is left out
+        // rather than failing the handler.
+        "details": details.map(crate::Json::to_value),
+    })
+}
+
+fn ended(status: &Status) -> Record {
+    match status.clone() {
+        Status::Completed { output } => Record::ExecutionCompleted { output },
+        Status::Failed { failure } => Record::ExecutionFailed { failure },
+        Status::Cancelled { reason } => Record::ExecutionCancelled { reason },
+        Status::TimedOut { timeout_ms } => Record::ExecutionTimedOut { timeout_ms },
+        Status::Running => unreachable!("an execution is closed with a status that ends it"),
+    }
+}

@@ -1,0 +1,46 @@
+//! Bounds of one execution.
+//!
+//! They are part of the machine's meaning: a history that ran into one must
+//! run into it again when replayed. Changing one asks for a new
+//! [`SEMANTICS`](super::SEMANTICS).
+
+/// Most events of a history. Recovery replays them and a page shows them; a
+/// workflow that needs more should hand over to a fresh execution.
+pub const MAX_EVENTS: u64 = 25_000;
+
+/// Most steps that one event may cause: each state entered costs one, each
+/// expression one for every [`STEP_BYTES`] of context that it may have to
+/// read. A shard handles one event at a time, so this bounds for how long a
+/// workflow can keep its neighbours waiting (some milliseconds).
+pub const MAX_STEPS: u64 = 4_096;
+
+/// Context read in the time that entering a state takes, about.
+pub const STEP_BYTES: u64 = 64 * 1024;
+
+/// Most JSON text in the context, in bytes. The context is written out for every
+/// snapshot and for each task without `parameters`; at 4 MiB that takes
+/// milliseconds. Larger data belongs outside, with its name in the context.
+pub const MAX_CONTEXT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Most JSON text that frames hold as task inputs and branch outputs, in
+/// bytes: eight whole contexts.
+pub const MAX_HELD_BYTES: u64 = 8 * MAX_CONTEXT_BYTES;
+
+/// Texts up to this size are not counted against [`MAX_HELD_BYTES`], so that
+/// usually nothing is summed up: [`MAX_FRAMES`] of them make one such limit.
+pub const SMALL_BYTES: u64 = MAX_HELD_BYTES / MAX_FRAMES as u64;
+
+/// Most frames of an execution at a time. Each may hold one outstanding task
+/// and one timer.
+pub const MAX_FRAMES: usize = 1_024;
+
+/// Most branches of one Parallel state. More, or a number that depends on
+/// data, is what Map is for.
+pub const MAX_BRANCHES: usize = 256;
+
+/// Deepest nesting of frames. Ten times what a person can read.
+pub const MAX_DEPTH: usize = 32;
+
+/// Longest wait, in milliseconds: ten years, as for durations in CDL. What
+/// exceeds it is a mistake in units.
+pub const MAX_WAIT_MS: u64 = 3_650 * 24 * 60 * 60 * 1_000;

@@ -1,0 +1,124 @@
+//! What follows from events, told to whoever watches.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::{Failure, FrameId, Json, TaskId, TimerId, TimerKind, Timestamp};
+
+/// A fact that the machine derives from an event. Histories hold causes only;
+/// these are the consequences, for `cascade replay`, live histories and
+/// traces. They are told in the order in which they come about, and are never
+/// stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Record {
+    /// A state was entered.
+    StateEntered {
+        /// Where and which.
+        place: Place,
+    },
+    /// A state ended well.
+    StateExited {
+        /// Where and which.
+        place: Place,
+        /// Its output.
+        output: Json,
+    },
+    /// An attempt of an activity was scheduled.
+    ActivityScheduled {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Which try, from 1.
+        attempt: u32,
+        /// The activity's input.
+        input: Json,
+    },
+    /// The outcome of an attempt is no longer awaited.
+    ActivityCancelled {
+        /// The state entry.
+        task: TaskId,
+        /// Which try.
+        attempt: u32,
+    },
+    /// An attempt failed and another one follows.
+    RetryScheduled {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// The try that comes next.
+        attempt: u32,
+        /// When it comes.
+        at: Timestamp,
+        /// Name of the error of the failed attempt.
+        error: String,
+    },
+    /// A `catch` took over.
+    Caught {
+        /// The state that has the `catch`.
+        place: Place,
+        /// Name of the error.
+        error: String,
+        /// The state that follows.
+        next: Arc<str>,
+    },
+    /// A timer was set.
+    TimerSet {
+        /// Which.
+        timer: TimerId,
+        /// When it is due.
+        at: Timestamp,
+        /// What for.
+        kind: TimerKind,
+    },
+    /// A branch reached its end.
+    BranchEnded {
+        /// The Parallel state.
+        place: Place,
+        /// The branch.
+        branch: String,
+        /// How many branches it still waits for.
+        open: u32,
+    },
+    /// The event changed nothing.
+    EventIgnored {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The execution goes on after a failure.
+    ExecutionRetried {},
+    /// The execution ended well.
+    ExecutionCompleted {
+        /// Its output.
+        output: Json,
+    },
+    /// The execution ended by an error.
+    ExecutionFailed {
+        /// The error.
+        failure: Failure,
+    },
+    /// The execution was cancelled.
+    ExecutionCancelled {
+        /// Why.
+        reason: String,
+    },
+    /// The execution ended by its `timeout`.
+    ExecutionTimedOut {
+        /// The limit, in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+/// A state as a frame runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The frame.
+    pub frame: FrameId,
+    /// The Parallel states and branches around it, from the outside in, as in
+    /// `Checks/us`; empty at the top.
+    pub path: String,
+    /// The state's name.
+    pub state: Arc<str>,
+}

@@ -1,0 +1,545 @@
+//! Carries frames from state to state until each waits for something.
+
+use std::mem;
+
+use super::data::Output;
+use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_STEPS};
+use super::record::{Place, Record};
+use super::{ApplyError, Command, SEMANTICS, Transition};
+use crate::program::{Next, Program, ScopeId, State, StateId, StateKind, Task, Until, Way};
+use crate::{
+    Event, EventKind, Execution, Failure, Frame, FrameId, Json, Status, Step, TaskId, Timer,
+    TimerId, TimerKind, Timestamp, errors,
+};
+
+/// One application of one event.
+pub(super) struct Machine<'a> {
+    pub(super) program: &'a Program,
+    pub(super) execution: Execution,
+    pub(super) now: Timestamp,
+    pub(super) commands: Vec<Command>,
+    /// What is left to do. A stack, so that a branch is carried as far as it
+    /// goes before the next one; and no recursion, so that no program can
+    /// overflow ours.
+    pub(super) work: Vec<Work>,
+    /// The context as text, while it has not changed.
+    pub(super) context_text: Option<Json>,
+    steps: u64,
+    observe: Option<&'a mut dyn FnMut(Record)>,
+}
+
+/// Something to be done for a frame.
+pub(super) enum Work {
+    /// Enter the state that the frame is set to.
+    Enter(FrameId),
+    /// Leave that state with its output.
+    Leave(FrameId, Output),
+    /// End the execution, its root frame being done. An output is that of a
+    /// Succeed state, which goes before the workflow's own.
+    Complete(Option<Json>),
+}
+
+impl<'a> Machine<'a> {
+    pub(super) fn new(
+        program: &'a Program,
+        execution: Execution,
+        event: &Event,
+        observe: Option<&'a mut dyn FnMut(Record)>,
+    ) -> Self {
+        Self {
+            program,
+            now: execution.updated_at.max(event.at),
+            execution,
+            commands: Vec::new(),
+            work: Vec::new(),
+            context_text: None,
+            steps: 0,
+            observe,
+        }
+    }
+
+    /// Checks that `event` is the next one, and counts it.
+    pub(super) fn admit(&mut self, event: &Event) -> Result<(), ApplyError> {
+        let execution = self.execution.id;
+        let (seq, expected) = (event.seq, self.execution.version + 1);
+        if seq != expected {
+            return Err(ApplyError::OutOfOrder {
+                execution,
+                expected,
+                seq,
+            });
+        }
+        if matches!(event.kind, EventKind::ExecutionStarted { .. }) != (seq == 1) {
+            return Err(ApplyError::Start { execution, seq });
+        }
+        self.execution.version = seq;
+        self.execution.updated_at = self.now;
+        Ok(())
+    }
+
+    /// The first event.
+    pub(super) fn start(
+        &mut self,
+        input: &Json,
+        shards: u32,
+        semantics: u32,
+    ) -> Result<(), ApplyError> {
+        if semantics > SEMANTICS {
+            return Err(ApplyError::NewerMachine {
+                execution: self.execution.id,
+                recorded: semantics,
+            });
+        }
+        // Version 1 was the first; a history without one is as old.
+        self.execution.machine = semantics.max(1);
+        self.execution.shards = shards;
+        self.execution.started_at = self.now;
+        match self.begin_context(input) {
+            Ok(()) => {
+                self.set_workflow_timer();
+                self.open_frame(FrameId::ROOT, None, ScopeId::ROOT);
+                self.work.push(Work::Enter(FrameId::ROOT));
+            }
+            Err(failure) => self.close(Status::Failed { failure }),
+        }
+        Ok(())
+    }
+
+    /// An awaited attempt returned.
+    pub(super) fn complete(&mut self, frame: FrameId, output: &Json) {
+        self.take_step(frame);
+        let output = Output::Text(output.clone());
+        self.work.push(Work::Leave(frame, output));
+    }
+
+    /// The end of a pause or of a Wait state.
+    pub(super) fn resume(&mut self, id: FrameId) -> Result<(), ApplyError> {
+        match self.take_step(id) {
+            Step::Waiting { .. } => self.work.push(Work::Leave(id, Output::Null)),
+            Step::BackingOff {
+                task,
+                attempt,
+                input,
+                timer: _,
+            } => {
+                let (state, kind) = self.task_of(id)?;
+                self.schedule(id, state, kind, task, attempt, input);
+            }
+            _ => return Err(self.mismatch(id)),
+        }
+        Ok(())
+    }
+
+    /// Goes on after a failure: the frames that were stopped enter their
+    /// states anew, with fresh tasks; branches that had ended stay so.
+    pub(super) fn retry(&mut self) {
+        if self.execution.frames.is_empty() {
+            return self.ignore("the execution failed before its first state");
+        }
+        if self.execution.version >= MAX_EVENTS {
+            return self.ignore("the history has no room for another try");
+        }
+        self.execution.status = Status::Running;
+        self.tell(|_| Record::ExecutionRetried {});
+        self.set_workflow_timer();
+        // From the last, so that the first is on top of the stack.
+        for (id, frame) in self.execution.frames.iter().rev() {
+            match &frame.step {
+                Step::Stopped {} => self.work.push(Work::Enter(*id)),
+                // Then it was the workflow's `output` that failed.
+                Step::Done { .. } if *id == FrameId::ROOT => self.work.push(Work::Complete(None)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Does all that is to be done.
+    pub(super) fn walk(&mut self) -> Result<(), ApplyError> {
+        while let Some(work) = self.work.pop() {
+            match work {
+                Work::Enter(frame) => self.enter(frame)?,
+                Work::Leave(frame, output) => self.leave(frame, output)?,
+                Work::Complete(output) => self.complete_execution(output),
+            }
+        }
+        if !self.execution.is_closed() && self.execution.version >= MAX_EVENTS {
+            let message = format!("the history has reached its limit of {MAX_EVENTS} events");
+            let failure = Failure::new(errors::HISTORY_LIMIT, message);
+            self.close(Status::Failed { failure });
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Transition {
+        Transition {
+            execution: self.execution,
+            commands: self.commands,
+        }
+    }
+
+    /// Sets the state that a frame enters next.
+    pub(super) fn go(&mut self, id: FrameId, state: StateId) {
+        let frame = self.frame_mut(id);
+        frame.state = state;
+        frame.step = Step::Stopped {};
+        self.work.push(Work::Enter(id));
+    }
+
+    fn enter(&mut self, id: FrameId) -> Result<(), ApplyError> {
+        let state = self.state_of(id)?;
+        self.tell(|machine| Record::StateEntered {
+            place: machine.place(id),
+        });
+        let entered = self.charge(1).and_then(|()| match &state.kind {
+            StateKind::Task(task) => self.enter_task(id, state, task),
+            StateKind::Pass { parameters, .. } => {
+                let output = match parameters {
+                    Some(parameters) => Output::Value(self.eval(parameters)?),
+                    None => Output::Null,
+                };
+                self.work.push(Work::Leave(id, output));
+                Ok(())
+            }
+            StateKind::Choice { choices, default } => self.enter_choice(id, choices, *default),
+            StateKind::Parallel { branches, .. } => self.enter_parallel(id, branches),
+            StateKind::Wait { until, .. } => self.enter_wait(id, until),
+            StateKind::Succeed { output } => {
+                let output = match output {
+                    Some(output) => Output::Value(self.eval(output)?),
+                    None => Output::Null,
+                };
+                self.work.push(Work::Leave(id, output));
+                Ok(())
+            }
+            StateKind::Fail { error, message } => {
+                Err(self.declared_failure(error, message.as_ref()))
+            }
+        });
+        match entered {
+            Ok(()) => Ok(()),
+            Err(failure) => self.fail(id, failure),
+        }
+    }
+
+    fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
+        let input = match &kind.parameters {
+            Some(parameters) => Json::from_value(&self.eval(parameters)?),
+            None => self.context_text(),
+        };
+        self.check_held(&input)?;
+        let task = TaskId(self.fresh());
+        self.schedule(id, state, kind, task, 1, input);
+        Ok(())
+    }
+
+    /// Asks for an attempt of an activity.
+    pub(super) fn schedule(
+        &mut self,
+        id: FrameId,
+        state: &'a State,
+        kind: &'a Task,
+        task: TaskId,
+        attempt: u32,
+        input: Json,
+    ) {
+        self.tell(|machine| Record::ActivityScheduled {
+            place: machine.place(id),
+            task,
+            attempt,
+            input: input.clone(),
+        });
+        let timeout = kind
+            .timeout_ms
+            .map(|limit| self.set_timer(self.now.plus(limit), TimerKind::AttemptTimeout(id)));
+        let step = Step::Activity {
+            task,
+            attempt,
+            input,
+            scheduled_at: self.now,
+            timeout,
+        };
+        self.commands
+            .extend(step.activity_task(state).map(Command::ScheduleActivity));
+        self.frame_mut(id).step = step;
+    }
+
+    fn enter_choice(
+        &mut self,
+        id: FrameId,
+        choices: &'a [Way],
+        default: Option<StateId>,
+    ) -> Result<(), Failure> {
+        let next = self.choose(choices, default)?;
+        self.tell(|machine| Record::StateExited {
+            place: machine.place(id),
+            output: Output::Null.to_json(),
+        });
+        self.go(id, next);
+        Ok(())
+    }
+
+    fn enter_parallel(&mut self, id: FrameId, branches: &'a [ScopeId]) -> Result<(), Failure> {
+        let frames = self.execution.frames.len() + branches.len();
+        let exceeded = if branches.len() > MAX_BRANCHES {
+            Some(format!(
+                "a Parallel state has at most {MAX_BRANCHES} branches"
+            ))
+        } else if frames > MAX_FRAMES {
+            Some(format!(
+                "an execution runs at most {MAX_FRAMES} branches at a time"
+            ))
+        } else if self.ancestors(id).count() >= MAX_DEPTH {
+            Some(format!("branches nest at most {MAX_DEPTH} deep"))
+        } else {
+            None
+        };
+        if let Some(message) = exceeded {
+            return Err(Failure::new(errors::FRAME_LIMIT, message));
+        }
+        let Ok(open @ 1..) = u32::try_from(branches.len()) else {
+            self.work.push(Work::Leave(id, self.joined(id)));
+            return Ok(());
+        };
+        self.frame_mut(id).step = Step::Joining { open };
+        let first = self.work.len();
+        for scope in branches {
+            let branch = FrameId(self.fresh());
+            self.open_frame(branch, Some(id), *scope);
+            self.work.push(Work::Enter(branch));
+        }
+        // The first branch on top of the stack.
+        self.work[first..].reverse();
+        Ok(())
+    }
+
+    fn enter_wait(&mut self, id: FrameId, until: &'a Until) -> Result<(), Failure> {
+        let at = self.end_of_wait(until)?;
+        if at <= self.now {
+            self.work.push(Work::Leave(id, Output::Null));
+        } else {
+            let timer = self.set_timer(at, TimerKind::Resume(id));
+            self.frame_mut(id).step = Step::Waiting { timer };
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, id: FrameId, output: Output) -> Result<(), ApplyError> {
+        let state = self.state_of(id)?;
+        let (result, next) = match &state.kind {
+            StateKind::Task(task) => (task.result.as_ref(), task.next),
+            StateKind::Pass { result, next, .. } | StateKind::Parallel { result, next, .. } => {
+                (result.as_ref(), *next)
+            }
+            StateKind::Wait { next, .. } => (None, *next),
+            StateKind::Succeed { .. } => (None, Next::End),
+            StateKind::Choice { .. } | StateKind::Fail { .. } => return Err(self.mismatch(id)),
+        };
+        self.tell(|machine| Record::StateExited {
+            place: machine.place(id),
+            output: output.to_json(),
+        });
+        let parent = self.frame_mut(id).parent;
+        match (next, parent) {
+            (Next::State(next), _) => match self.write(result, output) {
+                Ok(()) => self.go(id, next),
+                Err(failure) => self.fail(id, failure)?,
+            },
+            (Next::End, None) => {
+                let chosen = match &state.kind {
+                    StateKind::Succeed { output: Some(_) } => Some(output.to_json()),
+                    _ => None,
+                };
+                match self.write(result, output) {
+                    Ok(()) => {
+                        let output = Output::Null.to_json();
+                        self.frame_mut(id).step = Step::Done { output };
+                        self.work.push(Work::Complete(chosen));
+                    }
+                    Err(failure) => self.fail(id, failure)?,
+                }
+            }
+            (Next::End, Some(parent)) => {
+                let held = output.to_json();
+                let kept = self.check_held(&held);
+                match kept.and_then(|()| self.write(result, output)) {
+                    Ok(()) => self.end_branch(id, parent, held)?,
+                    Err(failure) => self.fail(id, failure)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_branch(&mut self, id: FrameId, parent: FrameId, output: Json) -> Result<(), ApplyError> {
+        self.frame_mut(id).step = Step::Done { output };
+        let Step::Joining { open } = &mut self.frame_mut(parent).step else {
+            return Err(self.mismatch(parent));
+        };
+        *open = open.saturating_sub(1);
+        let open = *open;
+        self.tell(|machine| Record::BranchEnded {
+            place: machine.place(parent),
+            branch: machine.branch_name(id).to_owned(),
+            open,
+        });
+        if open == 0 {
+            let output = self.joined(parent);
+            self.drop_branches(parent);
+            self.frame_mut(parent).step = Step::Stopped {};
+            self.work.push(Work::Leave(parent, output));
+        }
+        Ok(())
+    }
+
+    fn complete_execution(&mut self, chosen: Option<Json>) {
+        let output = match (chosen, &self.program.output) {
+            (Some(output), _) => Ok(output),
+            (None, Some(template)) => self.eval(template).map(Json::from),
+            (None, None) => Ok(self.take_results()),
+        };
+        self.close(match output {
+            Ok(output) => Status::Completed { output },
+            Err(failure) => Status::Failed { failure },
+        });
+    }
+
+    fn set_workflow_timer(&mut self) {
+        if let Some(limit) = self.program.timeout_ms {
+            self.set_timer(self.now.plus(limit), TimerKind::WorkflowTimeout);
+        }
+    }
+
+    pub(super) fn set_timer(&mut self, at: Timestamp, kind: TimerKind) -> TimerId {
+        let timer = TimerId(self.fresh());
+        self.tell(|_| Record::TimerSet {
+            timer,
+            at,
+            kind: kind.clone(),
+        });
+        self.execution.timers.insert(timer, Timer { at, kind });
+        timer
+    }
+
+    /// Removes a timer that fired; none if it is not set or not due.
+    pub(super) fn take_timer(&mut self, id: TimerId) -> Option<TimerKind> {
+        let timers = &mut self.execution.timers;
+        timers.get(&id).filter(|timer| timer.at <= self.now)?;
+        timers.remove(&id).map(|timer| timer.kind)
+    }
+
+    /// Takes what a frame was doing, and drops the timer of it.
+    pub(super) fn take_step(&mut self, id: FrameId) -> Step {
+        let step = mem::replace(&mut self.frame_mut(id).step, Step::Stopped {});
+        if let Some(timer) = step.timer() {
+            self.execution.timers.remove(&timer);
+        }
+        step
+    }
+
+    fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
+        let frame = Frame {
+            parent,
+            scope,
+            state: self.program.scope(scope).start,
+            step: Step::Stopped {},
+        };
+        self.execution.frames.insert(id, frame);
+    }
+
+    /// Counts steps against the bound of one event.
+    pub(super) fn charge(&mut self, steps: u64) -> Result<(), Failure> {
+        self.steps += steps;
+        if self.steps <= MAX_STEPS {
+            return Ok(());
+        }
+        let message = format!(
+            "one event led through more than {MAX_STEPS} steps without waiting: an endless loop?"
+        );
+        Err(Failure::new(errors::STEP_LIMIT, message))
+    }
+
+    /// A number that nothing else of this execution has.
+    pub(super) fn fresh(&mut self) -> u64 {
+        let id = self.execution.next_id;
+        self.execution.next_id += 1;
+        id
+    }
+
+    pub(super) fn frame_mut(&mut self, id: FrameId) -> &mut Frame {
+        let frame = self.execution.frames.get_mut(&id);
+        frame.expect("parents, timers and work name only frames that exist")
+    }
+
+    /// The state that a frame is in. Checked: a stored execution may meet
+    /// another program than the one that it was made with.
+    pub(super) fn state_of(&self, id: FrameId) -> Result<&'a State, ApplyError> {
+        let frame = self.execution.frames.get(&id);
+        frame
+            .and_then(|frame| self.program.states.get(frame.state.0 as usize))
+            .ok_or_else(|| self.mismatch(id))
+    }
+
+    /// The Task state that a frame is in.
+    pub(super) fn task_of(&self, id: FrameId) -> Result<(&'a State, &'a Task), ApplyError> {
+        let state = self.state_of(id)?;
+        match &state.kind {
+            StateKind::Task(task) => Ok((state, task)),
+            _ => Err(self.mismatch(id)),
+        }
+    }
+
+    pub(super) fn mismatch(&self, id: FrameId) -> ApplyError {
+        let frame = self.execution.frames.get(&id);
+        ApplyError::Mismatch {
+            execution: self.execution.id,
+            program: self.program.name.clone(),
+            frame: id,
+            state: frame.map_or(StateId(u32::MAX), |frame| frame.state),
+        }
+    }
+
+    pub(super) fn ignore(&mut self, reason: &'static str) {
+        self.tell(|_| Record::EventIgnored { reason });
+    }
+
+    /// Tells the observer, if there is one; the record is not made otherwise.
+    pub(super) fn tell(&mut self, record: impl FnOnce(&Self) -> Record) {
+        if let Some(observe) = self.observe.take() {
+            observe(record(self));
+            self.observe = Some(observe);
+        }
+    }
+
+    /// Where a frame stands, for records.
+    pub(super) fn place(&self, id: FrameId) -> Place {
+        let mut around: Vec<_> = self.ancestors(id).collect();
+        around.reverse();
+        let mut path: Vec<&str> = Vec::new();
+        for (at, frame) in around.iter().enumerate() {
+            path.push(self.state_name(*frame));
+            path.push(self.branch_name(*around.get(at + 1).unwrap_or(&id)));
+        }
+        Place {
+            frame: id,
+            path: path.join("/"),
+            state: self.state_name(id).into(),
+        }
+    }
+
+    /// The frames around a frame, from the inside out.
+    fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
+        let parent = |id: &FrameId| self.execution.frames.get(id).and_then(|frame| frame.parent);
+        std::iter::successors(parent(&id), parent)
+    }
+
+    fn state_name(&self, id: FrameId) -> &'a str {
+        self.state_of(id).map_or("?", |state| &state.name)
+    }
+
+    pub(super) fn branch_name(&self, id: FrameId) -> &'a str {
+        let scope = self.execution.frames.get(&id).map(|frame| frame.scope);
+        scope
+            .and_then(|scope| self.program.scopes.get(scope.0 as usize))
+            .map_or("?", |scope| &scope.name)
+    }
+}

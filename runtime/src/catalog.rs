@@ -1,0 +1,622 @@
+//! What tenants have uploaded and applied: activities and applications.
+//!
+//! Both are immutable versions in the store; this module keeps what executions
+//! need in memory, compiled, and swaps it when something new arrives. Looking
+//! up is a read lock and a few hashes. A crash loses nothing that was
+//! acknowledged: the store has it, and [`Catalog::load`] compiles it again.
+//!
+//! What an activity may do is decided here, once: the tenant's policy, the
+//! activity's manifest and the module's imports must all name it.
+
+mod definitions;
+mod manifest;
+mod names;
+mod stock;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use cascade_cdl::program::{Application, Program, Resource, StateKind};
+use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
+
+use crate::sandbox::{AdmitError, Sandbox};
+use crate::store::{self, ActivityVersion, ApplicationVersion, Store};
+use crate::tenancy::{Tenancy, Tenant};
+pub use manifest::{HttpManifest, LimitsManifest, Manifest};
+pub use names::{NAME_RULE, is_name};
+pub use stock::{Activity, PowerDiff};
+use stock::{Description, Stock, activity};
+
+/// Applications of one tenant: each is compiled and in memory.
+pub const MAX_APPLICATIONS: usize = 1_000;
+
+/// Activities of one tenant.
+pub const MAX_ACTIVITIES: usize = 1_000;
+
+/// Versions of one activity. Each is a row in memory; modules are on disk.
+pub const MAX_VERSIONS: usize = 1_000;
+
+/// Old application versions that are kept compiled: executions that still run them
+/// come in waves (recovery, a timer's hour), and compiling costs a millisecond.
+const MAX_OLD_PROGRAMS: usize = 256;
+
+/// Why something cannot be uploaded, applied or found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a name.
+    #[error("`{0}` is not a name: it must be {NAME_RULE}")]
+    Name(String),
+    /// A version name that the server gives itself.
+    #[error(
+        "version names such as `{0}` are given by the server; leave the version out, or choose another"
+    )]
+    CountedVersion(String),
+    /// A version is there, with other content.
+    #[error(
+        "version `{version}` of `{name}` is there already, with another module or manifest; versions do not change"
+    )]
+    VersionTaken { name: String, version: String },
+    /// The file is not valid CDL.
+    #[error("the file has {} problems", diagnostics.len() + omitted)]
+    Invalid {
+        diagnostics: Vec<Diagnostic>,
+        /// How many more there would be.
+        omitted: usize,
+    },
+    /// The file names another application than the request.
+    #[error("the file declares application `{declared}`, not `{requested}`")]
+    OtherName { declared: String, requested: String },
+    /// `If-Match` or `If-None-Match` does not hold.
+    #[error("the application has changed: its etag is {}", .0.as_deref().unwrap_or("gone"))]
+    Changed(Option<String>),
+    /// The module cannot be admitted.
+    #[error(transparent)]
+    Module(#[from] AdmitError),
+    /// A manifest that cannot be met or read.
+    #[error("{0}")]
+    Manifest(String),
+    /// At a bound.
+    #[error("there are {count} {what} already, which is the limit")]
+    TooMany { what: &'static str, count: usize },
+    /// No such tenant (any more).
+    #[error("there is no tenant `{0}`")]
+    NoTenant(TenantId),
+    /// The store did not answer, or what it holds does not read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What must hold for an application to be replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// `If-Match`: one of these etags is the newest version's; empty stands for `*`.
+    Matches(Vec<String>),
+    /// `If-None-Match: *`: there is none.
+    Absent,
+}
+
+/// An application as it was applied.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    pub name: String,
+    pub version: u32,
+    /// Strong: of version and source.
+    pub etag: String,
+    /// Whether this is a new version; the same source twice is one.
+    pub created: bool,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Activities that its workflows name and nobody has uploaded.
+    pub missing_activities: Vec<Resource>,
+}
+
+/// An activity as it was uploaded.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    pub activity: Arc<Activity>,
+    /// Whether this is a new version; the same module and manifest twice is one.
+    pub created: bool,
+    /// What it can do more and less than the version before it.
+    pub diff: Option<PowerDiff>,
+}
+
+/// An application in force.
+#[derive(Debug, Clone)]
+pub struct ApplicationEntry {
+    pub version: u32,
+    pub etag: String,
+    pub file: Arc<str>,
+    pub source: Arc<str>,
+    pub created_at: Timestamp,
+    pub compiled: Arc<Application>,
+}
+
+/// All tenants' activities and applications. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    sandbox: Sandbox,
+    tenancy: Tenancy,
+    stocks: RwLock<HashMap<TenantId, Arc<Stock>>>,
+    old: Mutex<OldPrograms>,
+    /// Makes a change one step: check, store, swap. Compiling is outside of it.
+    changes: tokio::sync::Mutex<()>,
+}
+
+/// Versions that have been superseded, compiled; the oldest arrival leaves first.
+#[derive(Default)]
+struct OldPrograms {
+    by_version: HashMap<(TenantId, String, u32), Arc<Application>>,
+    arrivals: VecDeque<(TenantId, String, u32)>,
+}
+
+impl Catalog {
+    /// Loads what the store has, of all tenants.
+    ///
+    /// A source or description that does not read (any more) is left out and
+    /// logged: one tenant's trouble must not keep the others' server down.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer.
+    pub async fn load(
+        store: Arc<dyn Store>,
+        sandbox: Sandbox,
+        tenancy: Tenancy,
+    ) -> Result<Self, store::Error> {
+        let mut stocks = HashMap::new();
+        for tenant in tenancy.tenants() {
+            let mut stock = Stock::new(Arc::clone(&tenant));
+            for row in store.activities(&tenant.id).await? {
+                match activity(&tenant, &row) {
+                    Ok(activity) => stock.add_activity(activity),
+                    Err(error) => tracing::error!(
+                        tenant.id = %tenant.id, activity.name = row.name, version = row.version, error,
+                        "an activity cannot be used"
+                    ),
+                }
+            }
+            for row in store.applications(&tenant.id).await? {
+                let (name, version) = (row.name.clone(), row.version);
+                match compile_row(row).await {
+                    Ok(entry) => stock.add_application(&name, entry),
+                    Err(error) => tracing::error!(
+                        tenant.id = %tenant.id, application = name, version, %error,
+                        "an application cannot be used"
+                    ),
+                }
+            }
+            stocks.insert(tenant.id.clone(), Arc::new(stock));
+        }
+        Ok(Self(Arc::new(Inner {
+            store,
+            sandbox,
+            tenancy,
+            stocks: RwLock::new(stocks),
+            old: Mutex::default(),
+            changes: tokio::sync::Mutex::new(()),
+        })))
+    }
+
+    /// The newest version of a workflow.
+    pub fn program(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Option<(u32, Arc<Program>)> {
+        let stocks = self.0.stocks.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = stocks.get(tenant)?.applications.get(application)?;
+        let program = entry.compiled.workflows.get(workflow)?;
+        Some((entry.version, Arc::clone(program)))
+    }
+
+    /// A workflow as it was in some version: what its executions run for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer, or the source does not compile any more.
+    pub async fn program_at(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        version: u32,
+        workflow: &str,
+    ) -> Result<Option<Arc<Program>>, store::Error> {
+        let compiled = self.application_at(tenant, application, version).await?;
+        Ok(compiled.and_then(|compiled| compiled.workflows.get(workflow).cloned()))
+    }
+
+    /// What a resource stands for: the newest version, unless it names one.
+    pub fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
+        let version = resource.version.as_deref();
+        self.stock(tenant)?
+            .activity(&resource.name, version)
+            .cloned()
+    }
+
+    /// All versions of an activity, oldest first; empty if there is none.
+    pub fn versions(&self, tenant: &TenantId, name: &str) -> Vec<Arc<Activity>> {
+        let stock = self.stock(tenant);
+        stock.map_or_else(Vec::new, |stock| stock.versions(name).to_vec())
+    }
+
+    /// The newest version of each activity, by name.
+    pub fn activities(&self, tenant: &TenantId) -> Vec<Arc<Activity>> {
+        let stock = self.stock(tenant);
+        let newest = |stock: Arc<Stock>| {
+            let lists = stock.activities.values();
+            lists
+                .filter_map(|versions| versions.last().cloned())
+                .collect()
+        };
+        stock.map_or_else(Vec::new, newest)
+    }
+
+    /// An application in force.
+    pub fn application(&self, tenant: &TenantId, name: &str) -> Option<Arc<ApplicationEntry>> {
+        self.stock(tenant)?.applications.get(name).cloned()
+    }
+
+    /// All applications in force, by name.
+    pub fn applications(&self, tenant: &TenantId) -> Vec<Arc<ApplicationEntry>> {
+        let stock = self.stock(tenant);
+        stock.map_or_else(Vec::new, |stock| {
+            stock.applications.values().cloned().collect()
+        })
+    }
+
+    /// Activities that an application's workflows name and nobody has uploaded.
+    pub fn missing_activities(
+        &self,
+        tenant: &TenantId,
+        application: &Application,
+    ) -> Vec<Resource> {
+        let stock = self.stock(tenant);
+        let there = |resource: &Resource| {
+            let version = resource.version.as_deref();
+            (stock.as_ref()).is_some_and(|stock| stock.activity(&resource.name, version).is_some())
+        };
+        let states = application
+            .workflows
+            .values()
+            .flat_map(|program| &program.states);
+        let missing: BTreeSet<&Resource> = states
+            .filter_map(|state| match &state.kind {
+                StateKind::Task(task) => Some(&task.resource),
+                _ => None,
+            })
+            .filter(|resource| !there(resource))
+            .collect();
+        missing.into_iter().cloned().collect()
+    }
+
+    /// Puts an application in force. Executions that run go on with the version
+    /// that they started with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with all problems of the source, and as the variants say.
+    pub async fn apply(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        file: &str,
+        source: Bytes,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<Applied, Error> {
+        if !is_name(name) {
+            return Err(Error::Name(clip(name)));
+        }
+        let (compiled, diagnostics) = compile(file, source.clone()).await?;
+        if compiled.name != name {
+            return Err(Error::OtherName {
+                declared: compiled.name.clone(),
+                requested: name.to_owned(),
+            });
+        }
+        let row = ApplicationVersion {
+            name: name.to_owned(),
+            version: 0, // the store counts
+            file: file.to_owned(),
+            source: String::from_utf8_lossy(&source).into_owned(), // it compiles, so nothing is lost
+            created_at: now,
+        };
+        let _change = self.0.changes.lock().await;
+        let (entry, created) = self
+            .put_application(tenant, row, compiled, precondition)
+            .await?;
+        Ok(Applied {
+            name: name.to_owned(),
+            version: entry.version,
+            etag: entry.etag.clone(),
+            created,
+            diagnostics,
+            missing_activities: self.missing_activities(tenant, &entry.compiled),
+        })
+    }
+
+    /// Takes a module in as a version of an activity: `v1`, `v2`, ... unless
+    /// the author names it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Module`] if it cannot be run, and as the variants say.
+    pub async fn upload(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        version: Option<&str>,
+        manifest: Manifest,
+        wasm: Bytes,
+        now: Timestamp,
+    ) -> Result<Uploaded, Error> {
+        for given in [Some(name), version].into_iter().flatten() {
+            if !is_name(given) {
+                return Err(Error::Name(clip(given)));
+            }
+        }
+        if let Some(version) = version.filter(|version| names::is_counted(version)) {
+            return Err(Error::CountedVersion(version.to_owned()));
+        }
+        manifest.check().map_err(Error::Manifest)?;
+        let owner = self.tenant(tenant)?;
+        let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
+        let description = Description { manifest, info };
+        let row = ActivityVersion {
+            name: name.to_owned(),
+            version: version.unwrap_or_default().to_owned(),
+            number: 0, // the store counts
+            digest: description.info.digest.clone(),
+            description: description.to_json(),
+            created_at: now,
+        };
+        let _change = self.0.changes.lock().await;
+        let versions = self.versions(tenant, name);
+        let before = versions.last();
+        // The same upload once more, by name or as the newest, is no new version.
+        let same = match version {
+            Some(version) => versions.iter().find(|known| *known.version == *version),
+            None => before.filter(|newest| description.is_of(newest)),
+        };
+        if let Some(known) = same {
+            if !description.is_of(known) {
+                return Err(taken(name, &known.version));
+            }
+            let older = versions.iter().rfind(|other| other.number < known.number);
+            return Ok(Uploaded {
+                activity: Arc::clone(known),
+                created: false,
+                diff: older.map(|older| PowerDiff::between(older, known)),
+            });
+        }
+        self.check_room(tenant, name, versions.len())?;
+        self.0.store.put_module(tenant, &row.digest, wasm).await?;
+        let stored = self.0.store.put_activity(tenant, row).await?;
+        let uploaded = activity(&owner, &stored).map_err(store::Error::Damaged)?;
+        if !description.is_of(&uploaded) {
+            return Err(taken(name, &uploaded.version)); // another process was first
+        }
+        let uploaded = Arc::new(uploaded);
+        self.change(&owner, |stock| stock.add_activity(Arc::clone(&uploaded)));
+        Ok(Uploaded {
+            diff: before.map(|before| PowerDiff::between(before, &uploaded)),
+            activity: uploaded,
+            created: true,
+        })
+    }
+
+    /// Stores and swaps a compiled application, if `precondition` holds.
+    async fn put_application(
+        &self,
+        tenant: &TenantId,
+        row: ApplicationVersion,
+        compiled: Arc<Application>,
+        precondition: &Precondition,
+    ) -> Result<(Arc<ApplicationEntry>, bool), Error> {
+        let owner = self.tenant(tenant)?;
+        let current = self.application(tenant, &row.name);
+        let etag = current.as_ref().map(|current| current.etag.clone());
+        let holds = match (precondition, &etag) {
+            (Precondition::None, _) | (Precondition::Absent, None) => true,
+            (Precondition::Matches(etags), Some(etag)) => etags.is_empty() || etags.contains(etag),
+            (Precondition::Absent, Some(_)) | (Precondition::Matches(_), None) => false,
+        };
+        if !holds {
+            return Err(Error::Changed(etag));
+        }
+        if let Some(current) = &current
+            && *current.source == *row.source
+        {
+            return Ok((Arc::clone(current), false));
+        }
+        let count = self.applications(tenant).len();
+        if current.is_none() && count >= MAX_APPLICATIONS {
+            return Err(Error::TooMany {
+                what: "applications",
+                count,
+            });
+        }
+        let expected = current.as_ref().map_or(0, |current| current.version);
+        let expected = (*precondition != Precondition::None).then_some(expected);
+        let name = row.name.clone();
+        let stored = match self.0.store.put_application(tenant, row, expected).await? {
+            Ok(stored) => stored,
+            Err(newest) => return Err(Error::Changed(Some(format!("that of version {newest}")))),
+        };
+        let entry = Arc::new(entry(stored, compiled));
+        self.change(&owner, |stock| {
+            stock.add_application(&name, Arc::clone(&entry));
+        });
+        Ok((entry, true))
+    }
+
+    async fn application_at(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        version: u32,
+    ) -> Result<Option<Arc<Application>>, store::Error> {
+        if let Some(entry) = self.application(tenant, name)
+            && entry.version == version
+        {
+            return Ok(Some(Arc::clone(&entry.compiled)));
+        }
+        let key = (tenant.clone(), name.to_owned(), version);
+        if let Some(compiled) = self.old().by_version.get(&key) {
+            return Ok(Some(Arc::clone(compiled)));
+        }
+        let Some(row) = self
+            .0
+            .store
+            .application(tenant, name, Some(version))
+            .await?
+        else {
+            return Ok(None);
+        };
+        let entry = compile_row(row).await.map_err(|error| {
+            store::Error::Damaged(format!("application {name} version {version}: {error}"))
+        })?;
+        let mut old = self.old();
+        if old
+            .by_version
+            .insert(key.clone(), Arc::clone(&entry.compiled))
+            .is_none()
+        {
+            old.arrivals.push_back(key);
+        }
+        if old.arrivals.len() > MAX_OLD_PROGRAMS
+            && let Some(oldest) = old.arrivals.pop_front()
+        {
+            old.by_version.remove(&oldest);
+        }
+        Ok(Some(entry.compiled))
+    }
+
+    fn check_room(&self, tenant: &TenantId, name: &str, versions: usize) -> Result<(), Error> {
+        let count = self.activities(tenant).len();
+        if versions == 0 && count >= MAX_ACTIVITIES {
+            return Err(Error::TooMany {
+                what: "activities",
+                count,
+            });
+        }
+        if versions >= MAX_VERSIONS {
+            tracing::warn!(tenant.id = %tenant, activity.name = name, "an activity has all the versions it can have");
+            return Err(Error::TooMany {
+                what: "versions",
+                count: versions,
+            });
+        }
+        Ok(())
+    }
+
+    fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
+        self.0
+            .tenancy
+            .tenant(id)
+            .ok_or_else(|| Error::NoTenant(id.clone()))
+    }
+
+    /// A tenant's stock, made anew if the tenant's policy or limits have changed.
+    fn stock(&self, id: &TenantId) -> Option<Arc<Stock>> {
+        let tenant = self.0.tenancy.tenant(id)?;
+        let stock = {
+            let stocks = self.0.stocks.read().unwrap_or_else(PoisonError::into_inner);
+            stocks.get(id).cloned()
+        };
+        match stock {
+            Some(stock) if Arc::ptr_eq(&stock.tenant, &tenant) => Some(stock),
+            Some(_) => Some(self.change(&tenant, |_| ())),
+            None => Some(Arc::new(Stock::new(tenant))),
+        }
+    }
+
+    /// Swaps a tenant's stock for one with a change.
+    fn change(&self, tenant: &Arc<Tenant>, change: impl FnOnce(&mut Stock)) -> Arc<Stock> {
+        let mut stocks = self
+            .0
+            .stocks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut stock = match stocks.get(&tenant.id) {
+            Some(stock) => stock.of(tenant),
+            None => Stock::new(Arc::clone(tenant)),
+        };
+        change(&mut stock);
+        let stock = Arc::new(stock);
+        stocks.insert(tenant.id.clone(), Arc::clone(&stock));
+        stock
+    }
+
+    fn old(&self) -> std::sync::MutexGuard<'_, OldPrograms> {
+        self.0.old.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the front end makes of a source, away from the threads that serve requests.
+pub async fn parse(file: &str, source: Bytes) -> Parsed {
+    let file = file.to_owned();
+    let parsed = tokio::task::spawn_blocking(move || {
+        cascade_cdl::parse(&Source {
+            name: &file,
+            bytes: &source,
+        })
+    });
+    parsed
+        .await
+        .expect("the front end does not panic, and the server outlives it")
+}
+
+/// Compiles a source that is valid, and its warnings.
+async fn compile(file: &str, source: Bytes) -> Result<(Arc<Application>, Vec<Diagnostic>), Error> {
+    let Parsed {
+        application,
+        diagnostics,
+        omitted,
+    } = parse(file, source).await;
+    match application {
+        Some(application) => Ok((Arc::new(application), diagnostics)),
+        None => Err(Error::Invalid {
+            diagnostics,
+            omitted,
+        }),
+    }
+}
+
+/// Compiles what is stored.
+async fn compile_row(row: ApplicationVersion) -> Result<ApplicationEntry, Error> {
+    let source = Bytes::copy_from_slice(row.source.as_bytes());
+    let (compiled, _) = compile(&row.file, source).await?;
+    Ok(entry(row, compiled))
+}
+
+fn entry(row: ApplicationVersion, compiled: Arc<Application>) -> ApplicationEntry {
+    ApplicationEntry {
+        version: row.version,
+        etag: names::etag(row.version, &row.source),
+        file: row.file.into(),
+        source: row.source.into(),
+        created_at: row.created_at,
+        compiled,
+    }
+}
+
+fn taken(name: &str, version: &str) -> Error {
+    Error::VersionTaken {
+        name: name.to_owned(),
+        version: version.to_owned(),
+    }
+}
+
+/// As much of a refused name as a message should repeat.
+fn clip(name: &str) -> String {
+    name.chars().take(80).collect()
+}

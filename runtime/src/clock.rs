@@ -1,0 +1,41 @@
+//! Time, behind a seam so that tests can own it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use cascade_cdl::Timestamp;
+
+/// Where the engine's time comes from.
+#[async_trait]
+pub trait Clock: Send + Sync + 'static {
+    /// The time that events are stamped with.
+    fn now(&self) -> Timestamp;
+
+    /// Returns once [`Clock::now`] has reached `at`.
+    async fn sleep_until(&self, at: Timestamp);
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        // The wall clock may be set back meanwhile, so ask again after each sleep.
+        loop {
+            let left = at.since(self.now());
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(left)).await;
+        }
+    }
+}

@@ -1,0 +1,146 @@
+use super::*;
+
+const KEY: &str = "ck_ops_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse("cascade.yaml", text, &|name| {
+        (name == "OPS_KEY").then(|| KEY.to_owned())
+    })
+}
+
+/// Checks that `text` has exactly these problems, each `LINE:COLUMN: PATH: START OF MESSAGE`.
+fn check(text: &str, expected: &[&str]) {
+    let found = parse(text).expect_err("the file has problems").to_string();
+    let found: Vec<&str> = found
+        .lines()
+        .map(|line| line.strip_prefix("cascade.yaml:").unwrap_or(line))
+        .collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(
+            found.starts_with(expected),
+            "{found}\nshould start with\n{expected}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    assert_eq!(parse(""), Ok(Config::default()));
+    assert_eq!(
+        Config::default().sharding.shards,
+        10,
+        "the language's default"
+    );
+    assert!(Config::default().server.listen.ip().is_loopback());
+}
+
+#[test]
+fn units_and_plain_numbers_mean_the_same() {
+    let human = "tenants: [{id: a, limits: {memory_bytes: 64MiB, attempt_timeout: 1m30s}}]";
+    let plain = "tenants: [{id: a, limits: {memory_bytes: 67108864, attempt_timeout: 90}}]";
+    let (human, plain) = (parse(human).expect("valid"), parse(plain).expect("valid"));
+    assert_eq!(human, plain);
+    assert_eq!(human.tenants[0].limits.attempt().attempt_timeout_ms, 90_000);
+    assert_eq!(human.tenants[0].limits.memory_bytes, 64 << 20);
+}
+
+#[test]
+fn all_problems_are_reported_together_with_their_places() {
+    check(
+        "server:\n  lisen: 127.0.0.1:1\ntenants:\n  - id: Ä\n  - limits: {memory_bytes: lots}\n  - id: a\n  - id: a\n    weight: 0\nsharding: {shards: 0}\n",
+        &[
+            "2:3: server.lisen: unknown field `lisen`",
+            "4:5: tenants[0].id: tenant `Ä` must be",
+            "5:5: tenants[1]: `id` is missing",
+            "5:14: tenants[1].limits.memory_bytes: invalid value: string \"lots\", expected a size",
+            "7:5: tenants[3].id: tenant `a` is there twice",
+            "8:5: tenants[3].weight: ",
+            "9:12: sharding.shards: must be from 1 to 1000000, not 0",
+        ],
+    );
+}
+
+#[test]
+fn a_slip_of_the_pen_gets_a_suggestion() {
+    let problems = parse("sharding: {shard: 5}").expect_err("no such key");
+    assert!(
+        problems.list[0].message.ends_with("did you mean `shards`?"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn what_a_later_version_will_know_is_refused_as_such() {
+    check(
+        "cache: {}\nalerts: []\ndatabase: {replicas: []}\ntenants: [{id: a, schema: x}]\nfoo: 1\n",
+        &[
+            "1:1: cache: not supported by this version yet",
+            "2:1: alerts: not supported by this version yet",
+            "3:12: database.replicas: not supported by this version yet",
+            "4:19: tenants[0].schema: not supported by this version yet",
+            "5:1: foo: unknown field `foo`",
+        ],
+    );
+    check(
+        "database: {url: 'postgres://u:p@h/d'}",
+        &["1:12: database.url: must be `sqlite:PATH`"],
+    );
+}
+
+#[test]
+fn a_key_refers_to_its_secret() {
+    let config = parse("server: {admin_keys: [{id: ops, secret: '${OPS_KEY}'}]}").expect("valid");
+    assert_eq!(config.server.admin_keys[0].digest, Some(Digest::of(KEY)));
+    let shown = format!("{config:?}{}", config.effective());
+    assert!(
+        !shown.contains("0123456789abcdef"),
+        "the secret is nowhere shown"
+    );
+}
+
+#[test]
+fn a_key_that_cannot_work_is_a_problem_that_keeps_the_secret() {
+    check(
+        "server:\n  admin_keys:\n  - {id: a, secret: hunter2}\n  - {id: b, secret: '${MISSING}'}\n  - {id: c, secret: '${OPS_KEY}'}\n  - {id: 'no_t', hash: abc}\n  - {id: d, role: admin}\n",
+        &[
+            "3:13: server.admin_keys[0].secret: a secret is given by reference",
+            "4:13: server.admin_keys[1].secret: the environment has no variable `MISSING`",
+            "5:13: server.admin_keys[2].secret: what it refers to is not the key with id `c`",
+            "6:6: server.admin_keys[3].id: must be",
+            "6:18: server.admin_keys[3].hash: a digest",
+            "7:5: server.admin_keys[4]: `hash` or `secret` is missing",
+            "7:13: server.admin_keys[4].role: keys of the server have no role",
+        ],
+    );
+    let problems = parse("server: {admin_keys: [{id: a, secret: hunter2}]}").expect_err("literal");
+    assert!(!problems.to_string().contains("hunter2"));
+}
+
+#[test]
+fn the_effective_configuration_reads_back() {
+    let text = "tenants: [{id: a, weight: 3, policy: {capabilities: [http], http: {hosts: ['*.example.com']}}}]";
+    let config = parse(text).expect("valid");
+    assert_eq!(parse(&config.effective()), Ok(config));
+}
+
+#[test]
+fn a_password_in_a_url_is_not_shown() {
+    for (url, shown) in [
+        ("sqlite:/a/b", "sqlite:/a/b"),
+        ("postgres://u:p@h/d", "postgres://u:***@h/d"),
+        ("postgres://u:p@q@h", "postgres://u:***@h"),
+        ("postgres://h/d?x=a@b", "postgres://h/d?x=a@b"),
+    ] {
+        assert_eq!(redact_url(url), shown);
+    }
+}
+
+#[test]
+fn the_documented_example_is_valid() {
+    let page = include_str!("../../../docs/configuration.md");
+    let start = page.find("```yaml").expect("the page has an example") + "```yaml".len();
+    let example = &page[start..];
+    let example = &example[..example.find("```").expect("the example ends")];
+    parse(example).expect("the example of docs/configuration.md");
+}

@@ -1,0 +1,94 @@
+//! Where activity tasks wait for a worker.
+//!
+//! The engine pushes, workers pull. A queue promises nothing across a crash:
+//! what was pushed and not reported is pushed again by recovery, so a task
+//! runs at least once and its completion is deduplicated by the machine.
+
+pub mod local;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cascade_cdl::{ActivityTask, ExecutionId, TaskId, TenantId};
+
+use crate::catalog::Activity;
+
+/// One attempt, ready to run: the task with all that a worker needs for it.
+#[derive(Debug, Clone)]
+pub struct QueuedTask {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which execution asks.
+    pub execution: ExecutionId,
+    /// The application that the workflow belongs to.
+    pub application: Arc<str>,
+    /// The workflow.
+    pub workflow: Arc<str>,
+    /// What is asked.
+    pub task: ActivityTask,
+    /// What its resource resolved to when it was pushed.
+    pub activity: Arc<Activity>,
+}
+
+/// Names one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AttemptKey {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which execution asks.
+    pub execution: ExecutionId,
+    /// The state entry.
+    pub task: TaskId,
+    /// Which try.
+    pub attempt: u32,
+}
+
+impl QueuedTask {
+    /// The attempt that this task is.
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey {
+            tenant: self.tenant.clone(),
+            execution: self.execution,
+            task: self.task.task,
+            attempt: self.task.attempt,
+        }
+    }
+}
+
+/// A task that a worker holds, with the means to stop it.
+#[derive(Debug)]
+pub struct HeldTask {
+    /// What to run.
+    pub task: QueuedTask,
+    /// Becomes true when nobody waits for the attempt any more.
+    pub cancelled: tokio_util::sync::CancellationToken,
+}
+
+/// The seam between engine and workers.
+#[async_trait]
+pub trait TaskQueue: Send + Sync + 'static {
+    /// Offers tasks. Never blocks, since shards call it from their loop: the
+    /// number of tasks is bounded by the number of open executions, which is
+    /// bounded where they start.
+    fn push(&self, tasks: Vec<QueuedTask>);
+
+    /// Waits until there is something to do, then takes up to `max` tasks.
+    /// Empty once the queue is closed.
+    async fn pull(&self, max: usize) -> Vec<HeldTask>;
+
+    /// A pulled attempt ended and used so much fuel.
+    fn settle(&self, attempt: &AttemptKey, fuel: u64);
+
+    /// Nobody waits for this attempt any more.
+    fn cancel(&self, attempt: &AttemptKey);
+
+    /// Number of tasks that wait.
+    fn depth(&self) -> usize;
+
+    /// Lets pullers go; what waits stays for recovery.
+    fn close(&self);
+
+    /// Cancels what still runs. Call it once nobody takes reports any more, so
+    /// that the attempts do not count as failed and recovery runs them again.
+    fn abandon(&self);
+}

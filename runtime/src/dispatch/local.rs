@@ -1,0 +1,374 @@
+//! The queue in process: fair between tenants by the fuel they use.
+//!
+//! Each tenant has a lane. Lanes are served by virtual time (start-time fair
+//! queuing): a lane's time advances by the fuel that its attempts used divided
+//! by its weight, and the lane that lags most goes next. Fuel is known only
+//! afterwards, so a lane is charged what its attempts used lately and settled
+//! when the attempt ends. Two hard limits stand beside the share: attempts at
+//! a time, and fuel per second (a token bucket that may go into debt).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cascade_cdl::TenantId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{AttemptKey, HeldTask, QueuedTask, TaskQueue};
+
+/// Charged for the first attempt of a lane, of which nothing is known: about
+/// what a small activity uses.
+const FIRST_ESTIMATE: u64 = 10_000;
+
+/// Weight of the newest attempt in a lane's estimate is 1 in 8: follows a
+/// change of habit within a few attempts, and forgives a single outlier.
+const ESTIMATE_SHIFT: u32 = 3;
+
+/// What a tenant may use of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Share relative to other tenants, at least 1.
+    pub weight: u32,
+    /// Attempts at a time.
+    pub concurrent_attempts: u32,
+    /// Refill of the fuel bucket; its size is one second's worth.
+    pub fuel_per_second: u64,
+}
+
+/// Tells the share of a tenant; asked whenever a lane fills.
+pub type Shares = Arc<dyn Fn(&TenantId) -> Share + Send + Sync>;
+
+/// A [`TaskQueue`] in memory.
+pub struct LocalQueue {
+    lanes: Mutex<Lanes>,
+    filled: Notify,
+    shares: Shares,
+}
+
+struct Lanes {
+    by_tenant: HashMap<TenantId, Lane>,
+    /// Lanes with waiting tasks, by virtual time.
+    order: BTreeSet<(u64, TenantId)>,
+    /// Virtual time of the lane served last: where a lane that was empty starts,
+    /// so that idleness earns no credit.
+    now: u64,
+    running: HashMap<AttemptKey, Running>,
+    waiting: usize,
+    closed: bool,
+}
+
+struct Lane {
+    share: Share,
+    tasks: VecDeque<QueuedTask>,
+    virtual_time: u64,
+    running: u32,
+    estimate: u64,
+    /// Fuel that may still be used now; negative is debt.
+    tokens: i64,
+    refilled_at: Instant,
+}
+
+struct Running {
+    cancelled: CancellationToken,
+    charged: u64,
+}
+
+impl LocalQueue {
+    /// A queue with these shares.
+    pub fn new(shares: Shares) -> Self {
+        Self {
+            lanes: Mutex::new(Lanes {
+                by_tenant: HashMap::new(),
+                order: BTreeSet::new(),
+                now: 0,
+                running: HashMap::new(),
+                waiting: 0,
+                closed: false,
+            }),
+            filled: Notify::new(),
+            shares,
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // No code of tenants runs under the lock, and each change is complete
+        // before anything can panic: the data of a poisoned lock is sound.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl TaskQueue for LocalQueue {
+    fn push(&self, tasks: Vec<QueuedTask>) {
+        let count = tasks.len();
+        {
+            let mut lanes = self.lanes();
+            for task in tasks {
+                lanes.push(task, &self.shares);
+            }
+        }
+        // A waiting worker takes a batch; one call wakes one of them, and
+        // whoever leaves tasks behind wakes the next (see `pull`).
+        if count > 0 {
+            self.filled.notify_one();
+        }
+    }
+
+    async fn pull(&self, max: usize) -> Vec<HeldTask> {
+        loop {
+            let (taken, refill) = {
+                let mut lanes = self.lanes();
+                if lanes.closed {
+                    // Pass the news on: one call of `close` wakes one puller.
+                    self.filled.notify_one();
+                    return Vec::new();
+                }
+                let taken = lanes.take(max, Instant::now());
+                let refill = lanes.next_refill();
+                if !taken.is_empty() && lanes.waiting > 0 {
+                    self.filled.notify_one();
+                }
+                (taken, refill)
+            };
+            if !taken.is_empty() {
+                return taken;
+            }
+            match refill {
+                None => self.filled.notified().await,
+                Some(at) => {
+                    tokio::select! {
+                        () = self.filled.notified() => {}
+                        () = tokio::time::sleep_until(at) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&self, attempt: &AttemptKey, fuel: u64) {
+        let freed = {
+            let mut lanes = self.lanes();
+            lanes.settle(attempt, fuel);
+            lanes.waiting > 0
+        };
+        if freed {
+            self.filled.notify_one();
+        }
+    }
+
+    fn cancel(&self, attempt: &AttemptKey) {
+        let mut lanes = self.lanes();
+        if let Some(running) = lanes.running.get(attempt) {
+            running.cancelled.cancel();
+        } else {
+            lanes.remove(attempt);
+        }
+    }
+
+    fn depth(&self) -> usize {
+        self.lanes().waiting
+    }
+
+    fn close(&self) {
+        self.lanes().closed = true;
+        self.filled.notify_one();
+    }
+
+    fn abandon(&self) {
+        for running in self.lanes().running.values() {
+            running.cancelled.cancel();
+        }
+    }
+}
+
+impl Lanes {
+    fn push(&mut self, task: QueuedTask, shares: &Shares) {
+        let now = self.now;
+        let lane = self
+            .by_tenant
+            .entry(task.tenant.clone())
+            .or_insert_with(|| Lane::new(shares(&task.tenant)));
+        if lane.tasks.is_empty() {
+            lane.set_share(shares(&task.tenant));
+            lane.virtual_time = lane.virtual_time.max(now);
+            self.order.insert((lane.virtual_time, task.tenant.clone()));
+        }
+        lane.tasks.push_back(task);
+        self.waiting += 1;
+    }
+
+    fn take(&mut self, max: usize, now: Instant) -> Vec<HeldTask> {
+        let mut taken = Vec::new();
+        while taken.len() < max {
+            let Some(entry) = self.next_lane(now) else {
+                break;
+            };
+            self.order.remove(&entry);
+            let (time, tenant) = entry;
+            let lane = self
+                .by_tenant
+                .get_mut(&tenant)
+                .expect("a lane in the order exists");
+            let task = lane
+                .tasks
+                .pop_front()
+                .expect("a lane in the order has tasks");
+            self.now = self.now.max(time);
+            self.waiting -= 1;
+            let charged = lane.charge();
+            if !lane.tasks.is_empty() {
+                self.order.insert((lane.virtual_time, tenant));
+            }
+            let cancelled = CancellationToken::new();
+            self.running.insert(
+                task.key(),
+                Running {
+                    cancelled: cancelled.clone(),
+                    charged,
+                },
+            );
+            taken.push(HeldTask { task, cancelled });
+        }
+        taken
+    }
+
+    /// The lane that lags most among those that may run something now.
+    fn next_lane(&mut self, now: Instant) -> Option<(u64, TenantId)> {
+        for entry in &self.order {
+            let lane = self
+                .by_tenant
+                .get_mut(&entry.1)
+                .expect("a lane in the order exists");
+            lane.refill(now);
+            if lane.tokens > 0 && lane.running < lane.share.concurrent_attempts {
+                return Some(entry.clone());
+            }
+        }
+        None
+    }
+
+    /// When the first lane that waits for fuel has some again.
+    fn next_refill(&self) -> Option<Instant> {
+        self.order
+            .iter()
+            .filter_map(|(_, tenant)| self.by_tenant.get(tenant))
+            .filter(|lane| lane.running < lane.share.concurrent_attempts)
+            .filter_map(Lane::refilled)
+            .min()
+    }
+
+    fn settle(&mut self, attempt: &AttemptKey, fuel: u64) {
+        let Some(running) = self.running.remove(attempt) else {
+            return;
+        };
+        let Some(lane) = self.by_tenant.get_mut(&attempt.tenant) else {
+            return;
+        };
+        let waits = !lane.tasks.is_empty();
+        if waits {
+            self.order
+                .remove(&(lane.virtual_time, attempt.tenant.clone()));
+        }
+        lane.settle(running.charged, fuel);
+        if waits {
+            self.order
+                .insert((lane.virtual_time, attempt.tenant.clone()));
+        }
+    }
+
+    fn remove(&mut self, attempt: &AttemptKey) {
+        let Some(lane) = self.by_tenant.get_mut(&attempt.tenant) else {
+            return;
+        };
+        let before = lane.tasks.len();
+        lane.tasks.retain(|task| {
+            task.execution != attempt.execution
+                || task.task.task != attempt.task
+                || task.task.attempt != attempt.attempt
+        });
+        self.waiting -= before - lane.tasks.len();
+        if before > 0 && lane.tasks.is_empty() {
+            self.order
+                .remove(&(lane.virtual_time, attempt.tenant.clone()));
+        }
+    }
+}
+
+impl Lane {
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            tasks: VecDeque::new(),
+            virtual_time: 0,
+            running: 0,
+            estimate: FIRST_ESTIMATE,
+            tokens: bucket(share),
+            refilled_at: Instant::now(),
+        }
+    }
+
+    fn set_share(&mut self, share: Share) {
+        self.share = share;
+        self.tokens = self.tokens.min(bucket(share));
+    }
+
+    fn charge(&mut self) -> u64 {
+        self.running += 1;
+        self.tokens = self.tokens.saturating_sub_unsigned(self.estimate);
+        self.virtual_time = self
+            .virtual_time
+            .saturating_add(self.weighted(self.estimate));
+        self.estimate
+    }
+
+    fn settle(&mut self, charged: u64, used: u64) {
+        self.running = self.running.saturating_sub(1);
+        self.tokens = self
+            .tokens
+            .saturating_add_unsigned(charged)
+            .saturating_sub_unsigned(used);
+        self.virtual_time = self
+            .virtual_time
+            .saturating_sub(self.weighted(charged))
+            .saturating_add(self.weighted(used));
+        self.estimate =
+            self.estimate - (self.estimate >> ESTIMATE_SHIFT) + (used >> ESTIMATE_SHIFT);
+    }
+
+    /// Virtual time of so much fuel; at least 1, so that every task counts.
+    fn weighted(&self, fuel: u64) -> u64 {
+        (fuel / u64::from(self.share.weight.max(1))).max(1)
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.refilled_at);
+        let earned = u128::from(self.share.fuel_per_second) * passed.as_nanos() / 1_000_000_000;
+        if earned > 0 {
+            let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+            self.tokens = self.tokens.saturating_add(earned).min(bucket(self.share));
+            self.refilled_at = now;
+        }
+    }
+
+    /// When a lane in debt has fuel again; `None` if it has some.
+    fn refilled(&self) -> Option<Instant> {
+        if self.tokens > 0 {
+            return None;
+        }
+        let debt = self.tokens.unsigned_abs() + 1;
+        let nanos =
+            u128::from(debt) * 1_000_000_000 / u128::from(self.share.fuel_per_second.max(1));
+        let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        // A millisecond more spares a second look when the clock is coarse.
+        self.refilled_at
+            .checked_add(wait + Duration::from_millis(1))
+    }
+}
+
+/// Size of a share's fuel bucket: what it earns in a second.
+fn bucket(share: Share) -> i64 {
+    i64::try_from(share.fuel_per_second).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,527 @@
+//! Starts executions, moves them on, and tells how they stand.
+//!
+//! An [`Engine`] is a cheap handle to a set of shards. Each shard is an actor
+//! that owns the executions of a range of buckets and is the only one to write
+//! them (`engine/shard.rs`). After a crash, [`Engine::open`] takes the shards
+//! over again and goes on from what the store holds.
+
+mod live;
+mod shard;
+mod watch;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cascade_cdl::program::{Program, Resource};
+use cascade_cdl::{
+    ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TaskId, TenantId,
+    Timestamp,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::catalog::Activity;
+use crate::clock::Clock;
+use crate::dispatch::TaskQueue;
+use crate::store::{self, ShardId, Store, Summary};
+use shard::{Request, Shard, StartRequest};
+pub use watch::Watch;
+
+/// Requests that wait in front of a shard. Beyond it a start is refused with
+/// [`StartError::Busy`]: at the 30,000 requests/s that a shard handles, this
+/// is a tenth of a second of work.
+const MAILBOX: usize = 4_096;
+
+/// What a refused client is told to wait: a mailbox is worked off in less.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Who knows what workflows and activities there are. The engine does not mind
+/// where from: the catalog of a server, or the one file of `cascade run`.
+#[async_trait]
+pub trait Definitions: Send + Sync + 'static {
+    /// The workflow as a new execution runs it, with its application's version.
+    fn workflow(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Option<(u32, Arc<Program>)>;
+
+    /// The workflow as an old execution runs it.
+    async fn workflow_at(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        version: u32,
+        workflow: &str,
+    ) -> Result<Option<Arc<Program>>, store::Error>;
+
+    /// What a resource stands for now.
+    fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>>;
+
+    /// Limits on what a tenant may start.
+    fn admission(&self, tenant: &TenantId) -> Admission;
+}
+
+/// Limits on what a tenant may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// Largest input of a workflow, in bytes.
+    pub input_bytes: u64,
+    /// Executions open at a time, sleeping ones included.
+    pub open_executions: u64,
+}
+
+/// How an engine is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Number of shards in this process.
+    pub shards: u32,
+    /// Number of shards that the `shard` filter counts modulo.
+    pub filter_shards: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // One actor moves far more executions than SQLite's one writer
+            // commits, and its batches are larger than those of two.
+            shards: 1,
+            filter_shards: 10,
+        }
+    }
+}
+
+/// A request to start an execution.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub tenant: TenantId,
+    pub application: Arc<str>,
+    pub workflow: Arc<str>,
+    pub input: Json,
+    /// The execution's id, if the client chose it.
+    pub id: Option<ExecutionId>,
+    /// Names the execution if `id` does not: the same key, the same execution.
+    pub idempotency_key: Option<String>,
+}
+
+/// An execution that has been started, now or before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    pub id: ExecutionId,
+    /// False if an earlier request had started it.
+    pub created: bool,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("application `{application}` has no workflow `{workflow}`")]
+    UnknownWorkflow {
+        application: Arc<str>,
+        workflow: Arc<str>,
+    },
+    #[error("the input has {size} bytes, the limit is {limit} (tenants[].limits.input_bytes)")]
+    InputTooLarge { size: u64, limit: u64 },
+    #[error("{open} executions are open, the limit is {limit} (tenants[].limits.open_executions)")]
+    TooManyOpen { open: u64, limit: u64 },
+    #[error("execution {0} was started by another request with this key or id")]
+    KeyReused(ExecutionId),
+    #[error("the engine is busy")]
+    Busy { retry_after: Duration },
+    /// The engine stops, or restarts from the store.
+    #[error("the engine stopped before it could tell; ask again with the same idempotency key")]
+    Interrupted,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Why an execution could not be cancelled or retried.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("no such execution")]
+    NotFound,
+    #[error("the execution has already ended")]
+    AlreadyClosed,
+    #[error("only an execution that failed or timed out can be retried")]
+    NotRetryable,
+    #[error("the engine is busy")]
+    Busy { retry_after: Duration },
+    /// The engine stops, or restarts from the store.
+    #[error("the engine stopped before it could tell; look again and repeat if needed")]
+    Interrupted,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// How an attempt ended, as a worker tells it.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub tenant: TenantId,
+    pub execution: ExecutionId,
+    pub task: TaskId,
+    pub attempt: u32,
+    pub result: Result<Json, ActivityFailure>,
+    /// Absent if nothing ran.
+    pub receipt: Option<Receipt>,
+}
+
+/// An execution as it was committed last.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub summary: Summary,
+    pub execution: Execution,
+    pub program: Arc<Program>,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    pub status: Status,
+    pub at: Timestamp,
+}
+
+/// What the engine is doing, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Executions that are open, sleeping ones included.
+    pub open: u64,
+    /// Activity tasks that wait for a worker.
+    pub queued: u64,
+    /// Executions started since the process started.
+    pub started: u64,
+    /// Executions that ended since the process started.
+    pub closed: u64,
+}
+
+/// A handle to the shards of this process.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shards: Vec<ShardHandle>,
+    context: Arc<Context>,
+}
+
+struct ShardHandle {
+    requests: mpsc::Sender<Request>,
+    task: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What all shards share.
+struct Context {
+    store: Arc<dyn Store>,
+    queue: Arc<dyn TaskQueue>,
+    clock: Arc<dyn Clock>,
+    definitions: Arc<dyn Definitions>,
+    settings: Settings,
+    watch: Watch,
+    open: OpenCounts,
+    started: AtomicU64,
+    closed: AtomicU64,
+}
+
+impl Engine {
+    /// Takes the shards over, reads what is open, and starts moving it on.
+    pub async fn open(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        queue: Arc<dyn TaskQueue>,
+        clock: Arc<dyn Clock>,
+        definitions: Arc<dyn Definitions>,
+    ) -> Result<Self, store::Error> {
+        let count = settings.shards.clamp(1, BUCKETS);
+        let context = Arc::new(Context {
+            store,
+            queue,
+            clock,
+            definitions,
+            settings: Settings {
+                shards: count,
+                ..settings
+            },
+            watch: Watch::default(),
+            open: OpenCounts::default(),
+            started: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+        });
+        let mut shards = Vec::new();
+        for index in 0..count {
+            let shard = Shard::open(ShardId(index), context.clone()).await?;
+            let (requests, inbox) = mpsc::channel(MAILBOX);
+            let task = std::sync::Mutex::new(Some(tokio::spawn(shard.run(inbox))));
+            shards.push(ShardHandle { requests, task });
+        }
+        let inner = Arc::new(Inner { shards, context });
+        Ok(Self { inner })
+    }
+
+    /// Starts an execution; returns when that is durable.
+    pub async fn start(&self, start: Start) -> Result<Started, StartError> {
+        let (started, answer) = oneshot::channel();
+        self.submit(start, started, None)?;
+        answer.await.map_err(|_| StartError::Interrupted)?
+    }
+
+    /// Starts an execution and waits for its end, or for `patience`; the start
+    /// is durable in either case.
+    ///
+    /// Since nobody is told of the start alone, a chain of pure activities may
+    /// reach its end before the first commit, and then needs only that one.
+    pub async fn start_and_wait(
+        &self,
+        start: Start,
+        patience: Duration,
+    ) -> Result<(Started, Option<Closed>), StartError> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let (reply, answer) = oneshot::channel();
+        let (closed_reply, closed) = oneshot::channel();
+        self.submit(start, reply, Some(closed_reply))?;
+        let started = answer.await.map_err(|_| StartError::Interrupted)??;
+        let closed = match tokio::time::timeout_at(deadline, closed).await {
+            Ok(closed) => Some(closed.map_err(|_| StartError::Interrupted)?),
+            Err(_) => None,
+        };
+        Ok((started, closed))
+    }
+
+    fn submit(
+        &self,
+        start: Start,
+        started: oneshot::Sender<Result<Started, StartError>>,
+        closed: Option<oneshot::Sender<Closed>>,
+    ) -> Result<(), StartError> {
+        let context = &self.inner.context;
+        let found =
+            context
+                .definitions
+                .workflow(&start.tenant, &start.application, &start.workflow);
+        let Some(program) = found else {
+            return Err(StartError::UnknownWorkflow {
+                application: start.application,
+                workflow: start.workflow,
+            });
+        };
+        let admission = context.definitions.admission(&start.tenant);
+        let size = start.input.len() as u64;
+        if size > admission.input_bytes {
+            return Err(StartError::InputTooLarge {
+                size,
+                limit: admission.input_bytes,
+            });
+        }
+        let open = context.open.of(&start.tenant).load(Ordering::Relaxed);
+        if open >= admission.open_executions {
+            return Err(StartError::TooManyOpen {
+                open,
+                limit: admission.open_executions,
+            });
+        }
+        let id = match (start.id, &start.idempotency_key) {
+            (Some(id), _) => id,
+            (None, Some(key)) => ExecutionId::from_key(&start.tenant, key),
+            (None, None) => ExecutionId(uuid::Uuid::now_v7()),
+        };
+        self.shard(id.bucket())
+            .try_send(Request::Start(Box::new(StartRequest {
+                id,
+                start,
+                program,
+                started,
+                closed,
+            })))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => StartError::Busy {
+                    retry_after: RETRY_AFTER,
+                },
+                mpsc::error::TrySendError::Closed(_) => StartError::Interrupted,
+            })
+    }
+
+    /// Ends an execution; returns when that is durable.
+    pub async fn cancel(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        reason: String,
+    ) -> Result<(), ControlError> {
+        self.control(id, |reply| Request::Cancel {
+            tenant: tenant.clone(),
+            id,
+            reason,
+            reply,
+        })
+        .await
+    }
+
+    /// Lets a failed execution go on from where it failed; returns when that
+    /// is durable.
+    pub async fn retry(&self, tenant: &TenantId, id: ExecutionId) -> Result<(), ControlError> {
+        self.control(id, |reply| Request::Retry {
+            tenant: tenant.clone(),
+            id,
+            reply,
+        })
+        .await
+    }
+
+    async fn control(
+        &self,
+        id: ExecutionId,
+        request: impl FnOnce(oneshot::Sender<Result<(), ControlError>>) -> Request,
+    ) -> Result<(), ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.shard(id.bucket())
+            .try_send(request(reply))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => ControlError::Busy {
+                    retry_after: RETRY_AFTER,
+                },
+                mpsc::error::TrySendError::Closed(_) => ControlError::Interrupted,
+            })?;
+        answer.await.map_err(|_| ControlError::Interrupted)?
+    }
+
+    /// Takes the results of attempts. Waits while a shard is busy, which slows
+    /// the workers down to its pace.
+    pub async fn report(&self, reports: Vec<Report>) {
+        if let [only] = self.inner.shards.as_slice() {
+            // A closed shard has stopped caring: recovery runs the task again.
+            let _ = only.requests.send(Request::Reports(reports)).await;
+            return;
+        }
+        let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
+        for report in reports {
+            let index = self.index(report.execution.bucket());
+            by_shard.entry(index).or_default().push(report);
+        }
+        for (index, reports) in by_shard {
+            let requests = &self.inner.shards[index].requests;
+            let _ = requests.send(Request::Reports(reports)).await;
+        }
+    }
+
+    /// An execution as it was committed last.
+    pub async fn show(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+    ) -> Result<Option<View>, store::Error> {
+        let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
+            return Ok(None);
+        };
+        live::restore(&*self.inner.context.definitions, stored)
+            .await
+            .map(Some)
+    }
+
+    /// Tells of each commit of an execution by its new version.
+    pub fn watch(&self, tenant: &TenantId, id: ExecutionId) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.context.watch.subscribe(tenant, id)
+    }
+
+    /// What the engine is doing.
+    pub fn stats(&self) -> Stats {
+        let context = &self.inner.context;
+        Stats {
+            open: context.open.total(),
+            queued: context.queue.depth() as u64,
+            started: context.started.load(Ordering::Relaxed),
+            closed: context.closed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stops taking requests, commits what is known, and lets the shards end.
+    pub async fn shutdown(&self) {
+        for shard in &self.inner.shards {
+            // Fails only if the shard has ended already.
+            let _ = shard.requests.send(Request::Stop).await;
+        }
+        for shard in &self.inner.shards {
+            let task = shard
+                .task
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(task) = task
+                && let Err(error) = task.await
+            {
+                tracing::error!(%error, "a shard ended badly");
+            }
+        }
+    }
+
+    fn shard(&self, bucket: u32) -> &mpsc::Sender<Request> {
+        &self.inner.shards[self.index(bucket)].requests
+    }
+
+    fn index(&self, bucket: u32) -> usize {
+        (bucket * self.inner.context.settings.shards / BUCKETS) as usize
+    }
+}
+
+/// The buckets of the shard with this index out of `count`.
+fn buckets(index: u32, count: u32) -> Range<u32> {
+    // The inverse of `Engine::index`, rounding up.
+    let first = |index: u32| (index * BUCKETS).div_ceil(count);
+    first(index)..first(index + 1)
+}
+
+/// How many executions of each tenant are open.
+#[derive(Default)]
+struct OpenCounts {
+    by_tenant: RwLock<HashMap<TenantId, Arc<AtomicU64>>>,
+}
+
+impl OpenCounts {
+    fn of(&self, tenant: &TenantId) -> Arc<AtomicU64> {
+        let known = self
+            .by_tenant
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(tenant)
+            .cloned();
+        known.unwrap_or_else(|| {
+            let mut counts = self
+                .by_tenant
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            counts.entry(tenant.clone()).or_default().clone()
+        })
+    }
+
+    fn total(&self) -> u64 {
+        self.by_tenant
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod range_tests {
+    use super::*;
+
+    #[test]
+    fn every_bucket_belongs_to_the_shard_that_its_range_says() {
+        for count in [1, 2, 3, 7, 4_096] {
+            for index in 0..count {
+                for bucket in buckets(index, count) {
+                    assert_eq!(bucket * count / BUCKETS, index, "{bucket} of {count}");
+                }
+            }
+            assert_eq!(buckets(count - 1, count).end, BUCKETS);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Executions in the memory of a shard.
+
+use std::sync::Arc;
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{
+    ApplyError, Event, EventKind, Execution, ExecutionId, Status, TenantId, Timestamp, apply,
+};
+use tokio::sync::oneshot;
+
+use super::{Closed, ControlError, Definitions, StartError, Started, View};
+use crate::dispatch::{AttemptKey, QueuedTask};
+use crate::store::{self, Commit, StatusName, Stored, Summary};
+
+/// The history in an execution's row moves out into a chunk, and a snapshot is
+/// taken, beyond this size. An update rewrites the row, so the row must stay
+/// small; a snapshot costs a few KiB, so it must stay rare.
+const SNAPSHOT_TAIL_BYTES: usize = 16 * 1024;
+
+/// The same by number of events: what recovery may have to replay.
+const SNAPSHOT_TAIL_EVENTS: u64 = 100;
+
+/// What an event's envelope takes beside its payload, in bytes, roughly.
+const EVENT_OVERHEAD: usize = 120;
+
+/// Which execution: ids are chosen by clients, so they name one only together
+/// with the tenant.
+pub(super) type Key = (TenantId, ExecutionId);
+
+/// What must not leave before the events that caused it are durable.
+pub(super) enum Effect {
+    /// An activity with capabilities.
+    Dispatch(Box<QueuedTask>),
+    /// Nobody waits for an attempt any more.
+    Cancel(AttemptKey),
+    /// The answer to a start that is being waited for.
+    Started(oneshot::Sender<Result<Started, StartError>>, Started),
+    /// The answer to a cancel or retry.
+    Controlled(oneshot::Sender<Result<(), ControlError>>),
+}
+
+/// An execution that moves.
+pub(super) struct Live {
+    /// The row as of the last event.
+    pub(super) summary: Summary,
+    pub(super) program: Arc<Program>,
+    /// `None` only while an event is applied.
+    execution: Option<Execution>,
+    /// Events that no commit has taken yet.
+    events: Vec<Event>,
+    /// Version that is durable.
+    committed: u64,
+    /// Version that the commit in flight makes durable.
+    in_flight: Option<u64>,
+    tail_bytes: usize,
+    tail_events: u64,
+    /// Effects of `events`.
+    pub(super) held: Vec<Effect>,
+    /// Effects of the commit in flight.
+    releasing: Vec<Effect>,
+    /// Who wants to be told when it ends.
+    pub(super) closers: Vec<oneshot::Sender<Closed>>,
+    /// Somebody waits for `events` to become durable.
+    pub(super) urgent: bool,
+    /// Listed for a commit, or for one a little later.
+    pub(super) listed: bool,
+    pub(super) deferred: bool,
+    /// What the shard's timers hold for it.
+    pub(super) wake: Option<Timestamp>,
+}
+
+impl Live {
+    /// An execution before its first event.
+    pub(super) fn new(summary: Summary, program: Arc<Program>) -> Self {
+        let execution = Execution::new(summary.id, summary.tenant.clone());
+        Self::with(summary, program, execution)
+    }
+
+    /// An execution as it was committed.
+    pub(super) fn restored(view: View, tail_bytes: usize) -> Self {
+        let View {
+            summary,
+            execution,
+            program,
+        } = view;
+        let mut live = Self::with(summary, program, execution);
+        live.tail_bytes = tail_bytes;
+        live
+    }
+
+    fn with(summary: Summary, program: Arc<Program>, execution: Execution) -> Self {
+        Self {
+            committed: execution.version,
+            execution: Some(execution),
+            summary,
+            program,
+            events: Vec::new(),
+            in_flight: None,
+            tail_bytes: 0,
+            tail_events: 0,
+            held: Vec::new(),
+            releasing: Vec::new(),
+            closers: Vec::new(),
+            urgent: false,
+            listed: false,
+            deferred: false,
+            wake: None,
+        }
+    }
+
+    /// The execution as of the last event.
+    pub(super) fn execution(&self) -> &Execution {
+        self.execution
+            .as_ref()
+            .expect("only `apply` takes it, and gives it back or drops the whole")
+    }
+
+    /// Which execution this is.
+    pub(super) fn key(&self) -> Key {
+        (self.summary.tenant.clone(), self.summary.id)
+    }
+
+    /// Applies what happened; gives back what the machine commands.
+    pub(super) fn apply(
+        &mut self,
+        at: Timestamp,
+        kind: EventKind,
+    ) -> Result<Vec<cascade_cdl::Command>, ApplyError> {
+        let execution = self.execution.take().expect("see `execution`");
+        let event = Event {
+            seq: execution.version + 1,
+            at,
+            kind,
+        };
+        let transition = apply(&self.program, execution, &event)?;
+        self.tail_bytes += payload_len(&event.kind) + EVENT_OVERHEAD;
+        self.tail_events += 1;
+        self.execution = Some(transition.execution);
+        self.events.push(event);
+        self.summarise(at);
+        Ok(transition.commands)
+    }
+
+    fn summarise(&mut self, at: Timestamp) {
+        let execution = self.execution.as_ref().expect("put back by the caller");
+        let summary = &mut self.summary;
+        summary.version = execution.version;
+        summary.started_at = execution.started_at;
+        summary.wake_at = execution.wake_at();
+        summary.idle = execution.is_idle();
+        let (status, error) = name(&execution.status);
+        if summary.status != status {
+            summary.closed_at = execution.is_closed().then_some(at);
+            summary.error = error.map(str::to_owned);
+            summary.status = status;
+        }
+    }
+
+    /// Whether there are events that no commit has taken.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Number of events that no commit has taken.
+    pub(super) fn uncommitted(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether all that happened is durable.
+    pub(super) fn is_durable(&self) -> bool {
+        self.committed == self.summary.version
+    }
+
+    /// Takes the events for a commit.
+    pub(super) fn take_commit(&mut self) -> Commit {
+        let expected = self.in_flight.unwrap_or(self.committed);
+        self.in_flight = Some(self.summary.version);
+        self.releasing.append(&mut self.held);
+        self.urgent = false;
+        let spills =
+            self.tail_bytes > SNAPSHOT_TAIL_BYTES || self.tail_events > SNAPSHOT_TAIL_EVENTS;
+        // A closed execution is not recovered, so it needs no snapshot.
+        let snapshot = (spills && self.summary.closed_at.is_none()).then(|| {
+            self.tail_bytes = 0;
+            self.tail_events = 0;
+            Box::new(self.execution().clone())
+        });
+        Commit {
+            summary: self.summary.clone(),
+            expected,
+            events: std::mem::take(&mut self.events),
+            snapshot,
+        }
+    }
+
+    /// The commit in flight is durable: gives back the effects that may leave.
+    pub(super) fn committed(&mut self) -> Vec<Effect> {
+        if let Some(version) = self.in_flight.take() {
+            self.committed = version;
+        }
+        let mut effects = std::mem::take(&mut self.releasing);
+        if self.events.is_empty() {
+            // Held meanwhile, but not by any new event.
+            effects.append(&mut self.held);
+        }
+        effects
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        let at = self.summary.closed_at?;
+        let status = self.execution().status.clone();
+        Some(Closed { status, at })
+    }
+
+    /// Whether the execution was started with this input.
+    pub(super) fn has_input(&self, input: &cascade_cdl::Json) -> bool {
+        let context = &self.execution().context;
+        context["workflow"]["input"] == input.to_value()
+    }
+}
+
+/// An execution that sleeps: its snapshot as bytes, a quarter of the size.
+pub(super) struct Frozen {
+    summary: Summary,
+    program: Arc<Program>,
+    snapshot: Box<[u8]>,
+    tail_bytes: usize,
+    tail_events: u64,
+    wake: Option<Timestamp>,
+}
+
+impl Frozen {
+    /// Freezes an execution whose events are all durable.
+    pub(super) fn freeze(live: &Live) -> Result<Self, serde_json::Error> {
+        debug_assert!(live.is_durable(), "what is frozen has nothing to commit");
+        Ok(Self {
+            snapshot: serde_json::to_vec(live.execution())?.into(),
+            summary: live.summary.clone(),
+            program: live.program.clone(),
+            tail_bytes: live.tail_bytes,
+            tail_events: live.tail_events,
+            wake: live.wake,
+        })
+    }
+
+    /// The execution as it was.
+    pub(super) fn thaw(self) -> Result<Live, serde_json::Error> {
+        let execution = serde_json::from_slice(&self.snapshot)?;
+        let mut live = Live::with(self.summary, self.program, execution);
+        live.tail_bytes = self.tail_bytes;
+        live.tail_events = self.tail_events;
+        live.wake = self.wake;
+        Ok(live)
+    }
+
+    /// Memory that it takes, in bytes, roughly.
+    pub(super) fn size(&self) -> usize {
+        size_of::<Self>() + self.snapshot.len()
+    }
+}
+
+/// Rebuilds an execution from what is stored.
+pub(super) async fn restore(
+    definitions: &dyn Definitions,
+    stored: Stored,
+) -> Result<View, store::Error> {
+    let Stored {
+        summary,
+        snapshot,
+        tail,
+        ..
+    } = stored;
+    let damaged = |what: String| {
+        store::Error::Damaged(format!(
+            "execution {} of {}: {what}",
+            summary.id, summary.tenant
+        ))
+    };
+    let program = definitions
+        .workflow_at(
+            &summary.tenant,
+            &summary.application,
+            summary.application_version,
+            &summary.workflow,
+        )
+        .await?
+        .ok_or_else(|| {
+            damaged(format!(
+                "application `{}` has no version {} with workflow `{}`",
+                summary.application, summary.application_version, summary.workflow
+            ))
+        })?;
+    let mut execution =
+        snapshot.unwrap_or_else(|| Execution::new(summary.id, summary.tenant.clone()));
+    for event in &tail {
+        execution = apply(&program, execution, event)
+            .map_err(|error| damaged(error.to_string()))?
+            .execution;
+    }
+    if execution.version != summary.version {
+        return Err(damaged(format!(
+            "the history ends at {}, the row at {}",
+            execution.version, summary.version
+        )));
+    }
+    Ok(View {
+        summary,
+        execution,
+        program,
+    })
+}
+
+/// How lists name a status, and its error.
+fn name(status: &Status) -> (StatusName, Option<&str>) {
+    match status {
+        Status::Running => (StatusName::Running, None),
+        Status::Completed { .. } => (StatusName::Completed, None),
+        Status::Failed { failure } => (StatusName::Failed, Some(&failure.error)),
+        Status::Cancelled { .. } => (StatusName::Cancelled, None),
+        Status::TimedOut { .. } => (StatusName::TimedOut, None),
+    }
+}
+
+/// Size of what an event carries, in bytes.
+fn payload_len(kind: &EventKind) -> usize {
+    match kind {
+        EventKind::ExecutionStarted { input, .. } => input.len(),
+        EventKind::ActivityCompleted { output, .. } => output.len(),
+        EventKind::ActivityFailed { failure, .. } => failure.message.len(),
+        EventKind::CancelRequested { reason } => reason.len(),
+        EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
+    }
+}

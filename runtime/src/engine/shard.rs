@@ -1,0 +1,899 @@
+//! One shard: the actor that owns the executions of a range of buckets.
+//!
+//! It takes what arrives (requests, reports, due timers), moves executions on
+//! through [`cascade_cdl::apply`], and hands their events to the store. While
+//! one commit is in flight the next batch gathers; effects leave when the
+//! commit of their cause returns, pure activities at once.
+//!
+//! An execution is committed when somebody needs it: an effect to release, a
+//! caller to answer, an end, or a long rest. A chain of pure activities that
+//! nobody waits on step by step therefore reaches the store as one commit.
+//!
+//! After a failed commit, a lost lease or a broken invariant the shard drops
+//! its memory and starts again from the store, as after a crash.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{
+    ActivityFailure, ActivityTask, Command, EventKind, ExecutionId, SEMANTICS, Status, TenantId,
+    Timestamp,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::live::{Effect, Frozen, Key, Live, restore};
+use super::{Closed, Context, ControlError, Report, Start, StartError, Started, View, buckets};
+use crate::dispatch::{AttemptKey, QueuedTask};
+use crate::store::{self, Commit, CommitError, Lease, ShardId, StatusName, Summary};
+
+/// Requests handled between two looks at the other inputs: a few milliseconds.
+const TURN: usize = 256;
+
+/// Executions in one commit; beyond it they wait for the next, which keeps the
+/// time of one commit, and so the latency, bounded.
+const COMMIT_EXECUTIONS: usize = 1_024;
+
+/// How long events that nobody waits for may stay uncommitted: longer than a
+/// chain of pure activities usually takes, shorter than a person notices.
+const DEFER: u64 = 100;
+
+/// Events of one execution that may stay uncommitted.
+const DEFER_EVENTS: usize = 64;
+
+/// An execution that sleeps at least so long leaves the live set.
+const SHORT_NAP: u64 = 1_000;
+
+/// Memory for sleeping executions; more of them are read from the store when
+/// they wake. Room for about 200,000.
+const FROZEN_BYTES: usize = 256 * 1024 * 1024;
+
+/// Executions of which recovery reads so many rows at a time.
+const RECOVERY_PAGE: u32 = 1_000;
+
+/// Loads at a time during recovery and when sleepers wake.
+const LOADS: usize = 16;
+
+/// Pause before a shard that failed starts again.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// What callers ask of a shard.
+pub(super) enum Request {
+    Start(Box<StartRequest>),
+    Reports(Vec<Report>),
+    Cancel {
+        tenant: TenantId,
+        id: ExecutionId,
+        reason: String,
+        reply: oneshot::Sender<Result<(), ControlError>>,
+    },
+    Retry {
+        tenant: TenantId,
+        id: ExecutionId,
+        reply: oneshot::Sender<Result<(), ControlError>>,
+    },
+    Stop,
+}
+
+/// A start, resolved.
+pub(super) struct StartRequest {
+    pub(super) id: ExecutionId,
+    pub(super) start: Start,
+    pub(super) program: (u32, Arc<Program>),
+    pub(super) started: oneshot::Sender<Result<Started, StartError>>,
+    pub(super) closed: Option<oneshot::Sender<Closed>>,
+}
+
+/// What is done to one execution.
+enum Touch {
+    Start(Box<StartRequest>),
+    Report(Report),
+    Cancel(String, oneshot::Sender<Result<(), ControlError>>),
+    Retry(oneshot::Sender<Result<(), ControlError>>),
+    Wake,
+}
+
+/// An execution as the shard remembers it.
+enum Slot {
+    Live(Box<Live>),
+    Frozen(Box<Frozen>),
+    /// Being read from the store; what arrives meanwhile waits here.
+    Loading(Vec<Touch>),
+}
+
+/// What a shard waits for.
+enum Input {
+    Requests(Vec<Request>),
+    Committed(Result<(), CommitError>),
+    Loaded(Key, Result<Option<(View, usize)>, store::Error>),
+    TimerDue,
+    Disconnected,
+}
+
+/// Why a shard drops its memory.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("commit: {0}")]
+    Commit(#[from] CommitError),
+    #[error("the shard panicked")]
+    Panic,
+}
+
+type Load = BoxFuture<'static, (Key, Result<Option<(View, usize)>, store::Error>)>;
+
+pub(super) struct Shard {
+    context: Arc<Context>,
+    lease: Lease,
+    slots: HashMap<Key, Slot>,
+    frozen_bytes: usize,
+    timers: BTreeSet<(Timestamp, Key)>,
+    /// Executions to commit next.
+    urgent: Vec<Key>,
+    /// Executions to commit at the latest then, in order of time.
+    deferred: VecDeque<(Timestamp, Key)>,
+    in_flight: Option<InFlight>,
+    /// Tasks whose cause is durable, or that are pure.
+    ready: Vec<QueuedTask>,
+    loads: FuturesUnordered<Load>,
+    waiting_loads: VecDeque<Key>,
+    stopping: bool,
+}
+
+struct InFlight {
+    keys: Vec<Key>,
+    done: BoxFuture<'static, Result<(), CommitError>>,
+}
+
+impl Shard {
+    /// Takes the shard over and reads what is open.
+    pub(super) async fn open(id: ShardId, context: Arc<Context>) -> Result<Self, store::Error> {
+        let lease = context.store.acquire(id).await?;
+        let mut shard = Self {
+            context,
+            lease,
+            slots: HashMap::new(),
+            frozen_bytes: 0,
+            timers: BTreeSet::new(),
+            urgent: Vec::new(),
+            deferred: VecDeque::new(),
+            in_flight: None,
+            ready: Vec::new(),
+            loads: FuturesUnordered::new(),
+            waiting_loads: VecDeque::new(),
+            stopping: false,
+        };
+        shard.recover().await?;
+        Ok(shard)
+    }
+
+    /// Serves until it is told to stop; after a fault, from the store again.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
+        loop {
+            let served = AssertUnwindSafe(self.serve(&mut inbox)).catch_unwind();
+            let fault = match served.await {
+                Ok(Ok(())) => return,
+                Ok(Err(fault)) => fault,
+                Err(_) => Fault::Panic,
+            };
+            let id = self.lease.shard;
+            tracing::error!(shard.id = id.0, %fault, "shard starts again from the store");
+            self.forget();
+            self = loop {
+                tokio::time::sleep(RESTART_PAUSE).await;
+                match Self::open(id, self.context.clone()).await {
+                    Ok(shard) => break shard,
+                    Err(error) => tracing::error!(shard.id = id.0, %error, "shard not recovered"),
+                }
+            };
+        }
+    }
+
+    /// Uncounts what the next recovery will count again.
+    fn forget(&mut self) {
+        for (key, slot) in self.slots.drain() {
+            let open = match slot {
+                Slot::Live(live) => live.summary.closed_at.is_none(),
+                Slot::Frozen(_) => true,
+                Slot::Loading(_) => false,
+            };
+            if open {
+                self.context.open.of(&key.0).fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    async fn serve(&mut self, inbox: &mut mpsc::Receiver<Request>) -> Result<(), Fault> {
+        loop {
+            self.release_ready();
+            self.begin_commit();
+            if self.stopping && self.in_flight.is_none() {
+                return Ok(());
+            }
+            match self.next(inbox).await {
+                Input::Requests(requests) => {
+                    for request in requests {
+                        self.request(request);
+                    }
+                }
+                Input::Committed(result) => self.committed(result)?,
+                Input::Loaded(key, result) => self.loaded(key, result),
+                Input::TimerDue => self.timers_due(),
+                Input::Disconnected => self.stop(),
+            }
+        }
+    }
+
+    async fn next(&mut self, inbox: &mut mpsc::Receiver<Request>) -> Input {
+        let due = self.next_due();
+        let Self {
+            context,
+            in_flight,
+            loads,
+            stopping,
+            ..
+        } = self;
+        let clock = &context.clock;
+        let mut requests = Vec::new();
+        tokio::select! {
+            result = async { (&mut in_flight.as_mut().expect("checked").done).await },
+                if in_flight.is_some() => Input::Committed(result),
+            count = inbox.recv_many(&mut requests, TURN), if !*stopping => {
+                if count == 0 { Input::Disconnected } else { Input::Requests(requests) }
+            }
+            Some((key, result)) = loads.next(), if !loads.is_empty() => {
+                Input::Loaded(key, result)
+            }
+            () = async { clock.sleep_until(due.expect("checked")).await }, if due.is_some() => {
+                Input::TimerDue
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        if self.stopping {
+            return None;
+        }
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let deferred = self.deferred.front().map(|(at, _)| *at);
+        match (timer, deferred) {
+            (Some(timer), Some(deferred)) => Some(timer.min(deferred)),
+            (timer, deferred) => timer.or(deferred),
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Start(start) => {
+                let key = (start.start.tenant.clone(), start.id);
+                let named = start.start.id.is_some() || start.start.idempotency_key.is_some();
+                if named || self.slots.contains_key(&key) {
+                    self.touch(key, Touch::Start(start));
+                } else {
+                    // A fresh time-ordered id: the store cannot know it.
+                    self.create(key, *start);
+                }
+            }
+            Request::Reports(reports) => {
+                for report in reports {
+                    let key = (report.tenant.clone(), report.execution);
+                    // An execution that waits for a report is in memory;
+                    // elsewhere nobody waits for this one.
+                    if self.slots.contains_key(&key) {
+                        self.touch(key, Touch::Report(report));
+                    }
+                }
+            }
+            Request::Cancel {
+                tenant,
+                id,
+                reason,
+                reply,
+            } => self.touch((tenant, id), Touch::Cancel(reason, reply)),
+            Request::Retry { tenant, id, reply } => self.touch((tenant, id), Touch::Retry(reply)),
+            Request::Stop => self.stop(),
+        }
+    }
+
+    /// Commits what is known, then ends.
+    fn stop(&mut self) {
+        self.stopping = true;
+        let dirty = self.slots.iter_mut().filter_map(|(key, slot)| match slot {
+            Slot::Live(live) if live.is_dirty() && !live.listed => {
+                live.listed = true;
+                Some(key.clone())
+            }
+            _ => None,
+        });
+        self.urgent.extend(dirty);
+    }
+
+    /// Does something to an execution, reading it from the store if need be.
+    fn touch(&mut self, key: Key, touch: Touch) {
+        match self.slots.remove(&key) {
+            Some(Slot::Live(live)) => self.handle(live, touch),
+            Some(Slot::Frozen(frozen)) => {
+                self.frozen_bytes -= frozen.size();
+                match frozen.thaw() {
+                    Ok(live) => self.handle(Box::new(live), touch),
+                    // Cannot be, but the store has it too.
+                    Err(error) => {
+                        tracing::error!(execution.id = %key.1, %error, "snapshot does not read");
+                        self.load(key, touch);
+                    }
+                }
+            }
+            Some(Slot::Loading(mut touches)) => {
+                touches.push(touch);
+                self.slots.insert(key, Slot::Loading(touches));
+            }
+            None => self.load(key, touch),
+        }
+    }
+
+    fn load(&mut self, key: Key, touch: Touch) {
+        self.slots.insert(key.clone(), Slot::Loading(vec![touch]));
+        self.waiting_loads.push_back(key);
+        self.begin_loads();
+    }
+
+    fn begin_loads(&mut self) {
+        while self.loads.len() < LOADS {
+            let Some(key) = self.waiting_loads.pop_front() else {
+                return;
+            };
+            let context = self.context.clone();
+            self.loads.push(Box::pin(async move {
+                let result = read(&context, &key).await;
+                (key, result)
+            }));
+        }
+    }
+
+    fn loaded(&mut self, key: Key, result: Result<Option<(View, usize)>, store::Error>) {
+        self.begin_loads();
+        let Some(Slot::Loading(touches)) = self.slots.remove(&key) else {
+            return;
+        };
+        match result {
+            Ok(Some((view, tail_bytes))) => {
+                let live = Live::restored(view, tail_bytes);
+                self.settle(Box::new(live), true);
+                for touch in touches {
+                    self.touch(key.clone(), touch);
+                }
+                self.release_closed(&key);
+            }
+            Ok(None) => {
+                for touch in touches {
+                    match touch {
+                        Touch::Start(start) if !self.slots.contains_key(&key) => {
+                            self.create(key.clone(), *start);
+                        }
+                        touch if self.slots.contains_key(&key) => self.touch(key.clone(), touch),
+                        touch => refuse(touch, None),
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(execution.id = %key.1, %error, "execution not loaded");
+                for touch in touches {
+                    refuse(touch, Some(&error));
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, key: Key, request: StartRequest) {
+        let StartRequest {
+            id,
+            start,
+            program: (application_version, program),
+            started,
+            closed,
+        } = request;
+        let summary = Summary {
+            tenant: start.tenant,
+            id,
+            bucket: id.bucket(),
+            application: start.application,
+            application_version,
+            workflow: start.workflow,
+            status: StatusName::Running,
+            error: None,
+            started_at: self.context.clock.now(),
+            closed_at: None,
+            wake_at: None,
+            idle: false,
+            version: 0,
+        };
+        let mut live = Box::new(Live::new(summary, program));
+        self.context.open.of(&key.0).fetch_add(1, Ordering::Relaxed);
+        self.context.started.fetch_add(1, Ordering::Relaxed);
+        // Who waits for the end is told of the start when it comes.
+        live.urgent = closed.is_none();
+        live.held
+            .push(Effect::Started(started, Started { id, created: true }));
+        live.closers.extend(closed);
+        let kind = EventKind::ExecutionStarted {
+            input: start.input,
+            shards: self.context.settings.filter_shards,
+            machine: SEMANTICS,
+        };
+        self.advance(live, kind);
+    }
+
+    fn handle(&mut self, mut live: Box<Live>, touch: Touch) {
+        match touch {
+            Touch::Start(request) => self.start_again(live, *request),
+            Touch::Report(report) => {
+                let kind = match report.result {
+                    Ok(output) => EventKind::ActivityCompleted {
+                        task: report.task,
+                        attempt: report.attempt,
+                        output,
+                        receipt: report.receipt.unwrap_or_default(),
+                    },
+                    Err(failure) => EventKind::ActivityFailed {
+                        task: report.task,
+                        attempt: report.attempt,
+                        failure,
+                        receipt: report.receipt,
+                    },
+                };
+                if live.execution().awaits(report.task, report.attempt) {
+                    self.advance(live, kind);
+                } else {
+                    self.settle(live, false);
+                }
+            }
+            Touch::Cancel(reason, reply) => {
+                if live.summary.closed_at.is_some() {
+                    let _ = reply.send(Err(ControlError::AlreadyClosed));
+                    return self.settle(live, false);
+                }
+                live.urgent = true;
+                live.held.push(Effect::Controlled(reply));
+                self.advance(live, EventKind::CancelRequested { reason });
+            }
+            Touch::Retry(reply) => {
+                let failed = matches!(
+                    live.execution().status,
+                    Status::Failed { .. } | Status::TimedOut { .. }
+                );
+                if !failed {
+                    let _ = reply.send(Err(ControlError::NotRetryable));
+                    return self.settle(live, false);
+                }
+                live.urgent = true;
+                live.held.push(Effect::Controlled(reply));
+                self.context
+                    .open
+                    .of(&live.summary.tenant)
+                    .fetch_add(1, Ordering::Relaxed);
+                self.advance(live, EventKind::RetryRequested {});
+            }
+            Touch::Wake => self.wake(live),
+        }
+    }
+
+    /// A start of an execution that exists.
+    fn start_again(&mut self, mut live: Box<Live>, request: StartRequest) {
+        let StartRequest {
+            id,
+            start,
+            started,
+            closed,
+            ..
+        } = request;
+        let same = live.summary.application == start.application
+            && live.summary.workflow == start.workflow
+            && live.has_input(&start.input);
+        if !same {
+            // The caller may have given up waiting.
+            let _ = started.send(Err(StartError::KeyReused(id)));
+            return self.settle(live, false);
+        }
+        let reply = Started { id, created: false };
+        if live.summary.version > 0 && live.is_durable() {
+            let _ = started.send(Ok(reply));
+        } else {
+            live.urgent |= live.is_dirty();
+            live.held.push(Effect::Started(started, reply));
+        }
+        live.closers.extend(closed);
+        self.settle(live, false);
+    }
+
+    fn wake(&mut self, mut live: Box<Live>) {
+        let now = self.context.clock.now();
+        // Set again by `settle`: further timers that are due wake it at once.
+        self.drop_timer(&mut live);
+        match live.execution().due_timers(now).first() {
+            Some(timer) => {
+                let timer = *timer;
+                self.advance(live, EventKind::TimerFired { timer });
+            }
+            None => self.settle(live, false),
+        }
+    }
+
+    /// Applies an event and what follows from it without any effect.
+    fn advance(&mut self, mut live: Box<Live>, kind: EventKind) {
+        let was_closed = live.summary.closed_at.is_some();
+        let at = self.context.clock.now();
+        let mut kinds = VecDeque::from([kind]);
+        while let Some(kind) = kinds.pop_front() {
+            let commands = match live.apply(at, kind) {
+                Ok(commands) => commands,
+                Err(error) => {
+                    // A bug or damage, never a failing workflow. What was
+                    // committed stays; a restart of the process tries again.
+                    tracing::error!(
+                        tenant.id = %live.summary.tenant,
+                        execution.id = %live.summary.id,
+                        %error,
+                        "an event does not apply; the execution is set aside"
+                    );
+                    return self.drop_timer(&mut live);
+                }
+            };
+            for command in commands {
+                match command {
+                    Command::ScheduleActivity(task) => {
+                        kinds.extend(self.schedule(&mut live, task));
+                    }
+                    Command::CancelActivity { task, attempt } => {
+                        live.held.push(Effect::Cancel(AttemptKey {
+                            tenant: live.summary.tenant.clone(),
+                            execution: live.summary.id,
+                            task,
+                            attempt,
+                        }));
+                    }
+                }
+            }
+        }
+        if !was_closed && live.summary.closed_at.is_some() {
+            self.context
+                .open
+                .of(&live.summary.tenant)
+                .fetch_sub(1, Ordering::Relaxed);
+            self.context.closed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.settle(live, false);
+    }
+
+    /// Sends a pure activity on its way, holds another until its cause is
+    /// durable, and fails one that nobody has uploaded.
+    fn schedule(&mut self, live: &mut Live, task: ActivityTask) -> Option<EventKind> {
+        let tenant = &live.summary.tenant;
+        let Some(activity) = self.context.definitions.activity(tenant, &task.resource) else {
+            return Some(activity_not_found(&task));
+        };
+        let pure = activity.pure;
+        let queued = QueuedTask {
+            tenant: tenant.clone(),
+            execution: live.summary.id,
+            application: live.summary.application.clone(),
+            workflow: live.summary.workflow.clone(),
+            task,
+            activity,
+        };
+        if pure {
+            self.ready.push(queued);
+        } else {
+            live.urgent = true;
+            live.held.push(Effect::Dispatch(Box::new(queued)));
+        }
+        None
+    }
+
+    /// Decides what becomes of an execution after it was touched. `keep` holds
+    /// on to one that has ended, for touches that wait for it.
+    fn settle(&mut self, mut live: Box<Live>, keep: bool) {
+        self.set_timer(&mut live);
+        let closed = live.summary.closed_at.is_some();
+        if live.is_dirty() {
+            let rests = closed || live.summary.idle || live.uncommitted() >= DEFER_EVENTS;
+            if (live.urgent || rests) && !live.listed {
+                live.listed = true;
+                self.urgent.push(live.key());
+            } else if !live.listed && !live.deferred {
+                live.deferred = true;
+                let at = self.context.clock.now().plus(DEFER);
+                self.deferred.push_back((at, live.key()));
+            }
+        } else if live.is_durable() {
+            if closed && !keep {
+                return answer_closers(&mut live);
+            }
+            if !closed && live.summary.idle && live.closers.is_empty() && self.freeze(&live) {
+                return;
+            }
+        }
+        self.slots.insert(live.key(), Slot::Live(live));
+    }
+
+    /// Lets go of an execution that has ended and that nothing holds.
+    fn release_closed(&mut self, key: &Key) {
+        if let Some(Slot::Live(live)) = self.slots.remove(key) {
+            self.settle(live, false);
+        }
+    }
+
+    /// Puts a sleeping execution away; says whether it did.
+    fn freeze(&mut self, live: &Live) -> bool {
+        let now = self.context.clock.now();
+        let naps = live.wake.is_some_and(|at| at.since(now) < SHORT_NAP);
+        if naps {
+            return false;
+        }
+        if self.frozen_bytes >= FROZEN_BYTES {
+            // The timer stays; the store has the rest.
+            return true;
+        }
+        match Frozen::freeze(live) {
+            Ok(frozen) => {
+                self.frozen_bytes += frozen.size();
+                self.slots
+                    .insert(live.key(), Slot::Frozen(Box::new(frozen)));
+                true
+            }
+            Err(error) => {
+                tracing::error!(execution.id = %live.summary.id, %error, "not frozen");
+                false
+            }
+        }
+    }
+
+    fn set_timer(&mut self, live: &mut Live) {
+        let wake = live
+            .summary
+            .wake_at
+            .filter(|_| live.summary.closed_at.is_none());
+        if live.wake != wake {
+            self.drop_timer(live);
+            if let Some(at) = wake {
+                self.timers.insert((at, live.key()));
+                live.wake = wake;
+            }
+        }
+    }
+
+    fn drop_timer(&mut self, live: &mut Live) {
+        if let Some(at) = live.wake.take() {
+            self.timers.remove(&(at, live.key()));
+        }
+    }
+
+    /// Wakes what is due, and commits what has been deferred long enough.
+    fn timers_due(&mut self) {
+        let now = self.context.clock.now();
+        for _ in 0..TURN {
+            let due = self.timers.first().is_some_and(|(at, _)| *at <= now);
+            let Some((_, key)) = due.then(|| self.timers.pop_first()).flatten() else {
+                break;
+            };
+            self.touch(key, Touch::Wake);
+        }
+        while self.deferred.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, key)) = self.deferred.pop_front() else {
+                break;
+            };
+            if let Some(Slot::Live(live)) = self.slots.get_mut(&key) {
+                live.deferred = false;
+                if live.is_dirty() && !live.listed {
+                    live.listed = true;
+                    self.urgent.push(key);
+                }
+            }
+        }
+    }
+
+    fn release_ready(&mut self) {
+        if !self.ready.is_empty() {
+            self.context.queue.push(std::mem::take(&mut self.ready));
+        }
+    }
+
+    fn begin_commit(&mut self) {
+        if self.in_flight.is_some() || self.urgent.is_empty() {
+            return;
+        }
+        let rest = self
+            .urgent
+            .split_off(self.urgent.len().min(COMMIT_EXECUTIONS));
+        let keys = std::mem::replace(&mut self.urgent, rest);
+        let mut batch: Vec<Commit> = Vec::with_capacity(keys.len());
+        for key in &keys {
+            if let Some(Slot::Live(live)) = self.slots.get_mut(key) {
+                live.listed = false;
+                if live.is_dirty() {
+                    batch.push(live.take_commit());
+                }
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let store = self.context.store.clone();
+        let lease = self.lease.clone();
+        self.in_flight = Some(InFlight {
+            keys,
+            done: Box::pin(async move { store.commit(&lease, batch).await }),
+        });
+    }
+
+    fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), Fault> {
+        let Some(InFlight { keys, .. }) = self.in_flight.take() else {
+            return Ok(());
+        };
+        result?;
+        for key in keys {
+            match self.slots.remove(&key) {
+                Some(Slot::Live(mut live)) => {
+                    let effects = live.committed();
+                    self.context
+                        .watch
+                        .committed(&key.0, key.1, live.summary.version);
+                    for effect in effects {
+                        self.release(effect);
+                    }
+                    self.settle(live, false);
+                }
+                Some(other) => {
+                    self.slots.insert(key, other);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets an effect leave: its cause is durable.
+    fn release(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dispatch(task) => self.ready.push(*task),
+            Effect::Cancel(attempt) => self.context.queue.cancel(&attempt),
+            // Callers may have given up waiting.
+            Effect::Started(reply, started) => drop(reply.send(Ok(started))),
+            Effect::Controlled(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Reads what is open, sets the timers, and asks again for every attempt
+    /// whose end is not known.
+    async fn recover(&mut self) -> Result<(), store::Error> {
+        let buckets = buckets(self.lease.shard.0, self.context.settings.shards);
+        let (mut open, mut after) = (0_u64, None);
+        loop {
+            let page = self
+                .context
+                .store
+                .open_executions(buckets.clone(), after, RECOVERY_PAGE)
+                .await?;
+            open += page.items.len() as u64;
+            let mut restless = Vec::new();
+            for summary in page.items {
+                let key = (summary.tenant, summary.id);
+                self.context.open.of(&key.0).fetch_add(1, Ordering::Relaxed);
+                match summary.wake_at {
+                    Some(at) if summary.idle => drop(self.timers.insert((at, key))),
+                    _ => restless.push(key),
+                }
+            }
+            self.resume(restless).await?;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if open > 0 {
+            tracing::info!(shard.id = self.lease.shard.0, open, "shard recovered");
+        }
+        Ok(())
+    }
+
+    async fn resume(&mut self, keys: Vec<Key>) -> Result<(), store::Error> {
+        let context = self.context.clone();
+        let mut reads = futures::stream::iter(keys)
+            .map(|key| {
+                let context = context.clone();
+                async move {
+                    let result = read(&context, &key).await;
+                    (key, result)
+                }
+            })
+            .buffer_unordered(LOADS);
+        while let Some((key, result)) = reads.next().await {
+            match result {
+                Ok(Some((view, tail_bytes))) => {
+                    let mut live = Box::new(Live::restored(view, tail_bytes));
+                    let tasks = live.execution().pending_tasks(&live.program);
+                    let failures: Vec<EventKind> = tasks
+                        .into_iter()
+                        .filter_map(|task| self.schedule(&mut live, task))
+                        .collect();
+                    // What is asked again has its cause in the store already.
+                    for effect in std::mem::take(&mut live.held) {
+                        self.release(effect);
+                    }
+                    live.urgent = false;
+                    self.settle(live, false);
+                    for kind in failures {
+                        match self.slots.remove(&key) {
+                            Some(Slot::Live(live)) => self.advance(live, kind),
+                            Some(other) => drop(self.slots.insert(key.clone(), other)),
+                            None => {}
+                        }
+                    }
+                }
+                Ok(None) => {}
+                Err(store::Error::Damaged(what)) => {
+                    tracing::error!(execution.id = %key.1, what, "execution set aside");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn read(context: &Context, key: &Key) -> Result<Option<(View, usize)>, store::Error> {
+    let Some(stored) = context.store.load(&key.0, key.1).await? else {
+        return Ok(None);
+    };
+    let tail_bytes = stored.tail_bytes;
+    let view = restore(&*context.definitions, stored).await?;
+    Ok(Some((view, tail_bytes)))
+}
+
+fn answer_closers(live: &mut Live) {
+    if let Some(closed) = live.closed() {
+        for closer in live.closers.drain(..) {
+            // The caller may have given up waiting.
+            let _ = closer.send(closed.clone());
+        }
+    }
+}
+
+/// Answers a touch of an execution that is not there, or cannot be read.
+fn refuse(touch: Touch, error: Option<&store::Error>) {
+    let control = || {
+        error.map_or(ControlError::NotFound, |error| {
+            ControlError::Store(error.clone())
+        })
+    };
+    match touch {
+        Touch::Start(start) => {
+            if let Some(error) = error {
+                let _ = start.started.send(Err(StartError::Store(error.clone())));
+            }
+        }
+        Touch::Cancel(_, reply) | Touch::Retry(reply) => drop(reply.send(Err(control()))),
+        Touch::Report(_) | Touch::Wake => {}
+    }
+}
+
+fn activity_not_found(task: &ActivityTask) -> EventKind {
+    EventKind::ActivityFailed {
+        task: task.task,
+        attempt: task.attempt,
+        failure: ActivityFailure {
+            error: "ActivityNotFound".to_owned(),
+            message: format!(
+                "no activity `{}` has been uploaded; push it with `cascade activity push`",
+                task.resource
+            ),
+            retryable: None,
+            details: None,
+        },
+        receipt: None,
+    }
+}

@@ -1,0 +1,479 @@
+//! The engine on the model store, with the test as worker and a clock of its own.
+
+use std::collections::BTreeSet;
+
+use cascade_cdl::program::Application;
+use cascade_cdl::{ActivityFailure, Source};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::*;
+use crate::dispatch::local::{LocalQueue, Share};
+use crate::dispatch::{HeldTask, QueuedTask};
+use crate::sandbox::Limits;
+use crate::store::model::{Fault, ModelStore};
+use crate::store::{Filter, StatusName};
+
+const WORKFLOWS: &str = "
+workflows:
+  one:
+    states:
+      - {name: A, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.a, end: true}
+  ten:
+    states:
+      - {name: S0, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 0}, result: $.s, next: S1}
+      - {name: S1, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.s, next: S2}
+      - {name: S2, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 2}, result: $.s, next: S3}
+      - {name: S3, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 3}, result: $.s, end: true}
+  effect:
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, parameters: {n: 7}, result: $.paid, end: true}
+  missing:
+    states:
+      - name: Gone
+        type: Task
+        resource: urn:cascade:activity:nobody_made_it
+        retries: {max_attempts: 1}
+        catch: [{error: ActivityNotFound, result: $.error, next: Saved}]
+        end: true
+      - {name: Saved, type: Pass, end: true}
+  nap:
+    states:
+      - {name: Sleep, type: Wait, duration: 1h, next: Rise}
+      - {name: Rise, type: Pass, parameters: up, result: $.state, end: true}
+  sides:
+    states:
+      - name: Both
+        type: Parallel
+        branches:
+          - {name: Left, type: Task, resource: urn:cascade:activity:charge}
+          - {name: Right, type: Task, resource: urn:cascade:activity:pure_a}
+        result: $.both
+        end: true
+";
+
+/// The definitions of one file, with activities that exist by name only: those
+/// that start with `pure` are pure.
+struct OneFile(Application);
+
+#[async_trait]
+impl Definitions for OneFile {
+    fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
+        (app == "app").then_some(())?;
+        Some((1, self.0.workflows.get(name)?.clone()))
+    }
+
+    async fn workflow_at(
+        &self,
+        tenant: &TenantId,
+        app: &str,
+        _: u32,
+        name: &str,
+    ) -> Result<Option<Arc<Program>>, store::Error> {
+        Ok(self.workflow(tenant, app, name).map(|(_, program)| program))
+    }
+
+    fn activity(&self, _: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
+        let name = resource.name.clone();
+        (&*name != "nobody_made_it").then_some(())?;
+        let info = json!({
+            "digest": "00", "size": 1, "kind": "handler", "imports": [], "exports": [],
+            "powers": [], "componentized": false, "slots": 1,
+        });
+        Some(Arc::new(Activity {
+            pure: name.starts_with("pure"),
+            name,
+            version: "v1".into(),
+            number: 1,
+            info: Arc::new(serde_json::from_value(info).expect("as the sandbox describes it")),
+            manifest: Arc::default(),
+            grants: Arc::default(),
+            limits: Limits::default(),
+            created_at: Timestamp(0),
+        }))
+    }
+
+    fn admission(&self, _: &TenantId) -> Admission {
+        Admission {
+            input_bytes: 100,
+            open_executions: 3_000,
+        }
+    }
+}
+
+/// A clock that stands until the test moves it.
+struct HandClock(watch::Sender<Timestamp>);
+
+#[async_trait]
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        *self.0.borrow()
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        let mut now = self.0.subscribe();
+        // The sender lives as long as the clock.
+        let _ = now.wait_for(|now| *now >= at).await;
+    }
+}
+
+struct Bench {
+    store: Arc<ModelStore>,
+    clock: Arc<HandClock>,
+    queue: Arc<LocalQueue>,
+    engine: Engine,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::on(
+            Arc::new(ModelStore::new()),
+            Arc::new(HandClock(watch::Sender::new(Timestamp(1_000_000)))),
+        )
+        .await
+    }
+
+    async fn on(store: Arc<ModelStore>, clock: Arc<HandClock>) -> Self {
+        let parsed = cascade_cdl::parse(&Source {
+            name: "app.yaml",
+            bytes: WORKFLOWS.as_bytes(),
+        });
+        let application = parsed.application.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        let queue = Arc::new(LocalQueue::new(Arc::new(|_| Share {
+            weight: 1,
+            concurrent_attempts: 1_000,
+            fuel_per_second: u64::MAX,
+        })));
+        let engine = Engine::open(
+            Settings { shards: 2, ..Settings::default() },
+            store.clone(),
+            queue.clone(),
+            clock.clone(),
+            Arc::new(OneFile(application)),
+        )
+        .await
+        .expect("the model opens");
+        Self { store, clock, queue, engine }
+    }
+
+    /// The process dies here, and another one takes over.
+    async fn crash(self) -> Self {
+        let Self { store, clock, .. } = self;
+        Self::on(store, clock).await
+    }
+
+    fn advance(&self, millis: u64) {
+        self.clock.0.send_modify(|now| *now = now.plus(millis));
+    }
+
+    async fn task(&self) -> HeldTask {
+        let mut tasks = self.queue.pull(1).await;
+        tasks.pop().expect("the queue is open")
+    }
+
+    async fn complete(&self, task: &QueuedTask, output: Value) {
+        self.report(task, Ok(output.into())).await;
+    }
+
+    async fn report(&self, task: &QueuedTask, result: Result<Json, ActivityFailure>) {
+        self.engine
+            .report(vec![Report {
+                tenant: task.tenant.clone(),
+                execution: task.execution,
+                task: task.task.task,
+                attempt: task.task.attempt,
+                result,
+                receipt: Some(Receipt::default()),
+            }])
+            .await;
+    }
+
+    async fn output(&self, id: ExecutionId) -> Value {
+        let mut versions = self.engine.watch(&tenant(), id);
+        loop {
+            let view = self.engine.show(&tenant(), id).await.expect("reads");
+            match view.map(|view| view.execution.status) {
+                Some(Status::Completed { output }) => return output.to_value(),
+                Some(Status::Running) | None => versions.changed().await.expect("engine lives"),
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn tenant() -> TenantId {
+    "acme".parse().expect("valid")
+}
+
+fn start(workflow: &str, key: Option<&str>) -> Start {
+    Start {
+        tenant: tenant(),
+        application: "app".into(),
+        workflow: workflow.into(),
+        input: json!({"x": 1}).into(),
+        id: None,
+        idempotency_key: key.map(str::to_owned),
+    }
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_chain_of_pure_steps_takes_one_commit() {
+    let bench = Bench::new().await;
+    let work = async {
+        for n in 0..4 {
+            let held = bench.task().await;
+            assert_eq!(held.task.task.input.to_value(), json!({"n": n}));
+            bench.complete(&held.task, json!(n)).await;
+        }
+    };
+    let (answer, ()) = tokio::join!(bench.engine.start_and_wait(start("ten", None), LONG), work);
+    let (started, closed) = answer.expect("starts");
+    assert!(started.created);
+    let Status::Completed { output } = closed.expect("it ended").status else {
+        panic!("not completed");
+    };
+    assert_eq!(output.to_value(), json!({"s": 3}));
+    // 1 start, 4 completions, 1 transaction.
+    let counters = bench.store.counters();
+    assert_eq!((counters.commits, counters.events), (1, 5));
+}
+
+#[tokio::test]
+async fn an_effect_waits_for_its_commit_and_a_pure_activity_does_not() {
+    let bench = Bench::new().await;
+    bench.store.hold_commits();
+    let engine = bench.engine.clone();
+    let starting = tokio::spawn(async move { engine.start(start("sides", None)).await });
+    // Both branches were scheduled by one event; the pure one is here already.
+    let pure = bench.task().await;
+    assert_eq!(&*pure.task.task.state, "Right");
+    bench.store.held(1).await;
+    assert_eq!(bench.queue.depth(), 0, "the effect left before its commit");
+    assert!(!starting.is_finished(), "the client was told before the commit");
+    bench.store.release();
+    let effect = bench.task().await;
+    assert_eq!(&*effect.task.task.state, "Left");
+    assert!(starting.await.expect("no panic").expect("starts").created);
+}
+
+#[tokio::test]
+async fn an_effect_whose_commit_fails_never_leaves() {
+    let bench = Bench::new().await;
+    bench.store.fail_next(Fault::Lost);
+    let refused = bench.engine.start(start("effect", Some("k"))).await;
+    assert!(matches!(refused, Err(StartError::Interrupted)), "{refused:?}");
+    assert_eq!(bench.queue.depth(), 0);
+    // The shard starts again from the store, where there is nothing.
+    let again = bench.engine.start(start("effect", Some("k"))).await.expect("starts");
+    assert!(again.created);
+    let task = bench.task().await;
+    assert_eq!(task.task.task.attempt, 1);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_found_by_reloading() {
+    let bench = Bench::new().await;
+    bench.store.fail_next(Fault::Written);
+    let refused = bench.engine.start(start("effect", Some("k"))).await;
+    assert!(matches!(refused, Err(StartError::Interrupted)), "{refused:?}");
+    // Recovery finds the execution and runs its effect.
+    let task = bench.task().await;
+    bench.complete(&task.task, json!("ok")).await;
+    let again = bench.engine.start(start("effect", Some("k"))).await.expect("is there");
+    assert!(!again.created);
+    assert_eq!(bench.output(again.id).await, json!({"paid": "ok"}));
+}
+
+#[tokio::test]
+async fn a_key_starts_one_execution_also_across_a_crash() {
+    let bench = Bench::new().await;
+    let first = bench.engine.start(start("effect", Some("k"))).await.expect("starts");
+    let second = bench.engine.start(start("effect", Some("k"))).await.expect("is there");
+    assert_eq!((first.created, second.created), (true, false));
+    assert_eq!(first.id, second.id);
+    let other = Start { input: json!({"x": 2}).into(), ..start("effect", Some("k")) };
+    let reused = bench.engine.start(other.clone()).await;
+    assert!(matches!(reused, Err(StartError::KeyReused(id)) if id == first.id));
+    let bench = bench.crash().await;
+    let third = bench.engine.start(start("effect", Some("k"))).await.expect("is there");
+    assert_eq!((third.id, third.created), (first.id, false));
+    let reused = bench.engine.start(other).await;
+    assert!(matches!(reused, Err(StartError::KeyReused(_))), "{reused:?}");
+}
+
+#[tokio::test]
+async fn a_start_of_what_has_ended_tells_its_end() {
+    let bench = Bench::new().await;
+    let work = async {
+        let held = bench.task().await;
+        bench.complete(&held.task, json!(1)).await;
+    };
+    let (first, ()) =
+        tokio::join!(bench.engine.start_and_wait(start("one", Some("k")), LONG), work);
+    let (first, _) = first.expect("starts");
+    let (again, closed) = bench
+        .engine
+        .start_and_wait(start("one", Some("k")), LONG)
+        .await
+        .expect("is there");
+    assert_eq!((again.id, again.created), (first.id, false));
+    assert!(matches!(closed.expect("ended").status, Status::Completed { .. }));
+}
+
+#[tokio::test]
+async fn an_attempt_whose_end_is_unknown_runs_again_after_a_crash() {
+    let bench = Bench::new().await;
+    let started = bench.engine.start(start("effect", None)).await.expect("starts");
+    let lost = bench.task().await;
+    let bench = bench.crash().await;
+    let again = bench.task().await;
+    assert_eq!(again.task.key(), lost.task.key(), "the same attempt, so the same idempotency key");
+    assert_eq!(again.task.task, lost.task.task);
+    bench.complete(&again.task, json!("ok")).await;
+    // The first one was alive after all: its report changes nothing.
+    bench.complete(&lost.task, json!("late")).await;
+    assert_eq!(bench.output(started.id).await, json!({"paid": "ok"}));
+}
+
+#[tokio::test]
+async fn an_old_owner_of_a_shard_writes_nothing() {
+    let old = Bench::new().await;
+    old.store.hold_commits();
+    let engine = old.engine.clone();
+    let starting = tokio::spawn(async move { engine.start(start("effect", Some("k"))).await });
+    old.store.held(1).await;
+    let new = Bench::on(old.store.clone(), old.clock.clone()).await;
+    old.store.release();
+    let refused = starting.await.expect("no panic");
+    assert!(matches!(refused, Err(StartError::Interrupted)), "{refused:?}");
+    assert_eq!(old.queue.depth(), 0);
+    let started = new.engine.start(start("effect", Some("k"))).await.expect("starts");
+    assert!(started.created, "the old owner's commit was refused");
+}
+
+#[tokio::test]
+async fn sleepers_wake_on_time_also_after_a_crash() {
+    let bench = Bench::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..1_000 {
+        ids.push(bench.engine.start(start("nap", None)).await.expect("starts").id);
+    }
+    bench.advance(59 * 60_000);
+    let asleep = bench.engine.show(&tenant(), ids[0]).await.expect("reads").expect("is there");
+    assert_eq!(asleep.execution.status, Status::Running);
+    let bench = bench.crash().await;
+    assert_eq!(bench.engine.stats().open, 1_000);
+    for _ in 0..10 {
+        ids.push(bench.engine.start(start("nap", None)).await.expect("starts").id);
+    }
+    bench.advance(60 * 60_000);
+    for id in ids {
+        assert_eq!(bench.output(id).await, json!({"state": "up"}));
+    }
+    assert_eq!(bench.engine.stats().open, 0);
+}
+
+#[tokio::test]
+async fn a_cancelled_execution_ends_and_its_attempt_is_told() {
+    let bench = Bench::new().await;
+    let started = bench.engine.start(start("effect", None)).await.expect("starts");
+    let held = bench.task().await;
+    bench.engine.cancel(&tenant(), started.id, "enough".into()).await.expect("cancels");
+    held.cancelled.cancelled().await;
+    let view = bench.engine.show(&tenant(), started.id).await.expect("reads").expect("is there");
+    assert_eq!(view.execution.status, Status::Cancelled { reason: "enough".into() });
+    let again = bench.engine.cancel(&tenant(), started.id, "more".into()).await;
+    assert!(matches!(again, Err(ControlError::AlreadyClosed)), "{again:?}");
+    let other: TenantId = "other".parse().expect("valid");
+    let foreign = bench.engine.cancel(&other, started.id, "mine".into()).await;
+    assert!(matches!(foreign, Err(ControlError::NotFound)), "{foreign:?}");
+}
+
+#[tokio::test]
+async fn a_failed_execution_goes_on_when_it_is_retried() {
+    let bench = Bench::new().await;
+    let started = bench.engine.start(start("effect", None)).await.expect("starts");
+    let held = bench.task().await;
+    let failure = ActivityFailure {
+        error: "PaymentDeclined".into(),
+        message: "no".into(),
+        retryable: Some(false),
+        details: None,
+    };
+    let mut versions = bench.engine.watch(&tenant(), started.id);
+    bench.report(&held.task, Err(failure)).await;
+    versions.changed().await.expect("engine lives");
+    let failed = bench.engine.show(&tenant(), started.id).await.expect("reads").expect("is there");
+    assert_eq!(failed.summary.error.as_deref(), Some("PaymentDeclined"));
+    bench.engine.retry(&tenant(), started.id).await.expect("goes on");
+    let held = bench.task().await;
+    bench.complete(&held.task, json!("ok")).await;
+    assert_eq!(bench.output(started.id).await, json!({"paid": "ok"}));
+    let again = bench.engine.retry(&tenant(), started.id).await;
+    assert!(matches!(again, Err(ControlError::NotRetryable)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_missing_activity_is_an_error_that_can_be_caught() {
+    let bench = Bench::new().await;
+    let (_, closed) = bench
+        .engine
+        .start_and_wait(start("missing", None), LONG)
+        .await
+        .expect("starts");
+    let Status::Completed { output } = closed.expect("ended").status else {
+        panic!("not completed");
+    };
+    assert_eq!(output.to_value()["error"]["error"], json!("ActivityNotFound"));
+}
+
+#[tokio::test]
+async fn what_is_over_a_limit_is_refused_with_its_value() {
+    let bench = Bench::new().await;
+    let big = Start { input: json!("x".repeat(99)).into(), ..start("one", None) };
+    let refused = bench.engine.start(big).await;
+    // 99 characters and two quotes.
+    assert!(
+        matches!(refused, Err(StartError::InputTooLarge { size: 101, limit: 100 })),
+        "{refused:?}"
+    );
+    let unknown = bench.engine.start(start("nothing", None)).await;
+    assert!(matches!(unknown, Err(StartError::UnknownWorkflow { .. })), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_shutdown_commits_what_nobody_waits_for() {
+    let bench = Bench::new().await;
+    // Waits for its end only, so its start alone is not urgent.
+    let engine = bench.engine.clone();
+    let waiting = tokio::spawn(async move { engine.start_and_wait(start("ten", None), LONG).await });
+    let held = bench.task().await;
+    bench.complete(&held.task, json!(0)).await;
+    let second = bench.task().await;
+    bench.engine.shutdown().await;
+    let answer = waiting.await.expect("no panic");
+    assert!(matches!(answer, Err(StartError::Interrupted)), "{answer:?}");
+    let page = bench
+        .store
+        .list(&tenant(), &Filter::default(), None, 10)
+        .await
+        .expect("lists");
+    let rows: BTreeSet<_> = page.items.iter().map(|row| (row.status, row.version)).collect();
+    assert_eq!(rows, BTreeSet::from([(StatusName::Running, 2)]));
+    let bench = bench.crash().await;
+    assert_eq!(bench.task().await.task.key(), second.task.key());
+}
+
+#[tokio::test]
+async fn open_executions_are_counted_once_through_a_restart_of_a_shard() {
+    let bench = Bench::new().await;
+    bench.engine.start(start("nap", None)).await.expect("starts");
+    bench.store.fail_next(Fault::Lost);
+    let refused = bench.engine.start(start("nap", None)).await;
+    assert!(matches!(refused, Err(StartError::Interrupted)), "{refused:?}");
+    // Served after the restart.
+    while bench.engine.start(start("nap", Some("again"))).await.is_err() {}
+    assert_eq!(bench.engine.stats().open, 2);
+}

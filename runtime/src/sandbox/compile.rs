@@ -1,0 +1,276 @@
+//! Compiling, in a process of its own.
+//!
+//! A compiler that is fed hostile input may crash, loop or take all memory.
+//! So the server starts its own binary again as `cascade __compile`, with hard
+//! limits on memory and time, writes the module to its stdin and reads the
+//! artifact from its stdout. What comes back is trusted as far as the compiler
+//! is: the child never runs what it compiles.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+use wasi_preview1_component_adapter_provider as adapter;
+use wasmparser::Encoding;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+
+use super::engine::{self, CORE_INSTANCES_PER_SLOT, MAX_SLOTS_PER_ATTEMPT};
+use super::failure::clip;
+use super::inspect::{self, InvalidModule, MAX_MODULE_BYTES, ModuleInfo};
+
+/// The hidden subcommand that [`compile_child_main`] serves.
+pub const COMPILE_SUBCOMMAND: &str = "__compile";
+
+/// The contract that activities are made for.
+const WIT: &str = include_str!("../../../sdk/wit/activity.wit");
+const WORLD: &str = "activity";
+
+/// Address space of the child. A Python component of 18 MB takes a gigabyte.
+const CHILD_MEMORY: u64 = 4 << 30;
+/// CPU time of the child, in seconds. The largest components that people
+/// build take about ten; a debug build of Cascade five times as long.
+const CHILD_CPU_SECONDS: u64 = 90;
+/// Wall-clock time of the child, for when it shares its core with others.
+const CHILD_WALL: Duration = Duration::from_secs(300);
+/// The child opens nothing, but keeps stdin, stdout, stderr and what its
+/// loader needs.
+const CHILD_FILES: u64 = 32;
+
+/// Largest artifact: native code is up to six times its WebAssembly.
+const MAX_ARTIFACT: usize = 8 * MAX_MODULE_BYTES;
+/// Largest description at its head.
+const MAX_HEAD: usize = 8 << 20;
+/// How much of the child's stderr is kept.
+const MAX_STDERR: u64 = 8 << 10;
+
+/// A compiled module.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) info: ModuleInfo,
+    pub(super) artifact: Vec<u8>,
+}
+
+/// Why compiling failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Invalid(InvalidModule),
+    #[error("cannot run the compiler process")]
+    Spawn(#[source] std::io::Error),
+    #[error("the compiler process answered nonsense")]
+    Protocol,
+}
+
+/// Head of the child's answer, before the artifact.
+#[derive(Serialize, Deserialize)]
+enum Reply {
+    Compiled(ModuleInfo),
+    Invalid(InvalidModule),
+}
+
+/// Compiles `wasm` in a child process.
+pub(super) async fn compile(compiler: &Path, wasm: &[u8]) -> Result<Compiled, Error> {
+    let mut child = Command::new(compiler)
+        .arg(COMPILE_SUBCOMMAND)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::Spawn)?;
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let (mut answer, mut complaints) = (Vec::new(), Vec::new());
+    let talk = async {
+        let feed = async {
+            // A child that dies early closes the pipe; its status says why.
+            let _ = stdin.write_all(wasm).await;
+            drop(stdin);
+        };
+        let mut stdout = stdout.take(MAX_ARTIFACT as u64);
+        let mut stderr = stderr.take(MAX_STDERR);
+        let read = async {
+            tokio::join!(
+                stdout.read_to_end(&mut answer),
+                stderr.read_to_end(&mut complaints)
+            )
+        };
+        let ((), (out, err)) = tokio::join!(feed, read);
+        out.and(err).map_err(Error::Spawn)?;
+        child.wait().await.map_err(Error::Spawn)
+    };
+    let status = match tokio::time::timeout(CHILD_WALL, talk).await {
+        Ok(status) => status?,
+        Err(_) => {
+            let message = format!("it took longer than {} s", CHILD_WALL.as_secs());
+            return Err(Error::Invalid(InvalidModule::TooComplex { message }));
+        }
+    };
+    if !status.success() {
+        return Err(Error::Invalid(blame(status, &complaints)));
+    }
+    parse(answer)
+}
+
+/// What it says about the module that the compiler died of it.
+fn blame(status: ExitStatus, stderr: &[u8]) -> InvalidModule {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status.signal() {
+        // XCPU and KILL come from the limits, ABRT and SEGV from a failed allocation.
+        Some(signal) => InvalidModule::TooComplex {
+            message: format!(
+                "the compiler was stopped by signal {signal}; it may take {CHILD_CPU_SECONDS} s and {} MiB",
+                CHILD_MEMORY >> 20
+            ),
+        },
+        None => InvalidModule::Malformed {
+            message: clip(format!(
+                "the compiler failed: {}",
+                String::from_utf8_lossy(stderr).trim()
+            )),
+        },
+    }
+}
+
+fn parse(mut answer: Vec<u8>) -> Result<Compiled, Error> {
+    let head_len = answer
+        .first_chunk::<4>()
+        .map(|len| u32::from_le_bytes(*len) as usize);
+    let head_len = head_len.filter(|len| *len <= MAX_HEAD && 4 + len <= answer.len());
+    let head_len = head_len.ok_or(Error::Protocol)?;
+    match serde_json::from_slice(&answer[4..4 + head_len]).map_err(|_| Error::Protocol)? {
+        Reply::Invalid(invalid) => Err(Error::Invalid(invalid)),
+        Reply::Compiled(info) => {
+            let artifact = answer.split_off(4 + head_len);
+            Ok(Compiled { info, artifact })
+        }
+    }
+}
+
+/// The compiler process: a module on stdin, an artifact on stdout. The binary
+/// calls this for its hidden subcommand [`COMPILE_SUBCOMMAND`], before it
+/// starts any thread or reads any configuration.
+pub fn compile_child_main() -> ExitCode {
+    if let Err(error) = limit_self() {
+        eprintln!("cannot limit the compiler process: {error}");
+        return ExitCode::FAILURE;
+    }
+    let mut wasm = Vec::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(MAX_MODULE_BYTES as u64 + 1)
+        .read_to_end(&mut wasm);
+    if let Err(error) = read {
+        eprintln!("cannot read the module: {error}");
+        return ExitCode::FAILURE;
+    }
+    let (reply, artifact) = match compile_here(&wasm) {
+        Ok(compiled) => (Reply::Compiled(compiled.info), compiled.artifact),
+        Err(invalid) => (Reply::Invalid(invalid), Vec::new()),
+    };
+    match answer(&reply, &artifact) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write the artifact: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn limit_self() -> rustix::io::Result<()> {
+    let hard = |limit| Rlimit {
+        current: Some(limit),
+        maximum: Some(limit),
+    };
+    setrlimit(Resource::As, hard(CHILD_MEMORY))?;
+    setrlimit(Resource::Cpu, hard(CHILD_CPU_SECONDS))?;
+    setrlimit(Resource::Core, hard(0))?;
+    setrlimit(Resource::Nofile, hard(CHILD_FILES))?;
+    setrlimit(Resource::Fsize, hard(0))
+}
+
+fn answer(reply: &Reply, artifact: &[u8]) -> std::io::Result<()> {
+    let head = serde_json::to_vec(reply)?;
+    let len = u32::try_from(head.len()).map_err(std::io::Error::other)?;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&len.to_le_bytes())?;
+    stdout.write_all(&head)?;
+    stdout.write_all(artifact)?;
+    stdout.flush()
+}
+
+fn compile_here(wasm: &[u8]) -> Result<Compiled, InvalidModule> {
+    let malformed = |error: &dyn std::fmt::Display| InvalidModule::Malformed {
+        message: clip(format!("{error:#}")),
+    };
+    let made;
+    let component = match inspect::sniff(wasm)? {
+        Encoding::Component => wasm,
+        Encoding::Module => {
+            made = componentize(wasm)?;
+            &made
+        }
+    };
+    let engine = engine::compiler_engine().map_err(|error| malformed(&error))?;
+    let artifact = engine
+        .precompile_component(component)
+        .map_err(|error| malformed(&error))?;
+    let mut info = inspect::describe(component, wasm)?;
+    info.slots = inspect::core_instances(component)?
+        .div_ceil(CORE_INSTANCES_PER_SLOT)
+        .max(1);
+    if info.slots > MAX_SLOTS_PER_ATTEMPT {
+        return Err(InvalidModule::TooComplex {
+            message: format!(
+                "it has more than {} core instances",
+                MAX_SLOTS_PER_ATTEMPT * CORE_INSTANCES_PER_SLOT
+            ),
+        });
+    }
+    Ok(Compiled { info, artifact })
+}
+
+/// Makes a component of a core module: of a WASI preview 1 command or reactor
+/// with the adapter, and of anything that exports `handle` in the canonical ABI.
+fn componentize(module: &[u8]) -> Result<Vec<u8>, InvalidModule> {
+    let items = inspect::core_items(module)?;
+    let command = items.exports.iter().any(|name| name == "_start");
+    let handler = items
+        .exports
+        .iter()
+        .any(|name| name == "handle" || name.ends_with("handle"));
+    if !command && !handler {
+        return Err(InvalidModule::ExportMissing {
+            found: inspect::list(&items.exports),
+        });
+    }
+    let made = || -> anyhow::Result<Vec<u8>> {
+        let mut module = module.to_vec();
+        if handler && !command && !items.has_component_type {
+            let mut resolve = wit_parser::Resolve::default();
+            let package = resolve.push_source("activity.wit", WIT)?;
+            let world = resolve.select_world(&[package], Some(WORLD))?;
+            embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+        }
+        let mut encoder = ComponentEncoder::default().module(&module)?.validate(true);
+        if items.preview1 {
+            let bytes = if command {
+                adapter::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER
+            } else {
+                adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER
+            };
+            encoder = encoder.adapter(adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, bytes)?;
+        }
+        encoder.encode()
+    };
+    made().map_err(|error| InvalidModule::Malformed {
+        message: clip(format!("cannot be made a component: {error:#}")),
+    })
+}

@@ -1,0 +1,209 @@
+//! The wasmtime engine: one for the process, with its pool of slots and the
+//! thread that ticks its epoch.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+};
+
+/// Most elements of one table. Real modules have some thousands (one for each
+/// function whose address is taken); Python's libraries have the most, 30,000.
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
+
+/// Core instances and tables of a slot, beside its one memory: a component with
+/// host imports has its own instance, a shim and a fixup, one with the
+/// preview-1 adapter one more, and a table each for the first three.
+pub(super) const CORE_INSTANCES_PER_SLOT: u32 = 5;
+pub(super) const TABLES_PER_SLOT: u32 = 3;
+
+/// Most slots that one attempt may take: Python components are linked from
+/// about forty libraries, each an instance of its own.
+pub(super) const MAX_SLOTS_PER_ATTEMPT: u32 = 16;
+
+/// Pages kept at the return of a slot, instead of giving them back to the
+/// kernel under the process's one memory-map lock: that costs more than the
+/// whole call. Beyond a mebibyte the cost of clearing wins.
+const KEEP_MEMORY: usize = 1 << 20;
+const KEEP_TABLE: usize = 64 << 10;
+const KEEP_STACK: usize = 64 << 10;
+
+/// Slots that stay with the module that used them last, which makes the next
+/// attempt of that module cheap. With the default of 100, 200 activities in
+/// turn cost three times as much as with 1,000.
+const WARM_SLOTS: u32 = 1_000;
+
+/// Stack of guest code; about a megabyte is what native threads give, and
+/// recursive parsers want.
+const WASM_STACK: usize = 1 << 20;
+/// The fiber's stack holds the guest's and that of host calls above it.
+const FIBER_STACK: usize = 2 << 20;
+
+/// Frames of a trap's backtrace: endless recursion would fill the message.
+const BACKTRACE_FRAMES: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
+
+/// How often attempts that run side by side on one thread take turns. Costs
+/// 0.2 % of a core while anything runs.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without an attempt after which the ticker sleeps: short enough that an
+/// idle server is idle, long enough that a busy one never wakes it.
+const IDLE_TICKS: u32 = 100;
+
+/// The settings that compiler and runtime must share.
+fn base_config() -> Config {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Same input, same bytes, on every machine.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        // Not compiled in, or off: threads, shared memory, GC, 64-bit memories.
+        // One memory a module is what a slot of the pool holds.
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_component_model(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK)
+        // A stack goes from tenant to tenant.
+        .async_stack_zeroing(true)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(Some(BACKTRACE_FRAMES));
+    config
+}
+
+/// The engine of the compiler process: it never runs anything.
+pub(super) fn compiler_engine() -> wasmtime::Result<Engine> {
+    Engine::new(&base_config())
+}
+
+/// The engine that runs attempts.
+pub(super) fn runtime_engine(slots: u32) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * CORE_INSTANCES_PER_SLOT)
+        .total_memories(slots)
+        .total_tables(slots * TABLES_PER_SLOT)
+        .total_stacks(slots)
+        .max_memories_per_component(MAX_SLOTS_PER_ATTEMPT)
+        .max_core_instances_per_component(MAX_SLOTS_PER_ATTEMPT * CORE_INSTANCES_PER_SLOT)
+        .max_tables_per_component(MAX_SLOTS_PER_ATTEMPT * TABLES_PER_SLOT)
+        .max_memories_per_module(1)
+        .max_tables_per_module(TABLES_PER_SLOT)
+        .table_elements(TABLE_ELEMENTS)
+        .max_unused_warm_slots(WARM_SLOTS)
+        .linear_memory_keep_resident(KEEP_MEMORY)
+        .table_keep_resident(KEEP_TABLE)
+        .async_stack_keep_resident(KEEP_STACK);
+    if swap_is_off() {
+        pool.pagemap_scan(Enabled::Auto);
+    } else {
+        // The scan misses dirty pages that were swapped out, and what one
+        // attempt wrote would be there for the next.
+        pool.pagemap_scan(Enabled::No).decommit_batch_size(64);
+    }
+    let mut config = base_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config)
+}
+
+/// Whether the machine has no swap now; unreadable counts as swap.
+fn swap_is_off() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().skip(1).next().is_none())
+}
+
+/// Ticks an engine's epoch while attempts run, so that a long loop gives way to
+/// the other attempts of its thread. Sleeps when nothing runs.
+pub(super) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+    handle: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    running: AtomicUsize,
+    parked: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Ticker {
+    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            running: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let handle = std::thread::Builder::new()
+            .name("sandbox-tick".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.tick(&engine)
+            })?;
+        Ok(Self {
+            shared,
+            thread: handle.thread().clone(),
+            handle: Some(handle),
+        })
+    }
+
+    /// Ticks at least until the guard is dropped.
+    pub(super) fn running(&self) -> Running<'_> {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.shared.parked.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Running(&self.shared)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+        if let Some(handle) = self.handle.take() {
+            // The thread runs nothing that could panic.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// An attempt runs.
+pub(super) struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn tick(&self, engine: &Engine) {
+        let mut idle = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            if self.running.load(Ordering::SeqCst) > 0 {
+                idle = 0;
+                engine.increment_epoch();
+            } else {
+                idle += 1;
+            }
+            if idle < IDLE_TICKS {
+                std::thread::park_timeout(TICK);
+                continue;
+            }
+            // Announce first, then look again: an attempt that starts in
+            // between either sees the announcement or is seen here.
+            self.parked.store(true, Ordering::SeqCst);
+            if self.running.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+            self.parked.store(false, Ordering::SeqCst);
+            idle = 0;
+        }
+    }
+}

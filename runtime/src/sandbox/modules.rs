@@ -1,0 +1,349 @@
+//! Loaded modules: from memory, else from the artifact cache, else compiled.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use cascade_cdl::TenantId;
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use super::artifact::ArtifactCache;
+use super::compile::{self, Compiled};
+use super::failure::{Stop, clip};
+use super::host::HostState;
+use super::host::bindings::ActivityPre;
+use super::inspect::{self, InvalidModule, ModuleInfo, ModuleKind};
+use super::services::ModuleSource;
+
+/// Most modules that stay loaded: as many as slots stay warm.
+const MAX_LOADED: usize = 1_000;
+/// Most bytes of native code that stay loaded. A small activity has 200 KB, a
+/// Python one 60 MB.
+const MAX_LOADED_BYTES: usize = 512 << 20;
+
+/// A module, ready to run.
+pub(super) struct Module {
+    pub(super) info: ModuleInfo,
+    pub(super) entry: Entry,
+    artifact_bytes: usize,
+    last_used: AtomicU64,
+}
+
+/// What is called.
+pub(super) enum Entry {
+    Handler(ActivityPre<HostState>),
+    Command(CommandPre<HostState>),
+}
+
+/// Why a module was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// It is not one that can run here.
+    #[error(transparent)]
+    Invalid(#[from] InvalidModule),
+    /// The server could not compile or keep it.
+    #[error("the module could not be compiled: {0}")]
+    Unavailable(String),
+}
+
+type Key = (TenantId, Arc<str>);
+
+/// All modules of this server.
+pub(super) struct Modules {
+    engine: Engine,
+    linker: Linker<HostState>,
+    artifacts: Arc<ArtifactCache>,
+    source: Arc<dyn ModuleSource>,
+    compiler: PathBuf,
+    /// One compiler a core: more would only take memory.
+    compiling: Semaphore,
+    loaded: RwLock<HashMap<Key, Arc<Module>>>,
+    /// One lock for each module being loaded, so that it is loaded once.
+    loading: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    clock: AtomicU64,
+}
+
+impl Modules {
+    pub(super) fn new(
+        engine: Engine,
+        linker: Linker<HostState>,
+        artifacts: ArtifactCache,
+        source: Arc<dyn ModuleSource>,
+        compiler: PathBuf,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            engine,
+            linker,
+            artifacts: Arc::new(artifacts),
+            source,
+            compiler,
+            compiling: Semaphore::new(cores),
+            loaded: RwLock::default(),
+            loading: Mutex::default(),
+            clock: AtomicU64::new(0),
+        }
+    }
+
+    /// Validates and compiles an upload.
+    pub(super) async fn admit(
+        &self,
+        tenant: &TenantId,
+        wasm: Bytes,
+    ) -> Result<Arc<Module>, AdmitError> {
+        inspect::sniff(&wasm)?;
+        let digest: Arc<str> = inspect::digest(&wasm).into();
+        self.load_with(tenant, &digest, async || Ok(Some(wasm)))
+            .await
+            .map_err(|error| match error {
+                LoadError::Invalid(invalid) => AdmitError::Invalid(invalid),
+                LoadError::NotFound => unreachable!("an upload has bytes"),
+                LoadError::Unavailable(why) => AdmitError::Unavailable(why),
+            })
+    }
+
+    /// The module of a tenant with this digest.
+    pub(super) async fn load(
+        &self,
+        tenant: &TenantId,
+        digest: &Arc<str>,
+    ) -> Result<Arc<Module>, Stop> {
+        let fetch = async || {
+            let found = self.source.load(tenant, digest).await;
+            let found = found.map_err(|error| {
+                LoadError::Unavailable(format!("the module could not be read: {error}"))
+            })?;
+            if found
+                .as_ref()
+                .is_some_and(|wasm| inspect::digest(wasm) != **digest)
+            {
+                return Err(LoadError::Unavailable(
+                    "the stored module is damaged: its digest differs".into(),
+                ));
+            }
+            Ok(found)
+        };
+        self.load_with(tenant, digest, fetch)
+            .await
+            .map_err(|error| match error {
+                LoadError::Invalid(InvalidModule::ExportMissing { found }) => {
+                    Stop::ExportMissing(InvalidModule::ExportMissing { found }.to_string())
+                }
+                LoadError::Invalid(invalid) => Stop::Unavailable(invalid.to_string()),
+                LoadError::NotFound => Stop::NotFound(digest.to_string()),
+                LoadError::Unavailable(why) => Stop::Unavailable(why),
+            })
+    }
+
+    /// The description of a module that is loaded.
+    pub(super) fn peek(&self, tenant: &TenantId, digest: &Arc<str>) -> Option<Arc<Module>> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let module = loaded.get(&(tenant.clone(), Arc::clone(digest)))?;
+        module.last_used.store(
+            self.clock.fetch_add(1, Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
+        Some(Arc::clone(module))
+    }
+
+    /// Forgets a module, in memory and on disk.
+    pub(super) fn forget(&self, tenant: &TenantId, digest: &Arc<str>) -> std::io::Result<()> {
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        loaded.remove(&(tenant.clone(), Arc::clone(digest)));
+        drop(loaded);
+        self.artifacts.remove(tenant, digest)
+    }
+
+    /// The module from memory, else from the cache, else compiled from what
+    /// `fetch` gives. However many ask at once, one does the work.
+    async fn load_with<F>(
+        &self,
+        tenant: &TenantId,
+        digest: &Arc<str>,
+        fetch: F,
+    ) -> Result<Arc<Module>, LoadError>
+    where
+        F: AsyncFnOnce() -> Result<Option<Bytes>, LoadError>,
+    {
+        if let Some(module) = self.peek(tenant, digest) {
+            return Ok(module);
+        }
+        let key = (tenant.clone(), Arc::clone(digest));
+        let flight = Flight::join(&self.loading, key.clone());
+        let _turn = flight.lock.lock().await;
+        if let Some(module) = self.peek(tenant, digest) {
+            return Ok(module);
+        }
+        let module = match self.from_cache(&key).await {
+            Some(module) => module,
+            None => {
+                let wasm = fetch().await?.ok_or(LoadError::NotFound)?;
+                self.compile(&key, &wasm).await?
+            }
+        };
+        let module = Arc::new(module);
+        self.keep(key, &module);
+        Ok(module)
+    }
+
+    async fn from_cache(&self, key: &Key) -> Option<Module> {
+        let (tenant, digest) = key.clone();
+        let artifacts = Arc::clone(&self.artifacts);
+        let (engine, linker) = (self.engine.clone(), self.linker.clone());
+        let load = move || {
+            let compiled = artifacts.load(&tenant, &digest)?;
+            match instantiate(&engine, &linker, compiled) {
+                Ok(module) => Some(module),
+                Err(error) => {
+                    tracing::warn!(tenant.id = %tenant, module = %digest, %error, "a verified artifact does not load; compiling again");
+                    None
+                }
+            }
+        };
+        tokio::task::spawn_blocking(load).await.ok().flatten()
+    }
+
+    async fn compile(&self, key: &Key, wasm: &[u8]) -> Result<Module, LoadError> {
+        let turn = self
+            .compiling
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let compiled =
+            compile::compile(&self.compiler, wasm)
+                .await
+                .map_err(|error| match error {
+                    compile::Error::Invalid(invalid) => LoadError::Invalid(invalid),
+                    error => LoadError::Unavailable(describe(&error)),
+                })?;
+        drop(turn);
+        let tenant = key.0.clone();
+        let artifacts = Arc::clone(&self.artifacts);
+        let (engine, linker) = (self.engine.clone(), self.linker.clone());
+        let finish = move || {
+            let digest = compiled.info.digest.clone();
+            // A cache that cannot be written makes the next start slower, no more.
+            if let Err(error) = artifacts.store(&tenant, &compiled) {
+                tracing::warn!(tenant.id = %tenant, module = digest, %error, "cannot keep an artifact");
+            }
+            let module = instantiate(&engine, &linker, compiled);
+            if module.is_err() {
+                let _ = artifacts.remove(&tenant, &digest); // it would only fail again
+            }
+            module
+        };
+        tokio::task::spawn_blocking(finish)
+            .await
+            .map_err(|error| LoadError::Unavailable(error.to_string()))?
+    }
+
+    fn keep(&self, key: Key, module: &Arc<Module>) {
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        module.last_used.store(
+            self.clock.fetch_add(1, Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
+        loaded.insert(key, Arc::clone(module));
+        let mut bytes: usize = loaded.values().map(|module| module.artifact_bytes).sum();
+        while loaded.len() > 1 && (loaded.len() > MAX_LOADED || bytes > MAX_LOADED_BYTES) {
+            let oldest = loaded
+                .iter()
+                .min_by_key(|(_, module)| module.last_used.load(Ordering::Relaxed));
+            let oldest = oldest
+                .map(|(key, _)| key.clone())
+                .expect("there is more than one");
+            let gone = loaded.remove(&oldest).expect("it was just there");
+            bytes -= gone.artifact_bytes;
+        }
+    }
+}
+
+/// Why a module could not be loaded.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Invalid(InvalidModule),
+    #[error("not found")]
+    NotFound,
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A place in the queue for one module; the last to leave removes it.
+struct Flight<'a> {
+    all: &'a Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    key: Key,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'a> Flight<'a> {
+    fn join(all: &'a Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>, key: Key) -> Self {
+        let mut map = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = Arc::clone(map.entry(key.clone()).or_default());
+        drop(map);
+        Self { all, key, lock }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut map = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's own and this one: nobody else waits.
+        if Arc::strong_count(&self.lock) == 2 {
+            map.remove(&self.key);
+        }
+    }
+}
+
+/// Makes a compiled module ready to run, and checks that what it imports is
+/// there and what it exports has the right type.
+fn instantiate(
+    engine: &Engine,
+    linker: &Linker<HostState>,
+    compiled: Compiled,
+) -> Result<Module, LoadError> {
+    let Compiled { info, artifact } = compiled;
+    // SAFETY: `deserialize` runs native code on trust. The bytes are either the
+    // answer of our own compiler process or were verified under this server's
+    // key just before, and are the very bytes that were verified: nothing else
+    // can change them in between.
+    let component = unsafe { Component::deserialize(engine, &artifact) };
+    let component = component.map_err(|error| {
+        LoadError::Invalid(InvalidModule::TooComplex {
+            message: clip(format!("{error:#}")),
+        })
+    })?;
+    let pre = linker.instantiate_pre(&component).map_err(|error| {
+        LoadError::Invalid(InvalidModule::UnknownImport {
+            message: clip(format!("{error:#}")),
+        })
+    })?;
+    let wrong_type = |error: wasmtime::Error| {
+        LoadError::Invalid(InvalidModule::ExportMissing {
+            found: clip(format!("{error:#}")),
+        })
+    };
+    let entry = match info.kind {
+        ModuleKind::Handler => Entry::Handler(ActivityPre::new(pre).map_err(wrong_type)?),
+        ModuleKind::Command => Entry::Command(CommandPre::new(pre).map_err(wrong_type)?),
+    };
+    Ok(Module {
+        info,
+        entry,
+        artifact_bytes: artifact.len(),
+        last_used: AtomicU64::new(0),
+    })
+}
+
+fn describe(error: &compile::Error) -> String {
+    use std::error::Error as _;
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,427 @@
+//! What is durable, and the promises made about it.
+//!
+//! The store keeps promises and decides nothing: what an execution means is
+//! `cascade_cdl`'s business. Every method takes the tenant; no query crosses
+//! tenants, but for those that rebuild a shard ([`Store::open_executions`]) or
+//! administer tenants. After a crash, what a method acknowledged is there.
+
+mod codec;
+#[cfg(test)]
+mod contract;
+mod model;
+mod sqlite;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cascade_cdl::{Event, Execution, ExecutionId, TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use model::{Fault, ModelStore};
+pub use sqlite::SqliteStore;
+
+/// Longest page of a list: what one answer should carry. More is cut to it.
+pub const PAGE_ITEMS: u32 = 1_000;
+
+/// Largest module, in bytes. Components of scripting languages are near 20 MB.
+pub const MODULE_BYTES: usize = 64 << 20;
+
+/// Longest key of the key-value capability, in bytes: it is part of an index.
+pub const KV_KEY_BYTES: usize = 512;
+
+/// Largest value of the key-value capability, in bytes: each write of one
+/// occupies the only writer.
+pub const KV_VALUE_BYTES: usize = 1 << 20;
+
+/// A range of buckets that one engine owns at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardId(pub u32);
+
+/// How often a shard has changed hands; every commit is fenced by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// The right to write a shard, until somebody else acquires it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Since which change of hands.
+    pub epoch: Epoch,
+}
+
+/// Where an execution stands, as lists and filters see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusName {
+    /// Not ended.
+    Running,
+    /// Ended well.
+    Completed,
+    /// Ended by an error.
+    Failed,
+    /// Ended on request.
+    Cancelled,
+    /// Ended by the workflow's timeout.
+    TimedOut,
+}
+
+/// One execution as a row: what lists show and what a shard needs to know
+/// before it loads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    pub tenant: TenantId,
+    pub id: ExecutionId,
+    pub bucket: u32,
+    pub application: Arc<str>,
+    /// The application version that it runs, for ever.
+    pub application_version: u32,
+    pub workflow: Arc<str>,
+    pub status: StatusName,
+    /// Error name, if it failed.
+    pub error: Option<String>,
+    pub started_at: Timestamp,
+    pub closed_at: Option<Timestamp>,
+    /// When it must next be woken, if it waits for time.
+    pub wake_at: Option<Timestamp>,
+    /// Waits for time only: recovery need not load it.
+    pub idle: bool,
+    /// Number of events.
+    pub version: u64,
+}
+
+/// New events of one execution.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// The row after the commit.
+    pub summary: Summary,
+    /// `summary.version` before it; 0 creates the execution.
+    pub expected: u64,
+    /// The events from `expected + 1` to `summary.version`.
+    pub events: Vec<Event>,
+    /// Given now and then: the execution after the events. The history so far
+    /// moves out of the row into a chunk, and recovery starts from here.
+    pub snapshot: Option<Box<Execution>>,
+}
+
+/// An execution as it was committed last.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub summary: Summary,
+    /// The last snapshot, if there is one.
+    pub snapshot: Option<Execution>,
+    /// The events after it; all events without one.
+    pub tail: Vec<Event>,
+    /// Size of the tail as stored, in bytes.
+    pub tail_bytes: usize,
+}
+
+/// What a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub application: Option<String>,
+    pub workflow: Option<String>,
+    pub status: Option<StatusName>,
+    pub started_after: Option<Timestamp>,
+    pub started_before: Option<Timestamp>,
+}
+
+/// Where a list goes on: opaque to clients, newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub u64);
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Present if there may be more.
+    pub next: Option<Cursor>,
+}
+
+/// One version of an activity. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityVersion {
+    pub name: String,
+    /// `v1`, `v2`, ... as counted, or the name that the author gave.
+    pub version: String,
+    /// Position among the versions of the name, from 1; the highest is the newest.
+    pub number: u32,
+    /// SHA-256 of the module, in hexadecimal.
+    pub digest: String,
+    /// JSON: manifest, and what inspection found. The store does not look inside.
+    pub description: String,
+    pub created_at: Timestamp,
+}
+
+/// One version of an application. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplicationVersion {
+    pub name: String,
+    /// Counted from 1.
+    pub version: u32,
+    /// Name of the file, for diagnostics.
+    pub file: String,
+    pub source: String,
+    pub created_at: Timestamp,
+}
+
+/// An API key; the secret itself is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Public part, unique.
+    pub id: String,
+    pub tenant: TenantId,
+    /// SHA-256 of the secret, in hexadecimal.
+    pub hash: String,
+    /// `viewer`, `operator`, `author` or `admin`.
+    pub role: String,
+    pub label: String,
+    pub created_at: Timestamp,
+}
+
+/// A tenant made through the API (those of `cascade.yaml` are not stored).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    pub id: TenantId,
+    /// JSON: limits and policy. The store does not look inside.
+    pub settings: String,
+    pub created_at: Timestamp,
+}
+
+/// Why a commit did not happen, or may not have.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else owns the shard; nothing was written.
+    #[error("shard {} is held by epoch {}, not {}", shard.0, held.0, presented.0)]
+    LeaseLost {
+        shard: ShardId,
+        held: Epoch,
+        presented: Epoch,
+    },
+    /// The execution is not at the version that the commit expected; nothing was written.
+    #[error("execution {execution} is at version {actual}, expected {expected}")]
+    Conflict {
+        execution: ExecutionId,
+        expected: u64,
+        actual: u64,
+    },
+    /// Whether it was written is unknown: reload.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// An operational error of the store.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The database did not answer or refused.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored does not read as what was written.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+    /// Another process has the data open.
+    #[error("data file {} is in use by process {holder}", path.display())]
+    InUse { path: PathBuf, holder: String },
+    /// A value is larger than the store takes.
+    #[error("{what} of {bytes} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        what: &'static str,
+        bytes: usize,
+        limit: usize,
+    },
+    /// What must be unique is there already.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Commit {
+    /// Checks that the events continue the execution.
+    ///
+    /// # Panics
+    ///
+    /// If they do not: the caller has lost track of the execution.
+    fn check(&self) {
+        let Self {
+            summary, expected, ..
+        } = self;
+        let follows = self
+            .events
+            .iter()
+            .map(|event| event.seq)
+            .eq(expected + 1..=summary.version);
+        assert!(
+            follows && !self.events.is_empty(),
+            "events of {} must lead from version {expected} to {}",
+            summary.id,
+            summary.version
+        );
+    }
+}
+
+/// The page that is served when `limit` is asked for.
+fn page_size(limit: u32) -> u32 {
+    limit.clamp(1, PAGE_ITEMS)
+}
+
+/// The version that `activity` becomes among the versions of its name, or the
+/// one that has its version name already.
+fn next_activity(
+    versions: &[ActivityVersion],
+    mut activity: ActivityVersion,
+) -> Result<ActivityVersion, ActivityVersion> {
+    let named = |name: &str| versions.iter().find(|version| version.version == name);
+    let newest = versions.iter().map(|version| version.number).max();
+    activity.number = newest.unwrap_or(0) + 1;
+    if activity.version.is_empty() {
+        // An author may have taken `v{number}` as a name of their own.
+        while named(&format!("v{}", activity.number)).is_some() {
+            activity.number += 1;
+        }
+        activity.version = format!("v{}", activity.number);
+    } else if let Some(existing) = named(&activity.version) {
+        return Err(existing.clone());
+    }
+    Ok(activity)
+}
+
+/// Refuses what is larger than its bound.
+fn bounded(what: &'static str, bytes: usize, limit: usize) -> Result<(), Error> {
+    if bytes > limit {
+        return Err(Error::TooLarge { what, bytes, limit });
+    }
+    Ok(())
+}
+
+/// The seam to the database.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Takes `shard` over: raises its epoch, so that commits of earlier holders fail.
+    async fn acquire(&self, shard: ShardId) -> Result<Lease, Error>;
+
+    /// Makes a batch of one shard durable, all or nothing. Batches that
+    /// arrive while a commit is in flight share the next one (group commit).
+    ///
+    /// If this returns `Ok`, a crash at any later point loses nothing. If it
+    /// returns `Err`, the caller must reload; the commit may have happened.
+    async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError>;
+
+    /// One execution with what is needed to go on with it.
+    async fn load(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Stored>, Error>;
+
+    /// The row of one execution.
+    async fn summary(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Summary>, Error>;
+
+    /// Open executions of a range of buckets, in a stable order, for recovery;
+    /// go on with the cursor of the page before.
+    async fn open_executions(
+        &self,
+        buckets: Range<u32>,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Summary>, Error>;
+
+    /// Events with `seq > after`, in order, at most `limit`.
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Event>, Error>;
+
+    /// Executions of a tenant, newest first.
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Summary>, Error>;
+
+    /// Keeps a module; the same digest twice is the same module.
+    async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error>;
+    /// A module's bytes.
+    async fn module(&self, tenant: &TenantId, digest: &str) -> Result<Option<Bytes>, Error>;
+
+    /// Adds a version of an activity, numbered by the store; `version` empty
+    /// means `v{number}`. A version name that exists is returned as it stands.
+    async fn put_activity(
+        &self,
+        tenant: &TenantId,
+        activity: ActivityVersion,
+    ) -> Result<ActivityVersion, Error>;
+    /// All versions of all activities of a tenant, by name and number.
+    async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error>;
+
+    /// Adds a version of an application if `expected` is its newest version
+    /// (0: there is none; `None`: whatever it is). `Err(version)` inside tells the newest.
+    async fn put_application(
+        &self,
+        tenant: &TenantId,
+        application: ApplicationVersion,
+        expected: Option<u32>,
+    ) -> Result<Result<ApplicationVersion, u32>, Error>;
+    /// The newest version of each application of a tenant, by name.
+    async fn applications(&self, tenant: &TenantId) -> Result<Vec<ApplicationVersion>, Error>;
+    /// One version of an application; the newest without `version`.
+    async fn application(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        version: Option<u32>,
+    ) -> Result<Option<ApplicationVersion>, Error>;
+
+    /// Makes or replaces a tenant.
+    async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error>;
+    /// All tenants that are stored.
+    async fn tenants(&self) -> Result<Vec<TenantRow>, Error>;
+
+    /// Adds a key.
+    async fn put_key(&self, key: ApiKey) -> Result<(), Error>;
+    /// Keys of a tenant.
+    async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, Error>;
+    /// The key with this hash, whoever's it is: this is how a request gets its tenant.
+    async fn key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, Error>;
+    /// Removes a key; says whether it was there.
+    async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error>;
+
+    /// Value of a key of the key-value capability.
+    async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error>;
+    /// Sets a key.
+    async fn kv_set(&self, tenant: &TenantId, key: &str, value: Bytes) -> Result<(), Error>;
+    /// Sets a key if it holds `expected`; says whether it did.
+    async fn kv_compare_and_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        expected: Option<Bytes>,
+        value: Bytes,
+    ) -> Result<bool, Error>;
+    /// Removes a key.
+    async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error>;
+
+    /// Commits and syncs so far, for metrics and `cascade bench`.
+    fn counters(&self) -> Counters;
+
+    /// Waits for what was accepted, then closes.
+    async fn close(&self);
+}
+
+/// What the store has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Transactions committed by [`Store::commit`], each synced to disk once.
+    pub commits: u64,
+    /// Executions written by them.
+    pub executions: u64,
+    /// Events written by them.
+    pub events: u64,
+}

@@ -1,0 +1,273 @@
+//! How events, snapshots and statuses are written down, on every database.
+//!
+//! A blob is a run of JSON texts, one a line. A bare number among them is a
+//! *mark*: the schema version of what follows. Every write starts with one, so
+//! blobs are appended to by plain concatenation, whatever versions they mix.
+//! `Json` payloads stand in the text as they came, line breaks included, so a
+//! reader goes by JSON, not by lines. Versions are only ever added here: a
+//! blob written by any release reads in every later one.
+//!
+//! What does not read is [`Error::Damaged`], never a panic.
+
+use cascade_cdl::{Event, Execution, Timestamp};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Deserializer;
+
+use super::{Cursor, Error, StatusName};
+
+/// The schema that is written.
+const VERSION: u64 = 1;
+
+/// What precedes the events of one write.
+const MARK: &str = "1\n";
+
+/// Room for an event without its payload; a guess that saves reallocations.
+const EVENT_BYTES: usize = 256;
+
+/// The events of one write.
+pub(super) fn encode_events(events: &[Event]) -> String {
+    let mut out = Vec::with_capacity(MARK.len() + events.len() * EVENT_BYTES);
+    out.extend_from_slice(MARK.as_bytes());
+    for event in events {
+        serde_json::to_writer(&mut out, event).expect("events have string keys and no floats");
+        out.push(b'\n');
+    }
+    String::from_utf8(out).expect("serde_json writes UTF-8")
+}
+
+/// The events of a blob, numbered without a gap from `first`, if that is
+/// known, to `last`.
+pub(super) fn decode_events(
+    blob: &[u8],
+    first: Option<u64>,
+    last: u64,
+) -> Result<Vec<Event>, Error> {
+    let mut events = Vec::new();
+    let mut next = first;
+    each(blob, |event: Event| {
+        let expected = next.unwrap_or(event.seq);
+        if event.seq != expected {
+            return Err(damaged(format_args!(
+                "event {} stands where {expected} belongs",
+                event.seq
+            )));
+        }
+        next = Some(expected.saturating_add(1));
+        events.push(event);
+        Ok(())
+    })?;
+    // `next` is one past the end; a tail without events begins one past `last`.
+    if next != Some(last.saturating_add(1)) {
+        return Err(damaged(format_args!(
+            "history goes on at {next:?} after event {last}"
+        )));
+    }
+    Ok(events)
+}
+
+/// A snapshot.
+pub(super) fn encode_snapshot(execution: &Execution) -> String {
+    let mut out = Vec::from(MARK.as_bytes());
+    serde_json::to_writer(&mut out, execution).expect("an execution has string or integer keys");
+    String::from_utf8(out).expect("serde_json writes UTF-8")
+}
+
+/// The execution of a snapshot.
+pub(super) fn decode_snapshot(blob: &[u8]) -> Result<Execution, Error> {
+    let mut found = None;
+    each(blob, |execution: Execution| {
+        found = Some(execution);
+        Ok(())
+    })?;
+    found.ok_or_else(|| damaged("empty snapshot"))
+}
+
+/// The number that stands for a status in tables; the same for ever.
+pub(super) const fn status_code(status: StatusName) -> i64 {
+    match status {
+        StatusName::Running => 0,
+        StatusName::Completed => 1,
+        StatusName::Failed => 2,
+        StatusName::Cancelled => 3,
+        StatusName::TimedOut => 4,
+    }
+}
+
+/// The status of a number.
+pub(super) fn status_name(code: i64) -> Result<StatusName, Error> {
+    [
+        StatusName::Running,
+        StatusName::Completed,
+        StatusName::Failed,
+        StatusName::Cancelled,
+        StatusName::TimedOut,
+    ]
+    .into_iter()
+    .find(|status| status_code(*status) == code)
+    .ok_or_else(|| damaged(format_args!("status {code}")))
+}
+
+/// A number for a database that has no unsigned ones. No real time or count
+/// comes near the bound.
+pub(super) fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A count that a database returned.
+pub(super) fn to_u64(number: i64) -> Result<u64, Error> {
+    u64::try_from(number).map_err(|_| damaged(format_args!("negative number {number}")))
+}
+
+/// A small count that a database returned.
+pub(super) fn to_u32(number: i64) -> Result<u32, Error> {
+    u32::try_from(number).map_err(|_| damaged(format_args!("number {number} out of range")))
+}
+
+/// A time that a database returned.
+pub(super) fn to_time(number: i64) -> Result<Timestamp, Error> {
+    to_u64(number).map(Timestamp)
+}
+
+/// Bits of a cursor of open executions that hold the order of creation; the
+/// bucket is above.
+const SEQ_BITS: u32 = 52;
+
+/// The cursor after an open execution: by bucket, then by age.
+pub(super) fn bucket_cursor(bucket: u32, seq: u64) -> Cursor {
+    Cursor(u64::from(bucket) << SEQ_BITS | seq)
+}
+
+/// Bucket and order of creation of a cursor.
+pub(super) fn bucket_and_seq(Cursor(cursor): Cursor) -> (u32, u64) {
+    let bucket = u32::try_from(cursor >> SEQ_BITS).expect("twelve bits are left");
+    (bucket, cursor & ((1 << SEQ_BITS) - 1))
+}
+
+/// The error for what does not read.
+pub(super) fn damaged(what: impl std::fmt::Display) -> Error {
+    Error::Damaged(what.to_string())
+}
+
+/// Reads the texts of a blob in order.
+fn each<T: DeserializeOwned>(
+    blob: &[u8],
+    mut take: impl FnMut(T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let text = std::str::from_utf8(blob).map_err(damaged)?;
+    let mut rest = text.trim_ascii_start();
+    let mut version = None;
+    while let Some(head) = rest.bytes().next() {
+        if head.is_ascii_digit() {
+            version = Some(read::<u64>(&mut rest)?);
+        } else {
+            match version {
+                Some(VERSION) => take(read(&mut rest)?)?,
+                Some(other) => return Err(damaged(format_args!("schema version {other}"))),
+                None => return Err(damaged("no schema version")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads one text off the front.
+fn read<'a, T: Deserialize<'a>>(rest: &mut &'a str) -> Result<T, Error> {
+    let mut texts = Deserializer::from_str(rest).into_iter();
+    let value = texts
+        .next()
+        .ok_or_else(|| damaged("a text is missing"))?
+        .map_err(damaged)?;
+    *rest = rest[texts.byte_offset()..].trim_ascii_start();
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blobs as version 1 wrote them, kept for ever. Appended twice, with a
+    /// payload over several lines, as `history || excluded.history` leaves them.
+    const EVENTS_V1: &str = concat!(
+        "1\n",
+        r#"{"seq":1,"at":1700000000000,"kind":{"ExecutionStarted":{"input":{"a": [1, 2],"#,
+        "\n",
+        r#" "b":"1\n2"},"shards":10}}}"#,
+        "\n",
+        r#"{"seq":2,"at":1700000000001,"kind":{"ActivityCompleted":{"task":1,"attempt":1,"output":null,"receipt":{"digest":"d","pure":true,"fuel":7,"fuel_limit":8,"memory_limit":9,"duration_us":10}}}}"#,
+        "\n1\n",
+        r#"{"seq":3,"at":1700000000002,"kind":{"ActivityFailed":{"task":2,"attempt":1,"failure":{"error":"E","message":"m"}}}}"#,
+        "\n",
+        r#"{"seq":4,"at":1700000000003,"kind":{"TimerFired":{"timer":1}}}"#,
+        "\n",
+        r#"{"seq":5,"at":1700000000004,"kind":{"CancelRequested":{"reason":"r"}}}"#,
+        "\n",
+        r#"{"seq":6,"at":1700000000005,"kind":{"RetryRequested":{}}}"#,
+        "\n",
+    );
+
+    const SNAPSHOT_V1: &str = concat!(
+        "1\n",
+        r#"{"id":"01890000-0000-7000-8000-000000000001","tenant":"acme","version":6,"status":"Running","#,
+        r#""started_at":1700000000000,"shards":10,"context":{"a":1},"context_bytes":7,"#,
+        r#""frames":{"0":{"parent":null,"scope":0,"state":0,"step":{"Waiting":{"timer":1}}}},"#,
+        r#""timers":{"1":{"at":1700000000009,"kind":{"Resume":0}}},"next_id":2}"#,
+    );
+
+    #[test]
+    fn version_1_histories_read_for_ever() {
+        let events = decode_events(EVENTS_V1.as_bytes(), Some(1), 6).expect("reads");
+        assert_eq!(events.len(), 6);
+        let written_again = encode_events(&events[..2]) + &encode_events(&events[2..]);
+        assert_eq!(written_again, EVENTS_V1, "payloads stand as they came");
+    }
+
+    #[test]
+    fn version_1_snapshots_read_for_ever() {
+        let execution = decode_snapshot(SNAPSHOT_V1.as_bytes()).expect("reads");
+        assert_eq!(execution.wake_at(), Some(Timestamp(1_700_000_000_009)));
+        assert_eq!(encode_snapshot(&execution), SNAPSHOT_V1);
+    }
+
+    /// Each is the good blob with one fault; none may panic or pass.
+    #[test]
+    fn damaged_blobs_are_errors() {
+        let cut = &EVENTS_V1.as_bytes()[..EVENTS_V1.len() - 40];
+        let newer = EVENTS_V1.replacen("1\n", "999\n", 1);
+        let gap = EVENTS_V1.replace("\"seq\":3", "\"seq\":4");
+        let unmarked = &EVENTS_V1[2..];
+        let mut not_text = EVENTS_V1.as_bytes().to_vec();
+        not_text[60] = 0xff;
+        for bad in [
+            cut,
+            newer.as_bytes(),
+            gap.as_bytes(),
+            unmarked.as_bytes(),
+            &not_text,
+            b"",
+            b"1",
+            b"-",
+        ] {
+            let read = decode_events(bad, Some(1), 6);
+            assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
+        }
+        for bad in ["", "1", "2\n{}", "1\n{}", "1\n{"] {
+            assert!(decode_snapshot(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_status_keeps_its_number() {
+        for (code, name) in [
+            (0, StatusName::Running),
+            (1, StatusName::Completed),
+            (2, StatusName::Failed),
+            (3, StatusName::Cancelled),
+            (4, StatusName::TimedOut),
+        ] {
+            assert_eq!(status_name(code).expect("known"), name);
+            assert_eq!(status_code(name), code);
+        }
+        assert!(status_name(5).is_err());
+    }
+}

@@ -1,0 +1,474 @@
+//! Commits, loads, histories and lists of executions.
+
+use cascade_cdl::{BUCKETS, Timestamp};
+use futures::future::join_all;
+
+use super::*;
+use crate::store::{CommitError, Cursor, Error, Filter, Page};
+
+on_each!(
+    what_was_committed_loads_after_a_crash,
+    an_execution_grows_by_commits,
+    a_snapshot_moves_the_history_out_of_the_row,
+    a_new_execution_may_come_with_a_snapshot,
+    a_batch_may_hold_an_execution_twice,
+    batches_of_many_sizes_are_written_whole,
+    a_stale_lease_writes_nothing,
+    leases_outlive_a_restart,
+    another_version_is_a_conflict_and_writes_nothing,
+    a_conflict_leaves_other_batches_alone,
+    an_empty_batch_is_only_fenced,
+    tenants_do_not_see_each_other,
+    a_history_is_read_in_pieces,
+    lists_are_newest_first_and_stable_under_writes,
+    filters_narrow_a_list,
+    open_executions_are_found_by_bucket,
+    a_closed_store_says_so,
+);
+
+async fn what_was_committed_loads_after_a_crash(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let mut summary = row("acme", 1, 2);
+    summary.error = Some("Näme".to_owned());
+    summary.status = StatusName::Failed;
+    summary.closed_at = Some(Timestamp(2_000));
+    let batch = vec![commit(summary.clone(), 0)];
+    store.commit(&lease, batch).await.expect("commits");
+
+    let subject = subject.crash().await;
+    let stored = subject.store().load(&tenant("acme"), id(1)).await;
+    let stored = stored.expect("loads").expect("is there");
+    assert_eq!(stored.summary, summary);
+    assert_eq!(stored.tail, vec![event(1), event(2)]);
+    assert_eq!(stored.snapshot, None);
+    assert!(stored.tail_bytes > 100, "{} bytes", stored.tail_bytes);
+    let found = subject.store().summary(&tenant("acme"), id(1)).await;
+    assert_eq!(found.expect("reads"), Some(summary));
+}
+
+async fn an_execution_grows_by_commits(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    commit_all(store, &lease, [commit(row("acme", 1, 1), 0)]).await;
+    let mut closed = row("acme", 1, 4);
+    closed.status = StatusName::Completed;
+    closed.closed_at = Some(Timestamp(5));
+    closed.wake_at = None;
+    closed.idle = false;
+    commit_all(store, &lease, [commit(row("acme", 1, 3), 1)]).await;
+    commit_all(store, &lease, [commit(closed.clone(), 3)]).await;
+
+    let subject = subject.reopen().await;
+    let stored = subject.store().load(&tenant("acme"), id(1)).await;
+    let stored = stored.expect("loads").expect("is there");
+    assert_eq!(stored.summary, closed);
+    assert_eq!(numbers(&stored.tail), [1, 2, 3, 4]);
+}
+
+async fn a_snapshot_moves_the_history_out_of_the_row(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let second = with_snapshot(commit(row("acme", 1, 3), 2));
+    commit_all(store, &lease, [commit(row("acme", 1, 2), 0)]).await;
+    commit_all(store, &lease, [second.clone()]).await;
+    let just_after = load(store, 1).await;
+    assert!(just_after.tail.is_empty(), "all is in the snapshot");
+    assert_eq!(just_after.tail_bytes, 0);
+    commit_all(store, &lease, [commit(row("acme", 1, 5), 3)]).await;
+    let third = with_snapshot(commit(row("acme", 1, 6), 5));
+    commit_all(store, &lease, [third.clone()]).await;
+    commit_all(store, &lease, [commit(row("acme", 1, 7), 6)]).await;
+
+    let subject = subject.crash().await;
+    let store = subject.store();
+    let stored = load(store, 1).await;
+    assert_eq!(stored.snapshot, third.snapshot.map(|it| *it));
+    assert_eq!(numbers(&stored.tail), [7]);
+    let history = store.history(&tenant("acme"), id(1), 0, 100).await;
+    let all: Vec<_> = (1..=7).map(event).collect();
+    assert_eq!(history.expect("reads"), all, "nothing lost, nothing twice");
+}
+
+async fn a_new_execution_may_come_with_a_snapshot(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let first = with_snapshot(commit(row("acme", 1, 2), 0));
+    commit_all(store, &lease, [first.clone()]).await;
+    let stored = load(store, 1).await;
+    assert_eq!(stored.snapshot, first.snapshot.map(|it| *it));
+    assert!(stored.tail.is_empty());
+    let history = store.history(&tenant("acme"), id(1), 0, 100).await;
+    assert_eq!(numbers(&history.expect("reads")), [1, 2]);
+}
+
+async fn a_batch_may_hold_an_execution_twice(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let batch = [
+        commit(row("acme", 1, 1), 0),
+        with_snapshot(commit(row("acme", 1, 2), 1)),
+        commit(row("acme", 2, 1), 0),
+        commit(row("acme", 1, 3), 2),
+    ];
+    commit_all(store, &lease, batch).await;
+    let stored = load(store, 1).await;
+    assert_eq!(
+        (stored.summary.version, numbers(&stored.tail)),
+        (3, vec![3])
+    );
+}
+
+/// Sizes at and beside the powers of two that statements come in, and above the largest.
+async fn batches_of_many_sizes_are_written_whole(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let mut next = 0;
+    for size in [1, 2, 3, 7, 8, 255, 256, 257, 600] {
+        let range = next..next + size;
+        next += size;
+        let new = |expected| {
+            let rows = range.clone();
+            rows.map(move |number| commit(row("acme", number, expected + 1), expected))
+        };
+        commit_all(store, &lease, new(0)).await;
+        commit_all(store, &lease, new(1)).await;
+    }
+    for number in 0..next {
+        let found = store.summary(&tenant("acme"), id(number)).await;
+        assert_eq!(found.expect("reads"), Some(row("acme", number, 2)));
+    }
+    let counters = store.counters();
+    let rows = 2 * u64::try_from(next).expect("few");
+    assert_eq!((counters.executions, counters.events), (rows, rows));
+}
+
+async fn a_stale_lease_writes_nothing(subject: Subject) {
+    let store = subject.store();
+    let old = lease(store).await;
+    let new = lease(store).await;
+    assert_eq!(new.epoch.0, old.epoch.0 + 1);
+    let batch = vec![commit(row("acme", 1, 1), 0)];
+    let refused = store.commit(&old, batch.clone()).await;
+    assert!(
+        matches!(refused, Err(CommitError::LeaseLost { held, presented, .. })
+            if held == new.epoch && presented == old.epoch),
+        "{refused:?}"
+    );
+    let found = store.summary(&tenant("acme"), id(1)).await;
+    assert_eq!(found.expect("reads"), None);
+    store.commit(&new, batch).await.expect("the holder may");
+}
+
+async fn leases_outlive_a_restart(subject: Subject) {
+    let held = lease(subject.store()).await;
+    let subject = subject.crash().await;
+    let store = subject.store();
+    commit_all(store, &held, [commit(row("acme", 1, 1), 0)]).await;
+    let taken = lease(store).await;
+    assert_eq!(taken.epoch.0, held.epoch.0 + 1, "epochs never repeat");
+}
+
+async fn another_version_is_a_conflict_and_writes_nothing(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    commit_all(store, &lease, [commit(row("acme", 1, 2), 0)]).await;
+    // (expected, actual) of a second start, a stale writer, one from the
+    // future, and an execution that is not there.
+    for (number, expected, actual) in [(1, 0, 2), (1, 1, 2), (1, 3, 2), (9, 4, 0)] {
+        let beside = commit(row("acme", 2, 1), 0);
+        let wrong = commit(row("acme", number, expected + 1), expected);
+        let refused = store.commit(&lease, vec![beside, wrong]).await;
+        assert!(
+            matches!(refused, Err(CommitError::Conflict { execution, expected: e, actual: a })
+                if (execution, e, a) == (id(number), expected, actual)),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(load(store, 1).await.summary.version, 2);
+    let beside = store.summary(&tenant("acme"), id(2)).await;
+    assert_eq!(beside.expect("reads"), None, "a batch is all or nothing");
+}
+
+/// The batches arrive together, so on a database they share a transaction.
+async fn a_conflict_leaves_other_batches_alone(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let stale = Lease {
+        epoch: crate::store::Epoch(99),
+        ..lease.clone()
+    };
+    commit_all(store, &lease, [commit(row("acme", 1, 2), 0)]).await;
+    let batches = [
+        (&lease, commit(row("acme", 2, 1), 0)),
+        (&lease, commit(row("acme", 1, 2), 1)), // conflict
+        (&stale, commit(row("acme", 3, 1), 0)), // fenced
+        (&lease, commit(row("acme", 2, 2), 1)),
+        (&lease, commit(row("acme", 1, 3), 2)),
+        (&lease, commit(row("acme", 4, 1), 0)),
+    ];
+    let results = join_all(batches.map(|(lease, one)| store.commit(lease, vec![one]))).await;
+    let passed: Vec<_> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(
+        passed,
+        [true, false, false, true, true, true],
+        "{results:?}"
+    );
+    assert_eq!(load(store, 2).await.summary.version, 2);
+    assert_eq!(load(store, 1).await.summary.version, 3);
+    let fenced = store.summary(&tenant("acme"), id(3)).await;
+    assert_eq!(fenced.expect("reads"), None);
+}
+
+async fn an_empty_batch_is_only_fenced(subject: Subject) {
+    let store = subject.store();
+    let old = lease(store).await;
+    store.commit(&old, vec![]).await.expect("held");
+    lease(store).await;
+    let refused = store.commit(&old, vec![]).await;
+    assert!(matches!(refused, Err(CommitError::LeaseLost { .. })));
+    assert_eq!(store.counters().commits, 0, "nothing to sync");
+}
+
+async fn tenants_do_not_see_each_other(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let batch = [
+        with_snapshot(commit(row("acme", 1, 2), 0)),
+        commit(row("rival", 1, 1), 0), // the same id: tenants do not share names
+        commit(row("rival", 2, 1), 0),
+    ];
+    commit_all(store, &lease, batch).await;
+    let acme = tenant("acme");
+    assert_eq!(load(store, 1).await.summary.tenant, acme);
+    assert!(store.load(&acme, id(2)).await.expect("reads").is_none());
+    assert_eq!(store.summary(&acme, id(2)).await.expect("reads"), None);
+    assert!(
+        store
+            .history(&acme, id(2), 0, 9)
+            .await
+            .expect("reads")
+            .is_empty()
+    );
+    let own = store.history(&tenant("rival"), id(1), 0, 9).await;
+    assert_eq!(numbers(&own.expect("reads")), [1]);
+    for filter in [Filter::default(), running()] {
+        let page = store.list(&acme, &filter, None, 9).await.expect("lists");
+        assert_eq!(listed(&page), [1]);
+    }
+    let nobody = store
+        .list(&tenant("nobody"), &Filter::default(), None, 9)
+        .await;
+    assert_eq!(listed(&nobody.expect("lists")), [0; 0]);
+}
+
+async fn a_history_is_read_in_pieces(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    commit_all(store, &lease, [commit(row("acme", 1, 3), 0)]).await;
+    commit_all(store, &lease, [with_snapshot(commit(row("acme", 1, 4), 3))]).await;
+    commit_all(store, &lease, [with_snapshot(commit(row("acme", 1, 6), 4))]).await;
+    commit_all(store, &lease, [commit(row("acme", 1, 8), 6)]).await;
+    for (after, limit, expected) in [
+        (0, 100, vec![1, 2, 3, 4, 5, 6, 7, 8]),
+        (0, 2, vec![1, 2]),
+        (2, 3, vec![3, 4, 5]),
+        (4, 1, vec![5]),
+        (6, 100, vec![7, 8]),
+        (7, 100, vec![8]),
+        (8, 100, vec![]),
+        (u64::MAX, 100, vec![]),
+        (3, 0, vec![]),
+    ] {
+        let events = store.history(&tenant("acme"), id(1), after, limit).await;
+        assert_eq!(
+            numbers(&events.expect("reads")),
+            expected,
+            "{after} {limit}"
+        );
+    }
+}
+
+async fn lists_are_newest_first_and_stable_under_writes(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    for number in 1..=5 {
+        commit_all(store, &lease, [commit(row("acme", number, 1), 0)]).await;
+    }
+    let acme = tenant("acme");
+    for filter in [Filter::default(), running()] {
+        let first = store.list(&acme, &filter, None, 2).await.expect("lists");
+        let next = first.next.expect("more are there");
+        assert_eq!(listed(&first), [5, 4]);
+        let second = store
+            .list(&acme, &filter, Some(next), 2)
+            .await
+            .expect("lists");
+        assert_eq!(listed(&second), [3, 2]);
+        let last = store
+            .list(&acme, &filter, second.next, 2)
+            .await
+            .expect("lists");
+        assert_eq!((listed(&last), last.next), (vec![1], None));
+    }
+    let first = store
+        .list(&acme, &Filter::default(), None, 2)
+        .await
+        .expect("lists");
+    // A new one and a change to one already shown move nothing.
+    commit_all(store, &lease, [commit(row("acme", 6, 1), 0)]).await;
+    commit_all(store, &lease, [commit(row("acme", 5, 2), 1)]).await;
+    let second = store.list(&acme, &Filter::default(), first.next, 2).await;
+    assert_eq!(listed(&second.expect("lists")), [3, 2]);
+    let start = store
+        .list(&acme, &Filter::default(), Some(Cursor(0)), 2)
+        .await;
+    assert_eq!(listed(&start.expect("lists")), [0; 0]);
+    let huge = store
+        .list(&acme, &Filter::default(), Some(Cursor(u64::MAX)), u32::MAX)
+        .await;
+    assert_eq!(huge.expect("lists").items.len(), 6);
+}
+
+async fn filters_narrow_a_list(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let statuses = [
+        StatusName::Running,
+        StatusName::Completed,
+        StatusName::Failed,
+        StatusName::Cancelled,
+        StatusName::TimedOut,
+    ];
+    for (number, status) in (1..).zip(statuses.into_iter().cycle().take(10)) {
+        let mut summary = row("acme", number, 1);
+        summary.status = status;
+        summary.started_at = Timestamp(u64::try_from(number).expect("small") * 100);
+        if number > 5 {
+            summary.application = "billing".into();
+        }
+        if number % 2 == 0 {
+            summary.workflow = "even".into();
+        }
+        commit_all(store, &lease, [commit(summary, 0)]).await;
+    }
+    let only = |status| Filter {
+        status: Some(status),
+        ..Filter::default()
+    };
+    let cases = [
+        (only(StatusName::Running), vec![6, 1]),
+        (only(StatusName::Completed), vec![7, 2]),
+        (only(StatusName::Failed), vec![8, 3]),
+        (only(StatusName::Cancelled), vec![9, 4]),
+        (only(StatusName::TimedOut), vec![10, 5]),
+        (
+            Filter {
+                application: Some("billing".into()),
+                workflow: Some("even".into()),
+                ..Filter::default()
+            },
+            vec![10, 8, 6],
+        ),
+        (
+            Filter {
+                started_after: Some(Timestamp(300)), // both ends are outside
+                started_before: Some(Timestamp(600)),
+                ..Filter::default()
+            },
+            vec![5, 4],
+        ),
+        (
+            Filter {
+                application: Some("nothing' OR 1".into()),
+                ..Filter::default()
+            },
+            vec![],
+        ),
+        (
+            Filter {
+                workflow: Some("even".into()),
+                ..only(StatusName::Failed)
+            },
+            vec![8],
+        ),
+    ];
+    for (filter, expected) in cases {
+        let page = store.list(&tenant("acme"), &filter, None, 100).await;
+        assert_eq!(listed(&page.expect("lists")), expected, "{filter:?}");
+    }
+}
+
+async fn open_executions_are_found_by_bucket(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let mut batch: Vec<_> = (0..20_u32)
+        .map(|number| {
+            let mut summary = row(["acme", "rival"][number as usize % 2], number.into(), 1);
+            summary.bucket = number % 4 * 1_000;
+            commit(summary, 0)
+        })
+        .collect();
+    batch[8].summary.status = StatusName::Completed;
+    commit_all(store, &lease, batch).await;
+
+    let subject = subject.crash().await;
+    let store = subject.store();
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store
+            .open_executions(0..2_001, after, 3)
+            .await
+            .expect("reads");
+        found.extend(listed(&page));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected = [0, 4, 12, 16, 1, 5, 9, 13, 17, 2, 6, 10, 14, 18]; // 8 has ended
+    assert_eq!(found, expected, "by bucket, then by age");
+    let rest = store.open_executions(2_001..BUCKETS, None, 100).await;
+    assert_eq!(listed(&rest.expect("reads")), [3, 7, 11, 15, 19]);
+}
+
+async fn a_closed_store_says_so(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    store.close().await;
+    store.close().await;
+    let refused = store
+        .commit(&lease, vec![commit(row("acme", 1, 1), 0)])
+        .await;
+    assert!(
+        matches!(refused, Err(CommitError::Store(Error::Closed))),
+        "{refused:?}"
+    );
+    let refused = store.summary(&tenant("acme"), id(1)).await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    let refused = store.acquire(ShardId(0)).await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+}
+
+async fn commit_all(store: &dyn Store, lease: &Lease, batch: impl IntoIterator<Item = Commit>) {
+    let batch = batch.into_iter().collect();
+    store.commit(lease, batch).await.expect("commits");
+}
+
+async fn load(store: &dyn Store, number: u128) -> crate::store::Stored {
+    let stored = store.load(&tenant("acme"), id(number)).await;
+    stored.expect("loads").expect("is there")
+}
+
+fn running() -> Filter {
+    Filter {
+        status: Some(StatusName::Running),
+        ..Filter::default()
+    }
+}
+
+/// The numbers of the executions of a page.
+fn listed(page: &Page<Summary>) -> Vec<u128> {
+    page.items.iter().map(|row| row.id.0.as_u128()).collect()
+}

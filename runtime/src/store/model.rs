@@ -1,0 +1,515 @@
+//! The store as it is meant, in memory: what the databases are compared with,
+//! what engine tests run on, and what `cascade run` uses for its one shot.
+//!
+//! Nothing survives a crash. Tests can stop it between a cause and its effect
+//! ([`ModelStore::hold_commits`]) and make commits fail ([`ModelStore::fail_next`]).
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cascade_cdl::{Event, Execution, ExecutionId, TenantId};
+use tokio::sync::watch;
+
+use super::{
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
+    Error, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, StatusName,
+    Store, Stored, Summary, TenantRow, bounded, codec, next_activity, page_size,
+};
+
+/// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
+/// error either way, and must find out by reloading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is written.
+    Lost,
+    /// All is written; only the answer is lost.
+    Written,
+}
+
+/// The model.
+pub struct ModelStore {
+    state: Mutex<State>,
+    /// Whether commits may pass.
+    gate: watch::Sender<bool>,
+    /// How many commits stand before the gate.
+    held: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    fault: Option<Fault>,
+    counters: Counters,
+    leases: BTreeMap<ShardId, Epoch>,
+    executions: BTreeMap<(TenantId, ExecutionId), Row>,
+    /// Executions in the order of creation; the first has the number 1.
+    order: Vec<(TenantId, ExecutionId)>,
+    modules: BTreeMap<(TenantId, String), Bytes>,
+    activities: BTreeMap<(TenantId, String), Vec<ActivityVersion>>,
+    applications: BTreeMap<(TenantId, String), Vec<ApplicationVersion>>,
+    tenants: BTreeMap<TenantId, TenantRow>,
+    keys: BTreeMap<String, ApiKey>,
+    kv: BTreeMap<(TenantId, String), Bytes>,
+}
+
+struct Row {
+    seq: u64,
+    summary: Summary,
+    events: Vec<Event>,
+    snapshot: Option<Execution>,
+    /// How many events the snapshot covers.
+    covered: usize,
+    tail_bytes: usize,
+}
+
+impl Default for ModelStore {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            gate: watch::Sender::new(true),
+            held: watch::Sender::new(0),
+        }
+    }
+}
+
+impl ModelStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps commits waiting, unwritten, until [`ModelStore::release`].
+    pub fn hold_commits(&self) {
+        self.gate.send_replace(false);
+    }
+
+    /// Lets commits pass again, those that wait first.
+    pub fn release(&self) {
+        self.gate.send_replace(true);
+    }
+
+    /// Returns once `count` commits wait to be released.
+    pub async fn held(&self, count: usize) {
+        let mut held = self.held.subscribe();
+        // Fails only if the sender is gone, and it is borrowed.
+        let _ = held.wait_for(|held| *held >= count).await;
+    }
+
+    /// Makes the next commit fail that is neither fenced nor in conflict.
+    pub fn fail_next(&self, fault: Fault) {
+        self.lock().fault = Some(fault);
+    }
+
+    /// The state; a panic of another thread in here left it consistent enough for tests.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let state = self.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        Ok(state)
+    }
+
+    async fn pass_gate(&self) {
+        if *self.gate.borrow() {
+            return;
+        }
+        let mut gate = self.gate.subscribe();
+        self.held.send_modify(|held| *held += 1);
+        let _leaves = Leaves(&self.held); // also if the caller goes away
+        let _ = gate.wait_for(|open| *open).await;
+    }
+}
+
+/// Counts a commit out when it no longer waits.
+struct Leaves<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|held| *held -= 1);
+    }
+}
+
+impl State {
+    /// Finds what forbids a batch, before anything is written.
+    fn check(&self, lease: &Lease, batch: &[Commit]) -> Result<(), CommitError> {
+        let held = self.leases.get(&lease.shard).copied().unwrap_or(Epoch(0));
+        if held != lease.epoch {
+            return Err(CommitError::LeaseLost {
+                shard: lease.shard,
+                held,
+                presented: lease.epoch,
+            });
+        }
+        let mut moved = BTreeMap::new();
+        for commit in batch {
+            let key = (commit.summary.tenant.clone(), commit.summary.id);
+            let stored = self
+                .executions
+                .get(&key)
+                .map_or(0, |row| row.summary.version);
+            let actual = moved.get(&key).copied().unwrap_or(stored);
+            if actual != commit.expected {
+                return Err(CommitError::Conflict {
+                    execution: commit.summary.id,
+                    expected: commit.expected,
+                    actual,
+                });
+            }
+            moved.insert(key, commit.summary.version);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, batch: Vec<Commit>) {
+        if batch.is_empty() {
+            return;
+        }
+        self.counters.commits += 1;
+        for commit in batch {
+            self.counters.executions += 1;
+            self.counters.events += commit.events.len() as u64;
+            let key = (commit.summary.tenant.clone(), commit.summary.id);
+            let row = match self.executions.entry(key) {
+                Entry::Occupied(row) => row.into_mut(),
+                Entry::Vacant(vacant) => {
+                    self.order.push(vacant.key().clone());
+                    vacant.insert(Row::new(self.order.len() as u64, &commit.summary))
+                }
+            };
+            row.append(commit);
+        }
+    }
+}
+
+impl Row {
+    fn new(seq: u64, summary: &Summary) -> Self {
+        Self {
+            seq,
+            summary: summary.clone(),
+            events: Vec::new(),
+            snapshot: None,
+            covered: 0,
+            tail_bytes: 0,
+        }
+    }
+
+    fn append(&mut self, commit: Commit) {
+        let new = commit.summary;
+        // What an execution is never changes; how it stands does.
+        self.summary.status = new.status;
+        self.summary.error = new.error;
+        self.summary.closed_at = new.closed_at;
+        self.summary.wake_at = new.wake_at;
+        self.summary.idle = new.idle;
+        self.summary.version = new.version;
+        self.tail_bytes += codec::encode_events(&commit.events).len();
+        self.events.extend(commit.events);
+        if let Some(snapshot) = commit.snapshot {
+            self.snapshot = Some(*snapshot);
+            self.covered = self.events.len();
+            self.tail_bytes = 0;
+        }
+    }
+}
+
+/// Whether a list with this filter shows an execution.
+fn shows(filter: &Filter, summary: &Summary) -> bool {
+    let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|it| it == name);
+    is(&filter.application, &summary.application)
+        && is(&filter.workflow, &summary.workflow)
+        && filter.status.is_none_or(|status| status == summary.status)
+        && filter
+            .started_after
+            .is_none_or(|at| summary.started_at > at)
+        && filter
+            .started_before
+            .is_none_or(|at| summary.started_at < at)
+}
+
+/// One page of rows that come with the cursor after them.
+fn page<'a>(rows: impl Iterator<Item = (Cursor, &'a Summary)>, limit: u32) -> Page<Summary> {
+    let limit = usize::try_from(page_size(limit)).unwrap_or(usize::MAX);
+    let rows: Vec<_> = rows.take(limit).collect();
+    let next = rows.last().map(|(cursor, _)| *cursor);
+    Page {
+        next: next.filter(|_| rows.len() == limit),
+        items: rows.into_iter().map(|(_, row)| row.clone()).collect(),
+    }
+}
+
+#[async_trait]
+impl Store for ModelStore {
+    async fn acquire(&self, shard: ShardId) -> Result<Lease, Error> {
+        let mut state = self.open()?;
+        let epoch = state.leases.entry(shard).or_insert(Epoch(0));
+        epoch.0 += 1;
+        Ok(Lease {
+            shard,
+            epoch: *epoch,
+        })
+    }
+
+    async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
+        batch.iter().for_each(Commit::check);
+        self.pass_gate().await;
+        let mut state = self.open()?;
+        state.check(lease, &batch)?;
+        let fault = state.fault.take();
+        if fault != Some(Fault::Lost) {
+            state.write(batch);
+        }
+        match fault {
+            None => Ok(()),
+            Some(_) => Err(Error::Unavailable("a test made it fail".to_owned()).into()),
+        }
+    }
+
+    async fn load(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Stored>, Error> {
+        let state = self.open()?;
+        let row = state.executions.get(&(tenant.clone(), id));
+        Ok(row.map(|row| Stored {
+            summary: row.summary.clone(),
+            snapshot: row.snapshot.clone(),
+            tail: row.events[row.covered..].to_vec(),
+            tail_bytes: row.tail_bytes,
+        }))
+    }
+
+    async fn summary(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Summary>, Error> {
+        let state = self.open()?;
+        let row = state.executions.get(&(tenant.clone(), id));
+        Ok(row.map(|row| row.summary.clone()))
+    }
+
+    async fn open_executions(
+        &self,
+        buckets: Range<u32>,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Summary>, Error> {
+        let state = self.open()?;
+        let open = state.executions.values().filter(|row| {
+            row.summary.status == StatusName::Running && buckets.contains(&row.summary.bucket)
+        });
+        let ordered: BTreeMap<_, _> = open
+            .map(|row| {
+                (
+                    codec::bucket_cursor(row.summary.bucket, row.seq).0,
+                    &row.summary,
+                )
+            })
+            .collect();
+        let rest = ordered
+            .into_iter()
+            .filter(|(cursor, _)| after.is_none_or(|after| *cursor > after.0));
+        Ok(page(rest.map(|(cursor, row)| (Cursor(cursor), row)), limit))
+    }
+
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Event>, Error> {
+        let state = self.open()?;
+        let row = state.executions.get(&(tenant.clone(), id));
+        let events = row.into_iter().flat_map(|row| &row.events);
+        let later = events.filter(|event| event.seq > after);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok(later.take(limit).cloned().collect())
+    }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Summary>, Error> {
+        let state = self.open()?;
+        let newest_first = state.order.iter().rev();
+        let rows = newest_first.filter_map(|key| {
+            let row = state.executions.get(key)?;
+            let shown = key.0 == *tenant
+                && before.is_none_or(|before| row.seq < before.0)
+                && shows(filter, &row.summary);
+            shown.then_some((Cursor(row.seq), &row.summary))
+        });
+        Ok(page(rows, limit))
+    }
+
+    async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error> {
+        bounded("module", wasm.len(), MODULE_BYTES)?;
+        let key = (tenant.clone(), digest.to_owned());
+        self.open()?.modules.entry(key).or_insert(wasm);
+        Ok(())
+    }
+
+    async fn module(&self, tenant: &TenantId, digest: &str) -> Result<Option<Bytes>, Error> {
+        let key = (tenant.clone(), digest.to_owned());
+        Ok(self.open()?.modules.get(&key).cloned())
+    }
+
+    async fn put_activity(
+        &self,
+        tenant: &TenantId,
+        activity: ActivityVersion,
+    ) -> Result<ActivityVersion, Error> {
+        let mut state = self.open()?;
+        let key = (tenant.clone(), activity.name.clone());
+        let versions = state.activities.entry(key).or_default();
+        match next_activity(versions, activity) {
+            Ok(new) => {
+                versions.push(new.clone());
+                Ok(new)
+            }
+            Err(existing) => Ok(existing),
+        }
+    }
+
+    async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error> {
+        let state = self.open()?;
+        let own = state.activities.iter().filter(|((of, _), _)| of == tenant);
+        Ok(own.flat_map(|(_, versions)| versions).cloned().collect())
+    }
+
+    async fn put_application(
+        &self,
+        tenant: &TenantId,
+        mut application: ApplicationVersion,
+        expected: Option<u32>,
+    ) -> Result<Result<ApplicationVersion, u32>, Error> {
+        let mut state = self.open()?;
+        let key = (tenant.clone(), application.name.clone());
+        let newest = state
+            .applications
+            .get(&key)
+            .and_then(|versions| versions.last())
+            .map_or(0, |newest| newest.version);
+        if expected.is_some_and(|expected| expected != newest) {
+            return Ok(Err(newest));
+        }
+        application.version = newest + 1;
+        let versions = state.applications.entry(key).or_default();
+        versions.push(application.clone());
+        Ok(Ok(application))
+    }
+
+    async fn applications(&self, tenant: &TenantId) -> Result<Vec<ApplicationVersion>, Error> {
+        let state = self.open()?;
+        let own = state
+            .applications
+            .iter()
+            .filter(|((of, _), _)| of == tenant);
+        Ok(own
+            .filter_map(|(_, versions)| versions.last())
+            .cloned()
+            .collect())
+    }
+
+    async fn application(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        version: Option<u32>,
+    ) -> Result<Option<ApplicationVersion>, Error> {
+        let state = self.open()?;
+        let versions = state.applications.get(&(tenant.clone(), name.to_owned()));
+        let mut newest_first = versions.into_iter().flatten().rev();
+        let wanted = newest_first.find(|found| version.is_none_or(|it| it == found.version));
+        Ok(wanted.cloned())
+    }
+
+    async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
+        self.open()?.tenants.insert(tenant.id.clone(), tenant);
+        Ok(())
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantRow>, Error> {
+        Ok(self.open()?.tenants.values().cloned().collect())
+    }
+
+    async fn put_key(&self, key: ApiKey) -> Result<(), Error> {
+        let mut state = self.open()?;
+        if state
+            .keys
+            .values()
+            .any(|other| other.id == key.id || other.hash == key.hash)
+        {
+            return Err(Error::Exists(format!("key {}", key.id)));
+        }
+        state.keys.insert(key.id.clone(), key);
+        Ok(())
+    }
+
+    async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, Error> {
+        let state = self.open()?;
+        let own = state.keys.values().filter(|key| key.tenant == *tenant);
+        Ok(own.cloned().collect())
+    }
+
+    async fn key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, Error> {
+        let state = self.open()?;
+        Ok(state.keys.values().find(|key| key.hash == hash).cloned())
+    }
+
+    async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error> {
+        let mut state = self.open()?;
+        let own = state.keys.get(id).is_some_and(|key| key.tenant == *tenant);
+        Ok(own && state.keys.remove(id).is_some())
+    }
+
+    async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error> {
+        let key = (tenant.clone(), key.to_owned());
+        Ok(self.open()?.kv.get(&key).cloned())
+    }
+
+    async fn kv_set(&self, tenant: &TenantId, key: &str, value: Bytes) -> Result<(), Error> {
+        bounded("key", key.len(), KV_KEY_BYTES)?;
+        bounded("value", value.len(), KV_VALUE_BYTES)?;
+        let key = (tenant.clone(), key.to_owned());
+        self.open()?.kv.insert(key, value);
+        Ok(())
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        expected: Option<Bytes>,
+        value: Bytes,
+    ) -> Result<bool, Error> {
+        bounded("key", key.len(), KV_KEY_BYTES)?;
+        bounded("value", value.len(), KV_VALUE_BYTES)?;
+        let mut state = self.open()?;
+        let key = (tenant.clone(), key.to_owned());
+        let holds = state.kv.get(&key) == expected.as_ref();
+        if holds {
+            state.kv.insert(key, value);
+        }
+        Ok(holds)
+    }
+
+    async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error> {
+        let key = (tenant.clone(), key.to_owned());
+        self.open()?.kv.remove(&key);
+        Ok(())
+    }
+
+    fn counters(&self) -> Counters {
+        self.lock().counters
+    }
+
+    async fn close(&self) {
+        self.lock().closed = true;
+    }
+}

@@ -1,0 +1,376 @@
+//! The embedded store: SQLite in WAL mode, each commit synced to disk.
+//!
+//! One connection writes ([`writer`]: group commit), a few read, one copies
+//! the log into the data file ([`checkpoint`]). Only one process may have the
+//! file open ([`lock`]). After a crash SQLite replays its log, and everything
+//! that was acknowledged is there; what was not may be.
+
+mod catalog;
+mod checkpoint;
+mod lock;
+mod read;
+mod statements;
+mod writer;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cascade_cdl::{Event, ExecutionId, TenantId};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use self::checkpoint::Log;
+use self::lock::FileLock;
+use self::statements::Statements;
+use self::writer::{Connection, Request, Row, Tally, WAITING, Writer};
+use super::{
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
+    Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, Store, Stored,
+    Summary, TenantRow, bounded, codec,
+};
+
+/// The schema, in order. Only ever appended to: a data file remembers the
+/// checksum of each one that it has seen.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "initial",
+    include_str!("../../migrations/sqlite/0001_initial.sql"),
+)];
+
+/// Readers: lists and loads are short, and the machine's cores have other work.
+const READERS: u32 = 4;
+
+/// A reader waits this long for a free connection before the caller gets an error.
+const READER_WAIT: Duration = Duration::from_secs(10);
+
+/// Nobody else locks the file for long; a checkpoint or a backup tool may for a moment.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Page cache of the writer, in KiB: the upper levels of the indexes and the
+/// leaves being filled. More saves nothing while keys are time-ordered.
+const WRITER_CACHE_KIB: i64 = 8 << 10;
+
+/// Page cache of each other connection, in KiB; the system caches the file.
+const READER_CACHE_KIB: i64 = 1 << 10;
+
+/// The store in one file.
+pub struct SqliteStore {
+    requests: mpsc::Sender<Request>,
+    connection: Arc<Mutex<Option<Connection>>>,
+    readers: SqlitePool,
+    tally: Arc<Tally>,
+    log: Arc<Log>,
+    closing: Arc<Notify>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    checkpoints: JoinHandle<()>,
+}
+
+impl SqliteStore {
+    /// Opens the store in `path`; makes the file, or brings it up to date, if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`] if another process has it open.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let lock = FileLock::take(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", "0") // checkpoint.rs does it
+            .pragma("temp_store", "memory")
+            .disable_statement_logging();
+        let cached = |kib: i64| options.clone().pragma("cache_size", format!("-{kib}"));
+
+        let mut sqlite = cached(WRITER_CACHE_KIB)
+            .connect()
+            .await
+            .map_err(|error| unavailable(&error))?;
+        migrations()
+            .run(&mut sqlite)
+            .await
+            .map_err(|error| Error::Unavailable(format!("migration failed: {error}")))?;
+        let own = cached(READER_CACHE_KIB)
+            .connect()
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(READER_WAIT)
+            .test_before_acquire(false) // a connection to a file does not go away
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(cached(READER_CACHE_KIB).read_only(true));
+
+        let (requests, waiting) = mpsc::channel(WAITING);
+        let connection = Arc::new(Mutex::new(Some(Connection::new(sqlite, lock))));
+        let tally = Arc::<Tally>::default();
+        let log = Arc::<Log>::default();
+        let closing = Arc::new(Notify::new());
+        let writer = Writer {
+            requests: waiting,
+            connection: Arc::clone(&connection),
+            statements: Statements::new(),
+            tally: Arc::clone(&tally),
+            log: Arc::clone(&log),
+            closing: Arc::clone(&closing),
+        };
+        let checkpoints = checkpoint::run(Arc::clone(&log), own, Arc::clone(&connection));
+        Ok(Self {
+            requests,
+            connection,
+            readers,
+            tally,
+            log,
+            closing,
+            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            checkpoints: tokio::spawn(checkpoints),
+        })
+    }
+
+    /// The writing connection, in turn with the commits.
+    async fn connection(&self) -> Result<MappedMutexGuard<'_, Connection>, Error> {
+        MutexGuard::try_map(self.connection.lock().await, Option::as_mut).map_err(|_| Error::Closed)
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The writer ends by itself: nobody can send to it any more.
+        self.checkpoints.abort();
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn acquire(&self, shard: ShardId) -> Result<Lease, Error> {
+        let epoch = self.connection().await?.acquire(shard).await;
+        let epoch = epoch.map_err(|error| unavailable(&error))?;
+        Ok(Lease { shard, epoch })
+    }
+
+    async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
+        let (done, answer) = oneshot::channel();
+        let request = Request {
+            lease: lease.clone(),
+            rows: batch.iter().map(Row::new).collect(),
+            done,
+        };
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    async fn load(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Stored>, Error> {
+        read::load(&self.readers, tenant, id).await
+    }
+
+    async fn summary(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Summary>, Error> {
+        read::summary(&self.readers, tenant, id).await
+    }
+
+    async fn open_executions(
+        &self,
+        buckets: Range<u32>,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Summary>, Error> {
+        read::open_executions(&self.readers, buckets, after, limit).await
+    }
+
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Event>, Error> {
+        read::history(&self.readers, tenant, id, after, limit).await
+    }
+
+    async fn list(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        before: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Summary>, Error> {
+        read::list(&self.readers, tenant, filter, before, limit).await
+    }
+
+    async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error> {
+        bounded("module", wasm.len(), MODULE_BYTES)?;
+        let mut connection = self.connection().await?;
+        catalog::put_module(&mut connection.sqlite, tenant, digest, &wasm).await?;
+        self.log.wrote(wasm.len());
+        Ok(())
+    }
+
+    async fn module(&self, tenant: &TenantId, digest: &str) -> Result<Option<Bytes>, Error> {
+        catalog::module(&self.readers, tenant, digest).await
+    }
+
+    async fn put_activity(
+        &self,
+        tenant: &TenantId,
+        activity: ActivityVersion,
+    ) -> Result<ActivityVersion, Error> {
+        let mut connection = self.connection().await?;
+        catalog::put_activity(&mut connection.sqlite, tenant, activity).await
+    }
+
+    async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error> {
+        catalog::activities(&self.readers, tenant).await
+    }
+
+    async fn put_application(
+        &self,
+        tenant: &TenantId,
+        application: ApplicationVersion,
+        expected: Option<u32>,
+    ) -> Result<Result<ApplicationVersion, u32>, Error> {
+        let mut connection = self.connection().await?;
+        catalog::put_application(&mut connection.sqlite, tenant, application, expected).await
+    }
+
+    async fn applications(&self, tenant: &TenantId) -> Result<Vec<ApplicationVersion>, Error> {
+        catalog::applications(&self.readers, tenant).await
+    }
+
+    async fn application(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        version: Option<u32>,
+    ) -> Result<Option<ApplicationVersion>, Error> {
+        catalog::application(&self.readers, tenant, name, version).await
+    }
+
+    async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        catalog::put_tenant(&mut connection.sqlite, &tenant).await
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantRow>, Error> {
+        catalog::tenants(&self.readers).await
+    }
+
+    async fn put_key(&self, key: ApiKey) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        catalog::put_key(&mut connection.sqlite, &key).await
+    }
+
+    async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, Error> {
+        catalog::keys(&self.readers, tenant).await
+    }
+
+    async fn key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>, Error> {
+        catalog::key_by_hash(&self.readers, hash).await
+    }
+
+    async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error> {
+        let mut connection = self.connection().await?;
+        catalog::delete_key(&mut connection.sqlite, tenant, id).await
+    }
+
+    async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error> {
+        catalog::kv_get(&self.readers, tenant, key).await
+    }
+
+    async fn kv_set(&self, tenant: &TenantId, key: &str, value: Bytes) -> Result<(), Error> {
+        bounded("key", key.len(), KV_KEY_BYTES)?;
+        bounded("value", value.len(), KV_VALUE_BYTES)?;
+        let mut connection = self.connection().await?;
+        catalog::kv_set(&mut connection.sqlite, tenant, key, &value).await?;
+        self.log.wrote(value.len());
+        Ok(())
+    }
+
+    async fn kv_compare_and_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        expected: Option<Bytes>,
+        value: Bytes,
+    ) -> Result<bool, Error> {
+        bounded("key", key.len(), KV_KEY_BYTES)?;
+        bounded("value", value.len(), KV_VALUE_BYTES)?;
+        let mut connection = self.connection().await?;
+        let sqlite = &mut connection.sqlite;
+        let set = catalog::kv_compare_and_set(sqlite, tenant, key, expected.as_ref(), &value);
+        let set = set.await?;
+        self.log.wrote(value.len());
+        Ok(set)
+    }
+
+    async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        catalog::kv_delete(&mut connection.sqlite, tenant, key).await
+    }
+
+    fn counters(&self) -> Counters {
+        self.tally.read()
+    }
+
+    async fn close(&self) {
+        self.closing.notify_one();
+        if let Some(writer) = self.writer.lock().await.take()
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the writer ended early");
+        }
+        self.checkpoints.abort();
+        self.readers.close().await;
+        let connection = self.connection.lock().await.take();
+        if let Some(Connection { sqlite, lock, .. }) = connection {
+            // The last connection to go copies the log into the data file.
+            if let Err(error) = sqlite.close().await {
+                tracing::warn!(%error, "the data file was not closed cleanly");
+            }
+            drop(lock);
+        }
+    }
+}
+
+fn migrations() -> Migrator {
+    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+        let sql = SqlStr::from_static(sql);
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    };
+    Migrator::with_migrations(MIGRATIONS.map(migration).into())
+}
+
+/// What a failure of the database means to the caller.
+fn unavailable(error: &sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => codec::damaged(error),
+        sqlx::Error::PoolClosed => Error::Closed,
+        // SQLITE_CORRUPT and SQLITE_NOTADB
+        sqlx::Error::Database(refusal)
+            if matches!(refusal.code().as_deref(), Some("11" | "26")) =>
+        {
+            codec::damaged(error)
+        }
+        _ => Error::Unavailable(error.to_string()),
+    }
+}
+
+/// One column of a row.
+fn column<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T, Error>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(index).map_err(codec::damaged)
+}

@@ -1,0 +1,473 @@
+//! Who may use the server, and what for: tenants, their limits and policy, API
+//! keys and roles.
+//!
+//! Tenants come from `cascade.yaml`, which wins, and from the store, where those
+//! made over HTTP are. All of them are in memory; a change swaps the map, so a
+//! reader never waits for a writer. Keys of the file are in memory too, those of
+//! the store are looked up once and remembered for [`KEY_LIFETIME`]. A crash
+//! loses nothing: what was acknowledged is in the store.
+//!
+//! Two kinds of administration are kept apart: an `admin` key governs the keys
+//! of its own tenant; making tenants, and acting for any of them, takes a key of
+//! the server itself (`server.admin_keys`), which nobody can make over HTTP.
+
+pub mod key;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use cascade_cdl::{TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use crate::config::{Config, KeyConfig, Policy, TenantConfig, TenantLimits, Weight};
+use crate::store::{self, ApiKey, Store, TenantRow};
+pub use key::Digest;
+
+/// How long a key of the store is taken for valid without asking again. This
+/// process forgets a key at once when it is revoked here; elsewhere, so late.
+const KEY_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Keys that are remembered: 200 bytes each. Beyond it, the store is asked.
+const MAX_REMEMBERED: usize = 20_000;
+
+/// Lookups of unknown keys at a time, so that guessing costs the guesser and
+/// not the database.
+const MAX_LOOKUPS: usize = 4;
+
+/// Keys that one tenant may have made over HTTP: enough for one each for its
+/// services, few enough to list on a page.
+pub const MAX_KEYS: usize = 1_000;
+
+/// Tenants made over HTTP. All are in memory, some hundred bytes each.
+pub const MAX_TENANTS: usize = 10_000;
+
+/// Longest label of a key, in bytes: one line.
+pub const MAX_LABEL: usize = 200;
+
+/// What a key may do; each role may do what those before it may.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads executions, applications and activities.
+    Viewer,
+    /// Starts, cancels and retries executions.
+    Operator,
+    /// Uploads activities and applies applications.
+    Author,
+    /// Makes and revokes keys of its tenant.
+    Admin,
+}
+
+impl Role {
+    /// The name, as in configuration and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Author => "author",
+            Self::Admin => "admin",
+        }
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Viewer, Self::Operator, Self::Author, Self::Admin]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+}
+
+/// One customer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// What it may use.
+    pub limits: TenantLimits,
+    /// What its activities may reach.
+    pub policy: Policy,
+    /// Its share beside the others.
+    pub weight: Weight,
+    /// Whether it stands in `cascade.yaml` and can be changed there only.
+    pub configured: bool,
+}
+
+/// What can be set of a tenant, as it is stored and sent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// What it may use.
+    pub limits: TenantLimits,
+    /// Its share beside the others.
+    pub weight: Weight,
+    /// What its activities may reach.
+    pub policy: Policy,
+}
+
+/// Whose key a request carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// A tenant's.
+    Tenant {
+        tenant: TenantId,
+        role: Role,
+        key: Arc<str>,
+    },
+    /// The server's own: may make tenants and act for any.
+    Server { key: Arc<str> },
+}
+
+/// Why a key is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Denied {
+    /// Malformed, unknown, revoked, or its tenant is gone. Which of them is not told.
+    #[error("the API key is not valid")]
+    Unknown,
+    /// Too many unknown keys are being looked up.
+    #[error("too many unknown keys are being looked up")]
+    Busy,
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Why a tenant or a key cannot be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It stands in `cascade.yaml`.
+    #[error("tenant `{0}` is defined in cascade.yaml; change it there")]
+    Configured(TenantId),
+    /// Not there.
+    #[error("there is no tenant `{0}`")]
+    NoTenant(TenantId),
+    /// Limits that are zero.
+    #[error("`limits.{0}` must be more than 0, or nothing could run")]
+    ZeroLimit(&'static str),
+    /// A label that is too long or holds control characters.
+    #[error("a label has at most {MAX_LABEL} bytes and no control characters")]
+    Label,
+    /// At a bound.
+    #[error("there are {0} already, which is the limit")]
+    TooMany(usize),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// A key that was just made: the only time that its text is known.
+#[derive(Clone)]
+pub struct NewKey {
+    /// What is kept of it.
+    pub key: ApiKey,
+    /// The key itself.
+    pub text: String,
+}
+
+/// All tenants and keys. Cheap to clone.
+#[derive(Clone)]
+pub struct Tenancy(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    tenants: RwLock<Arc<HashMap<TenantId, Arc<Tenant>>>>,
+    /// Keys of the file, by id.
+    configured_keys: HashMap<String, (Digest, Principal)>,
+    remembered: Mutex<Remembered>,
+    lookups: Semaphore,
+    /// Makes a change of tenants or keys one step: check, store, swap.
+    changes: tokio::sync::Mutex<()>,
+}
+
+/// Keys of the store that were looked up.
+#[derive(Default)]
+struct Remembered {
+    keys: HashMap<String, (Digest, Principal, Instant)>,
+    /// Counts revocations: a lookup that was under way during one is not remembered.
+    generation: u64,
+}
+
+impl Tenancy {
+    /// Takes the tenants and keys of `config` and loads those of `store`.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer, or what it holds does not read.
+    pub async fn load(config: &Config, store: Arc<dyn Store>) -> Result<Self, store::Error> {
+        let mut tenants = HashMap::new();
+        for row in store.tenants().await? {
+            let settings: Settings = serde_json::from_str(&row.settings).map_err(|error| {
+                store::Error::Damaged(format!("settings of tenant {}: {error}", row.id))
+            })?;
+            tenants.insert(row.id.clone(), Arc::new(settings.tenant(row.id)));
+        }
+        let mut configured_keys = HashMap::new();
+        for tenant in &config.tenants {
+            let Some(id) = &tenant.id else { continue };
+            tenants.insert(id.clone(), Arc::new(configured(id, tenant)));
+            for key in &tenant.keys {
+                if let (Some(digest), Some(role)) = (key.digest, key.role) {
+                    let principal = Principal::Tenant {
+                        tenant: id.clone(),
+                        role,
+                        key: key.id.as_str().into(),
+                    };
+                    configured_keys.insert(key.id.clone(), (digest, principal));
+                }
+            }
+        }
+        for KeyConfig { id, digest, .. } in &config.server.admin_keys {
+            if let Some(digest) = digest {
+                let principal = Principal::Server {
+                    key: id.as_str().into(),
+                };
+                configured_keys.insert(id.clone(), (*digest, principal));
+            }
+        }
+        Ok(Self(Arc::new(Inner {
+            store,
+            tenants: RwLock::new(Arc::new(tenants)),
+            configured_keys,
+            remembered: Mutex::default(),
+            lookups: Semaphore::new(MAX_LOOKUPS),
+            changes: tokio::sync::Mutex::new(()),
+        })))
+    }
+
+    /// One tenant.
+    pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.snapshot().get(id).cloned()
+    }
+
+    /// All tenants, by id.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        let mut tenants: Vec<_> = self.snapshot().values().cloned().collect();
+        tenants.sort_by(|a, b| a.id.cmp(&b.id));
+        tenants
+    }
+
+    /// Makes a tenant, or changes one; takes effect at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if the settings cannot be, or the tenant is the file's.
+    pub async fn put(
+        &self,
+        id: TenantId,
+        settings: Settings,
+        now: Timestamp,
+    ) -> Result<Arc<Tenant>, Error> {
+        if let Some(zero) = settings.limits.zeros().first() {
+            return Err(Error::ZeroLimit(zero));
+        }
+        let _change = self.0.changes.lock().await;
+        let tenants = self.snapshot();
+        match tenants.get(&id) {
+            Some(tenant) if tenant.configured => return Err(Error::Configured(id)),
+            None if tenants.len() >= MAX_TENANTS => return Err(Error::TooMany(tenants.len())),
+            _ => {}
+        }
+        let row = TenantRow {
+            id: id.clone(),
+            settings: serde_json::to_string(&settings).expect("plain values with text keys"),
+            created_at: now,
+        };
+        self.0.store.put_tenant(row).await?;
+        let tenant = Arc::new(settings.tenant(id.clone()));
+        let mut tenants = HashMap::clone(&tenants);
+        tenants.insert(id, Arc::clone(&tenant));
+        *self
+            .0
+            .tenants
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+        Ok(tenant)
+    }
+
+    /// Whose key `text` is.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`]; malformed, unknown and revoked keys look the same.
+    pub async fn authenticate(&self, text: &str) -> Result<Principal, Denied> {
+        let id = key::parse(text).ok_or(Denied::Unknown)?;
+        let digest = Digest::of(text);
+        if let Some((known, principal)) = self.0.configured_keys.get(id) {
+            return digest
+                .matches(known)
+                .then(|| principal.clone())
+                .ok_or(Denied::Unknown);
+        }
+        let generation = {
+            let remembered = self.remembered();
+            match remembered.keys.get(id) {
+                Some((known, principal, since)) if since.elapsed() < KEY_LIFETIME => {
+                    return digest
+                        .matches(known)
+                        .then(|| principal.clone())
+                        .ok_or(Denied::Unknown);
+                }
+                _ => remembered.generation,
+            }
+        };
+        self.look_up(id, digest, generation).await
+    }
+
+    /// Makes a key of a tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if the tenant is not there or has too many keys.
+    pub async fn make_key(
+        &self,
+        tenant: &TenantId,
+        role: Role,
+        label: String,
+        now: Timestamp,
+    ) -> Result<NewKey, Error> {
+        if label.len() > MAX_LABEL || label.chars().any(char::is_control) {
+            return Err(Error::Label);
+        }
+        let _change = self.0.changes.lock().await;
+        if self.tenant(tenant).is_none() {
+            return Err(Error::NoTenant(tenant.clone()));
+        }
+        let count = self.0.store.keys(tenant).await?.len();
+        if count >= MAX_KEYS {
+            return Err(Error::TooMany(count));
+        }
+        let (id, text) = key::generate();
+        let key = ApiKey {
+            id,
+            tenant: tenant.clone(),
+            hash: Digest::of(&text).to_string(),
+            role: role.name().to_owned(),
+            label,
+            created_at: now,
+        };
+        self.0.store.put_key(key.clone()).await?;
+        Ok(NewKey { key, text })
+    }
+
+    /// Keys of a tenant that were made over HTTP.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer.
+    pub async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, store::Error> {
+        self.0.store.keys(tenant).await
+    }
+
+    /// Revokes a key, at once; says whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer.
+    pub async fn revoke(&self, tenant: &TenantId, id: &str) -> Result<bool, store::Error> {
+        let deleted = self.0.store.delete_key(tenant, id).await?;
+        let mut remembered = self.remembered();
+        remembered.generation += 1;
+        let of_tenant = matches!(
+            remembered.keys.get(id),
+            Some((_, Principal::Tenant { tenant: owner, .. }, _)) if owner == tenant
+        );
+        if of_tenant {
+            remembered.keys.remove(id);
+        }
+        Ok(deleted)
+    }
+
+    async fn look_up(
+        &self,
+        id: &str,
+        digest: Digest,
+        generation: u64,
+    ) -> Result<Principal, Denied> {
+        let Ok(_permit) = self.0.lookups.try_acquire() else {
+            return Err(Denied::Busy);
+        };
+        let found = self.0.store.key_by_hash(&digest.to_string()).await?;
+        let key = found.filter(|key| key.id == id).ok_or(Denied::Unknown)?;
+        let role = Role::of_name(&key.role)
+            .ok_or_else(|| store::Error::Damaged(format!("key {id} has role `{}`", key.role)))?;
+        if self.tenant(&key.tenant).is_none() {
+            return Err(Denied::Unknown);
+        }
+        let principal = Principal::Tenant {
+            tenant: key.tenant,
+            role,
+            key: id.into(),
+        };
+        let mut remembered = self.remembered();
+        if remembered.generation == generation {
+            if remembered.keys.len() >= MAX_REMEMBERED {
+                remembered
+                    .keys
+                    .retain(|_, (_, _, since)| since.elapsed() < KEY_LIFETIME);
+            }
+            if remembered.keys.len() < MAX_REMEMBERED {
+                let entry = (digest, principal.clone(), Instant::now());
+                remembered.keys.insert(id.to_owned(), entry);
+            }
+        }
+        Ok(principal)
+    }
+
+    fn snapshot(&self) -> Arc<HashMap<TenantId, Arc<Tenant>>> {
+        let tenants = self
+            .0
+            .tenants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&tenants)
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+        self.0
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Settings {
+    fn tenant(self, id: TenantId) -> Tenant {
+        Tenant {
+            id,
+            limits: self.limits,
+            policy: self.policy,
+            weight: self.weight,
+            configured: false,
+        }
+    }
+}
+
+impl Digest {
+    /// Equality that takes the same time wherever the difference is.
+    fn matches(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+fn configured(id: &TenantId, config: &TenantConfig) -> Tenant {
+    Tenant {
+        id: id.clone(),
+        limits: config.limits,
+        policy: config.policy.clone(),
+        weight: config.weight,
+        configured: true,
+    }
+}
