@@ -14,6 +14,7 @@ use crate::program::Application;
 
 mod collisions;
 mod document;
+pub(crate) mod duration;
 mod fields;
 mod guard;
 mod lints;

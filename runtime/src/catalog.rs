@@ -8,7 +8,6 @@
 //! What an activity may do is decided here, once: the tenant's policy, the
 //! activity's manifest and the module's imports must all name it.
 
-mod definitions;
 mod manifest;
 mod names;
 mod stock;
@@ -24,7 +23,7 @@ use crate::sandbox::{AdmitError, Sandbox};
 use crate::store::{self, ActivityVersion, ApplicationVersion, Store};
 use crate::tenancy::{Tenancy, Tenant};
 pub use manifest::{HttpManifest, LimitsManifest, Manifest};
-pub use names::{NAME_RULE, is_name};
+pub use names::{NAME_RULE, etag, is_name};
 pub use stock::{Activity, PowerDiff};
 use stock::{Description, Stock, activity};
 

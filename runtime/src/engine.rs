@@ -115,6 +115,9 @@ pub struct Started {
     pub id: ExecutionId,
     /// False if an earlier request had started it.
     pub created: bool,
+    /// The application version that it runs.
+    pub application_version: u32,
+    pub started_at: Timestamp,
 }
 
 /// Why nothing was started.
@@ -174,6 +177,7 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub struct View {
     pub summary: Summary,
+    pub input: Json,
     pub execution: Execution,
     pub program: Arc<Program>,
 }
@@ -183,6 +187,8 @@ pub struct View {
 pub struct Closed {
     pub status: Status,
     pub at: Timestamp,
+    /// Number of events.
+    pub version: u64,
 }
 
 /// What the engine is doing, for metrics.
@@ -416,9 +422,7 @@ impl Engine {
         let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
             return Ok(None);
         };
-        live::restore(&*self.inner.context.definitions, stored)
-            .await
-            .map(Some)
+        live::restore(&self.inner.context, stored).await.map(Some)
     }
 
     /// Tells of each commit of an execution by its new version.

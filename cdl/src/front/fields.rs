@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
+use super::duration;
 use super::report::{Finding, Reporter, quote, suggest};
 use super::scalar::{NoValue, Scalar};
 use super::text::{Span, Text};
 use super::yaml::{Entry, Key, Node, Yaml};
 use crate::diagnostic::Code;
-use crate::duration;
 use crate::expression::SyntaxError;
 
 /// The file and what is wrong with it: what every part of the front end shares.

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::duration::show;
 use super::fields::Context;
 use super::report::{Finding, quote};
 use super::text::Span;
 use super::workflow::{Draft, successors};
 use crate::diagnostic::Code;
-use crate::duration::show;
 use crate::program::{Next, RetryPolicy, StateKind, Task};
 
 /// From here on a Task is long: a worker waits for it all the time.

@@ -453,10 +453,8 @@ fn wait_duration(context: &mut Context<'_>, node: &Node) -> Option<Until> {
     if is_expression(node) {
         return context.template(node).map(Until::Duration);
     }
-    context.duration(node, "`duration`")?;
-    // As text, because there a bare number means seconds.
-    let text = context.text(node, "`duration`")?;
-    Some(Until::Duration(Template::literal(text.into())))
+    let ms = context.duration(node, "`duration`")?;
+    Some(Until::Duration(Template::literal(format!("{ms}ms").into())))
 }
 
 fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {

@@ -15,11 +15,6 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// The milliseconds of a duration, or nothing for any other text.
-pub fn parse_ms(text: &str) -> Option<u64> {
-    parse(text).ok()
-}
-
 /// Reads a duration, in milliseconds.
 ///
 /// Whole numbers with units, from the largest unit to the smallest, each unit
@@ -65,7 +60,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, SyntaxError> {
 }
 
 /// A duration for people.
-pub(crate) fn show(ms: u64) -> String {
+pub(super) fn show(ms: u64) -> String {
     let mut rest = ms;
     let mut shown = String::new();
     for (name, size) in UNITS {
