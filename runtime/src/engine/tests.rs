@@ -83,7 +83,6 @@ impl Definitions for OneFile {
             version: "v1".into(),
             digest: "00".into(),
             number: 1,
-            digest: "00".into(),
             info: Arc::new(serde_json::from_value(info).expect("as the sandbox describes it")),
             manifest: Arc::default(),
             grants: Arc::default(),
