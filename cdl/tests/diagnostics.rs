@@ -59,8 +59,15 @@ fn each_problem_is_reported_once_at_its_place_with_its_reason() {
         let bytes = case.source.as_bytes();
         let parsed = parse(&Source { name: file, bytes });
         let same = parsed.diagnostics.len() == case.expect.len()
-            && case.expect.iter().zip(&parsed.diagnostics).all(|(e, a)| matches(e, a));
-        let errors = parsed.diagnostics.iter().any(|d| d.severity == Severity::Error);
+            && case
+                .expect
+                .iter()
+                .zip(&parsed.diagnostics)
+                .all(|(e, a)| matches(e, a));
+        let errors = parsed
+            .diagnostics
+            .iter()
+            .any(|d| d.severity == Severity::Error);
         if !same || errors == parsed.application.is_some() {
             let actual: Vec<_> = parsed
                 .diagnostics
@@ -68,7 +75,10 @@ fn each_problem_is_reported_once_at_its_place_with_its_reason() {
                 .map(|d| {
                     let help = d.help.as_deref().unwrap_or_default();
                     let (line, column) = (d.line, d.column);
-                    format!("  {} {line}:{column} {} | {} | {help}", d.code, d.message, d.label)
+                    format!(
+                        "  {} {line}:{column} {} | {} | {help}",
+                        d.code, d.message, d.label
+                    )
                 })
                 .collect();
             wrong.push(format!(
@@ -79,7 +89,12 @@ fn each_problem_is_reported_once_at_its_place_with_its_reason() {
             ));
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
 }
 
 /// Codes whose sources are not text, and are covered by `hostile.rs`.

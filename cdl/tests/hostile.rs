@@ -43,13 +43,21 @@ fn what_is_not_text_is_refused() {
     refused("UTF-16", b"\xff\xfes\0t\0a\0", Code::NotUtf8);
     refused("a NUL", b"states: \0", Code::YamlSyntax);
     refused("a BOM and nothing", b"\xef\xbb\xbf", Code::EmptyFile);
-    refused("a BOM inside", "a: \u{feff}b\n\u{feff}c: d".as_bytes(), Code::YamlSyntax);
+    refused(
+        "a BOM inside",
+        "a: \u{feff}b\n\u{feff}c: d".as_bytes(),
+        Code::YamlSyntax,
+    );
 }
 
 #[test]
 fn a_place_that_is_not_utf8_is_named() {
     let parsed = read(b"states:\n  - name: \xff\n");
-    let at: Vec<_> = parsed.diagnostics.iter().map(|d| (d.line, d.column)).collect();
+    let at: Vec<_> = parsed
+        .diagnostics
+        .iter()
+        .map(|d| (d.line, d.column))
+        .collect();
     assert_eq!(at, [(2, 11)]);
 }
 
@@ -84,10 +92,26 @@ fn size_is_refused() {
     for (what, text, code) in [
         ("50 MB", "a".repeat(50 * 1024 * 1024), Code::FileTooLarge),
         ("a plain scalar", lines("a"), Code::TooBig),
-        ("a double-quoted scalar", format!("\"{}\"", "a".repeat(big - 10)), Code::TooBig),
-        ("a single-quoted scalar", format!("a: '{}", "a".repeat(big - 10)), Code::TooBig),
-        ("a block scalar", format!("a: |\n{}", "  aaaa\n".repeat(big / 8)), Code::TooBig),
-        ("a scalar of 65 KiB", format!("a: {}", "a".repeat(65 * 1024)), Code::TooBig),
+        (
+            "a double-quoted scalar",
+            format!("\"{}\"", "a".repeat(big - 10)),
+            Code::TooBig,
+        ),
+        (
+            "a single-quoted scalar",
+            format!("a: '{}", "a".repeat(big - 10)),
+            Code::TooBig,
+        ),
+        (
+            "a block scalar",
+            format!("a: |\n{}", "  aaaa\n".repeat(big / 8)),
+            Code::TooBig,
+        ),
+        (
+            "a scalar of 65 KiB",
+            format!("a: {}", "a".repeat(65 * 1024)),
+            Code::TooBig,
+        ),
         ("commas", wide(","), Code::TooBig),
         ("values in a line", wide("a,"), Code::TooBig),
         ("pairs", wide("a:,"), Code::TooBig),
@@ -95,9 +119,21 @@ fn size_is_refused() {
         ("quoted values", wide("\"\"\n"), Code::TooBig),
         ("list items", lines("- a\n"), Code::TooBig),
         ("empty items", lines("-\n"), Code::TooBig),
-        ("white space", format!("a: [{}", " ".repeat(big - 10)), Code::TooBig),
-        ("a comment", format!("a: [ #{}", "#".repeat(big - 10)), Code::TooBig),
-        ("line breaks", format!("a: [{}", "\r".repeat(big - 10)), Code::TooBig),
+        (
+            "white space",
+            format!("a: [{}", " ".repeat(big - 10)),
+            Code::TooBig,
+        ),
+        (
+            "a comment",
+            format!("a: [ #{}", "#".repeat(big - 10)),
+            Code::TooBig,
+        ),
+        (
+            "line breaks",
+            format!("a: [{}", "\r".repeat(big - 10)),
+            Code::TooBig,
+        ),
     ] {
         refused(what, text.as_bytes(), code);
     }
@@ -123,7 +159,9 @@ fn bombs_are_refused() {
 fn a_file_full_of_mistakes_is_reported_in_part_and_in_time() {
     let mut text = String::from("states:\n");
     for n in 0..20_000 {
-        text.push_str(&format!("  - {{name: state{n}, type: Pass, next: sttae{n}x}}\n"));
+        text.push_str(&format!(
+            "  - {{name: state{n}, type: Pass, next: sttae{n}x}}\n"
+        ));
     }
     let start = Instant::now();
     let parsed = read(text.as_bytes());
@@ -135,7 +173,8 @@ fn a_file_full_of_mistakes_is_reported_in_part_and_in_time() {
 /// Branches that all write to one place, as often as fits.
 #[test]
 fn a_file_full_of_collisions_is_reported_in_time() {
-    let mut text = String::from("states:\n  - name: P\n    type: Parallel\n    end: true\n    branches:\n");
+    let mut text =
+        String::from("states:\n  - name: P\n    type: Parallel\n    end: true\n    branches:\n");
     for branch in 0..250 {
         text.push_str(&format!("      - name: b{branch}\n        states:\n"));
         for state in 0..50 {

@@ -111,7 +111,9 @@ fn is_condition(text: &str, template: &Template) -> bool {
         return value.is_boolean();
     }
     let text = text.trim_end();
-    let inner = text.strip_prefix("{{").and_then(|text| text.strip_suffix("}}"));
+    let inner = text
+        .strip_prefix("{{")
+        .and_then(|text| text.strip_suffix("}}"));
     inner.is_some_and(|inner| Template::parse_expression(inner).is_ok())
 }
 

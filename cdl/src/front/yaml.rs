@@ -191,8 +191,12 @@ impl Tree<'_, '_, '_> {
     fn refuse_properties(&mut self, anchor: usize, tag: Option<String>, span: Span) {
         if let Some(tag) = tag {
             self.reporter.report(
-                Finding::new(Code::Tag, span, format!("the tag {} is not supported", quote(&tag)))
-                    .help("leave it out; quote a value to make it text"),
+                Finding::new(
+                    Code::Tag,
+                    span,
+                    format!("the tag {} is not supported", quote(&tag)),
+                )
+                .help("leave it out; quote a value to make it text"),
             );
         }
         if anchor != 0 {

@@ -260,7 +260,7 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>, InvalidModule> {
             embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
         }
         let mut encoder = ComponentEncoder::default().module(&module)?.validate(true);
-        if items.preview1 {
+        if items.preview1 || command {
             let bytes = if command {
                 adapter::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER
             } else {

@@ -1,0 +1,271 @@
+//! A sandbox with services in memory, and fixtures to run in it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cascade_cdl::{ActivityFailure, ExecutionId, Json, TenantId, Timestamp};
+use cascade_runtime::sandbox::{
+    Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink, ModuleInfo,
+    ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext, digest,
+};
+use uuid::Uuid;
+
+/// When all attempts here are scheduled: 2026-01-31T09:30:00.123Z.
+pub const SCHEDULED_AT_MS: u64 = 1_769_851_800_123;
+/// What the real clock says here.
+pub const NOW_MS: u64 = 1_800_000_000_000;
+
+/// Few slots: each reserves 6 GiB of addresses, and tests make many sandboxes.
+const SLOTS: u32 = 16;
+
+pub fn tenant() -> TenantId {
+    "acme".parse().expect("a valid tenant")
+}
+
+/// Modules in memory.
+#[derive(Default)]
+pub struct Shelf(Mutex<HashMap<(TenantId, String), Bytes>>);
+
+impl Shelf {
+    pub fn put(&self, tenant: &TenantId, wasm: &Bytes) -> Arc<str> {
+        let digest = digest(wasm);
+        let mut shelf = self.0.lock().expect("no test panics here");
+        shelf.insert((tenant.clone(), digest.clone()), wasm.clone());
+        digest.into()
+    }
+
+    /// Puts other bytes under a digest, as a damaged store would.
+    pub fn replace(&self, tenant: &TenantId, digest: &str, wasm: Bytes) {
+        let mut shelf = self.0.lock().expect("no test panics here");
+        shelf.insert((tenant.clone(), digest.to_owned()), wasm);
+    }
+}
+
+#[async_trait]
+impl ModuleSource for Shelf {
+    async fn load(&self, tenant: &TenantId, digest: &str) -> Result<Option<Bytes>, SourceError> {
+        let shelf = self.0.lock().expect("no test panics here");
+        Ok(shelf.get(&(tenant.clone(), digest.to_owned())).cloned())
+    }
+}
+
+/// Keys and values in memory. The key `"panic"` panics, as a bug would.
+#[derive(Default)]
+struct Map(Mutex<HashMap<(TenantId, String), Vec<u8>>>);
+
+#[async_trait]
+impl KeyValue for Map {
+    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
+        let map = self.0.lock().expect("no test panics here");
+        Ok(map.get(&(tenant.clone(), key.to_owned())).cloned())
+    }
+
+    async fn set(&self, tenant: &TenantId, key: &str, value: Vec<u8>) -> Result<(), KeyValueError> {
+        assert!(key != "\"panic\"", "the store broke");
+        let mut map = self.0.lock().expect("no test panics here");
+        map.insert((tenant.clone(), key.to_owned()), value);
+        Ok(())
+    }
+
+    async fn compare_and_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+    ) -> Result<bool, KeyValueError> {
+        let mut map = self.0.lock().expect("no test panics here");
+        let slot = (tenant.clone(), key.to_owned());
+        if map.get(&slot) != expected.as_ref() {
+            return Ok(false);
+        }
+        map.insert(slot, value);
+        Ok(true)
+    }
+
+    async fn delete(&self, tenant: &TenantId, key: &str) -> Result<(), KeyValueError> {
+        let mut map = self.0.lock().expect("no test panics here");
+        map.remove(&(tenant.clone(), key.to_owned()));
+        Ok(())
+    }
+}
+
+/// A log in memory.
+#[derive(Default)]
+pub struct Lines(Mutex<Vec<(LogLevel, String)>>);
+
+impl Lines {
+    pub fn all(&self) -> Vec<(LogLevel, String)> {
+        self.0.lock().expect("no test panics here").clone()
+    }
+}
+
+impl LogSink for Lines {
+    fn line(&self, level: LogLevel, message: &str) {
+        self.0
+            .lock()
+            .expect("no test panics here")
+            .push((level, message.to_owned()));
+    }
+}
+
+/// A sandbox with its folder and what it is given.
+pub struct Bed {
+    pub sandbox: Sandbox,
+    pub shelf: Arc<Shelf>,
+    pub folder: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Bed {
+    /// A sandbox with a folder of its own.
+    pub fn new() -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let mut bed = Self::at(temporary.path());
+        bed._temporary = Some(temporary);
+        bed
+    }
+
+    /// A sandbox on a folder that another one may have used.
+    pub fn at(folder: &Path) -> Self {
+        let shelf = Arc::new(Shelf::default());
+        let sandbox = Sandbox::new(SandboxConfig {
+            data_dir: folder.to_owned(),
+            compiler: env!("CARGO_BIN_EXE_cascade").into(),
+            slots: SLOTS,
+            source: Arc::clone(&shelf) as _,
+            key_value: Arc::new(Map::default()),
+            now_ms: Arc::new(|| NOW_MS),
+        })
+        .expect("a sandbox");
+        Self {
+            sandbox,
+            shelf,
+            folder: folder.to_owned(),
+            _temporary: None,
+        }
+    }
+
+    /// The sandbox that all tests share which do not look into its folder.
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<Bed> = LazyLock::new(Bed::new);
+        &SHARED
+    }
+
+    pub async fn admit(&self, wasm: Bytes) -> ModuleInfo {
+        self.shelf.put(&tenant(), &wasm);
+        self.sandbox
+            .admit(&tenant(), wasm)
+            .await
+            .expect("a valid module")
+    }
+
+    /// Admits and runs a fixture.
+    pub async fn run(&self, fixture: &str, input: &str) -> Outcome {
+        self.run_with(fixture, input, |_| {}).await
+    }
+
+    /// Admits and runs a fixture under other conditions than the usual.
+    pub async fn run_with(
+        &self,
+        name: &str,
+        input: &str,
+        change: impl FnOnce(&mut Invocation),
+    ) -> Outcome {
+        let info = self.admit(fixture(name)).await;
+        let mut invocation = invocation(&info.digest, input);
+        change(&mut invocation);
+        self.sandbox.run(invocation).await
+    }
+}
+
+/// A fixture's WebAssembly. One that is not a whole module gets the prelude.
+pub fn fixture(name: &str) -> Bytes {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let read = |name: &str| {
+        let path = folder.join(format!("{name}.wat"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let text = read(name);
+    let text = if text
+        .lines()
+        .next()
+        .is_some_and(|line| line.ends_with("Whole."))
+    {
+        text
+    } else {
+        format!("(module\n{text}\n{})", read("prelude"))
+    };
+    wat::parse_str(&text)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+        .into()
+}
+
+/// Limits that tests hit soon, even in a debug build.
+pub fn small_limits() -> Limits {
+    Limits {
+        fuel_per_attempt: 200_000_000,
+        memory_bytes: 16 << 20,
+        output_bytes: 1 << 20,
+        log_bytes: 8 << 10,
+        attempt_timeout_ms: 60_000,
+        ..Limits::default()
+    }
+}
+
+/// The usual attempt: small limits, nothing granted.
+pub fn invocation(digest: &str, input: &str) -> Invocation {
+    Invocation {
+        tenant: tenant(),
+        digest: digest.into(),
+        context: TaskContext {
+            application: "shop".into(),
+            workflow: "order".into(),
+            execution: ExecutionId(Uuid::from_u128(7)),
+            state: "Charge".into(),
+            attempt: 1,
+            idempotency_key: "order-7:Charge".into(),
+            scheduled_at: Timestamp(SCHEDULED_AT_MS),
+        },
+        input: Json::parse(input.to_owned()).expect("the input is JSON"),
+        limits: small_limits(),
+        grants: Arc::new(Grants::default()),
+        log: Arc::new(Lines::default()),
+        heartbeat: None,
+        heartbeat_timeout: None,
+        deadline: None,
+        cancel: None,
+    }
+}
+
+pub fn output(outcome: &Outcome) -> &str {
+    match &outcome.result {
+        Ok(output) => output.as_str(),
+        Err(failure) => panic!("failed: {failure:?}"),
+    }
+}
+
+pub fn failure(outcome: &Outcome) -> &ActivityFailure {
+    match &outcome.result {
+        Ok(output) => panic!("returned {output:?}"),
+        Err(failure) => failure,
+    }
+}
+
+/// Runs a test body on one thread, and fails it if it hangs.
+pub fn block_on<F: Future>(body: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let limit = Duration::from_secs(300); // far beyond what any test takes
+        tokio::time::timeout(limit, body)
+            .await
+            .expect("the test hangs")
+    })
+}
