@@ -6,7 +6,7 @@
 
 mod activity;
 mod apply;
-//X mod bench;
+mod bench;
 mod client;
 mod completions;
 mod context;
@@ -46,7 +46,12 @@ use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
 /// invalid); 2 usage; 3 no server; 4 not found or denied; 5 conflict;
 /// 6 the server is busy; 7 the server failed.
 #[derive(Debug, Parser)]
-#[command(name = "cascade", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "cascade",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -57,13 +62,13 @@ struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 struct Global {
-    /// The server's URL [env: CASCADE_URL; default: that of `cascade dev` in this folder]
+    /// The server's URL [env: `CASCADE_URL`; default: that of `cascade dev` in this folder]
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
-    /// API key [env: CASCADE_API_KEY; default: that of `cascade dev` in this folder]
+    /// API key [env: `CASCADE_API_KEY`; default: that of `cascade dev` in this folder]
     #[arg(long, global = true, value_name = "KEY")]
     key: Option<String>,
-    /// The tenant that a key of the server itself acts for [env: CASCADE_TENANT]
+    /// The tenant that a key of the server itself acts for [env: `CASCADE_TENANT`]
     #[arg(long, global = true, value_name = "ID")]
     tenant: Option<String>,
     /// How results are printed
@@ -97,9 +102,9 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(tenant::Key),
-    //Y Measure
-    //Y #[command(subcommand)]
-    //X Bench(bench::Bench),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -134,7 +139,10 @@ impl Session {
 /// Runs the command line that this process was started with.
 pub fn main() -> ExitCode {
     // First of all: the compiler process limits itself before it does anything.
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == COMPILE_SUBCOMMAND) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == COMPILE_SUBCOMMAND)
+    {
         return compile_child_main();
     }
     // Usage errors end the process here, with exit code 2 and clap's advice.
@@ -169,8 +177,11 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
-        //X Command::Bench(bench) => bench.run(session),
-        Command::Completions(completions) => completions.run::<Cli>(),
+        Command::Bench(bench) => bench.run(session),
+        Command::Completions(completions) => {
+            completions.run::<Cli>();
+            Ok(())
+        }
     }
 }
 

@@ -104,9 +104,9 @@ fn choose(application: &Application, name: Option<&str>) -> Result<Arc<Program>,
                 .hint(format!("choose with --workflow: {}", names())));
         }
     };
-    chosen
-        .cloned()
-        .ok_or_else(|| Error::usage("there is no such workflow").hint(format!("there are: {}", names())))
+    chosen.cloned().ok_or_else(|| {
+        Error::usage("there is no such workflow").hint(format!("there are: {}", names()))
+    })
 }
 
 struct Runner<'a> {
@@ -118,7 +118,7 @@ struct Runner<'a> {
 
 /// What a running execution waits for.
 enum Input {
-    Ended(ActivityTask, Outcome),
+    Ended(ActivityTask, Box<Outcome>),
     Due(TimerId),
 }
 
@@ -150,7 +150,7 @@ impl Runner<'_> {
                         let caller = &caller;
                         attempts.push(async move {
                             let outcome = self.local.run(caller, &task, cancel).await;
-                            Input::Ended(task, outcome)
+                            Input::Ended(task, Box::new(outcome))
                         });
                     }
                     Command::CancelActivity { task, attempt } => {
@@ -182,13 +182,17 @@ impl Runner<'_> {
                 Input::Due(timer) => EventKind::TimerFired { timer },
                 Input::Ended(task, outcome) => {
                     cancels.remove(&(task.task, task.attempt));
-                    ended(&task, outcome)
+                    ended(&task, *outcome)
                 }
             };
         }
     }
 
-    fn step(&self, execution: Execution, kind: EventKind) -> Result<(Execution, Vec<Command>), Error> {
+    fn step(
+        &self,
+        execution: Execution,
+        kind: EventKind,
+    ) -> Result<(Execution, Vec<Command>), Error> {
         let event = Event {
             seq: execution.version + 1,
             at: SystemClock.now(),
@@ -201,8 +205,10 @@ impl Runner<'_> {
         };
         let mut records = Vec::new();
         let mut observe = |record| records.push(record);
-        let transition = apply_traced(self.program, execution, &event, &mut observe)
-            .map_err(|error| Error::failed(format!("the machine refused its own event: {error}")))?;
+        let transition =
+            apply_traced(self.program, execution, &event, &mut observe).map_err(|error| {
+                Error::failed(format!("the machine refused its own event: {error}"))
+            })?;
         self.output.note(events::step_text(&event, &records, start));
         Ok((transition.execution, transition.commands))
     }

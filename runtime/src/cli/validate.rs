@@ -79,7 +79,9 @@ pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
         }
     }
     if files.is_empty() {
-        return Err(Error::usage("there is no CDL file (*.yaml, *.yml) in there"));
+        return Err(Error::usage(
+            "there is no CDL file (*.yaml, *.yml) in there",
+        ));
     }
     files.iter().map(|path| check(path)).collect()
 }
@@ -88,14 +90,19 @@ pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
 pub(crate) fn check(path: &Path) -> Result<Checked, Error> {
     let text = input::read_bytes(path)?;
     let name = path.display().to_string();
-    let parsed = cascade_cdl::parse(&Source {
-        name: &name,
-        bytes: &text,
-    });
-    Ok(Checked { name, text, parsed })
+    Ok(Checked::new(name, text))
 }
 
 impl Checked {
+    /// Parses a text.
+    pub(crate) fn new(name: String, text: Vec<u8>) -> Self {
+        let parsed = cascade_cdl::parse(&Source {
+            name: &name,
+            bytes: &text,
+        });
+        Self { name, text, parsed }
+    }
+
     /// Prints what is wrong with it; says whether it can be used.
     pub(crate) fn show(&self, output: Output) -> bool {
         let found = &self.parsed.diagnostics;
