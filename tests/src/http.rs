@@ -44,7 +44,10 @@ pub(crate) fn request(
     stream.read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(|| {
         let text = String::from_utf8_lossy(&answer).into_owned();
-        io::Error::new(io::ErrorKind::UnexpectedEof, format!("half an answer: `{text}`"))
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("half an answer: `{text}`"),
+        )
     })
 }
 

@@ -42,7 +42,13 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--locked", "--package", "cascade-runtime"]);
+        cargo.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "cascade-runtime",
+        ]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
@@ -50,7 +56,10 @@ pub fn binary() -> &'static Path {
         assert!(status.success(), "the binary does not build");
         // This program is in `TARGET/PROFILE/deps`.
         let own = std::env::current_exe().expect("a program has a path");
-        let profile = own.ancestors().nth(2).expect("a test is in TARGET/PROFILE/deps");
+        let profile = own
+            .ancestors()
+            .nth(2)
+            .expect("a test is in TARGET/PROFILE/deps");
         profile.join("cascade")
     })
 }
@@ -188,7 +197,10 @@ impl Server {
         let file = self.folder.path().join(format!("{name}.manifest.yaml"));
         if let Some(manifest) = manifest {
             fs::write(&file, manifest).expect("a file");
-            args.extend(["--manifest", file.to_str().expect("a temporary path is UTF-8")]);
+            args.extend([
+                "--manifest",
+                file.to_str().expect("a temporary path is UTF-8"),
+            ]);
         }
         self.cli(&args).succeeds();
     }
@@ -230,7 +242,9 @@ impl Server {
     pub fn wait(&self, id: &str) -> Value {
         loop {
             let path = format!("/v1/executions/{id}?wait={WAIT}");
-            let answer = self.request("GET", &path, &[], "").expect("the server answers");
+            let answer = self
+                .request("GET", &path, &[], "")
+                .expect("the server answers");
             assert_eq!(answer.status, 200, "{}", answer.body);
             if answer.body["status"] != "running" {
                 return answer.body;
