@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{Event, ExecutionId};
+use cascade_cdl::{Event, ExecutionId, TenantId};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,7 +13,9 @@ use super::client::{Client, Follow};
 use super::error::{Error, Exit};
 use super::output::{Output, Table, Tone, paint, plain};
 use super::replay;
-use super::wire::{CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage};
+use super::wire::{
+    CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage, TenantView,
+};
 use super::{Session, events, input};
 use crate::store::StatusName;
 
@@ -228,10 +230,15 @@ pub(crate) async fn load(client: &Client, id: &str) -> Result<ExecutionView, Err
     client.get(&["v1", "executions", id], &[]).await
 }
 
-/// The execution with all that a replay of it needs.
-pub(crate) async fn load_with_context(client: &Client, id: &str) -> Result<ExecutionView, Error> {
-    let query = [("context", "true".to_owned())];
-    client.get(&["v1", "executions", id], &query).await
+/// The tenant that the client acts for; what a replay derives depends on it.
+pub(crate) async fn load_tenant(client: &Client) -> Result<TenantId, Error> {
+    let tenant: TenantView = client.get(&["v1", "tenant"], &[]).await?;
+    tenant.id.parse().map_err(|_| {
+        Error::new(
+            Exit::Server,
+            format!("`{}` is not a tenant's id", tenant.id),
+        )
+    })
 }
 
 /// The whole history.
@@ -259,14 +266,14 @@ pub(crate) async fn load_history(
 
 /// Prints an execution and its history.
 pub(crate) async fn print_history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
-    let view = load_with_context(client, id).await?;
+    let view = load(client, id).await?;
     let history = load_history(client, id).await?;
     if output.is_json() {
         output.result(&history, String::new);
         return Ok(());
     }
     let program = program_of(client, &view).await?;
-    let mut live = live(&program, &view)?;
+    let mut live = live(&program, &view, load_tenant(client).await?)?;
     let mut lines = vec![describe(&view), String::new()];
     for event in &history {
         let records = live.feed(event)?;
@@ -278,9 +285,9 @@ pub(crate) async fn print_history(client: &Client, output: Output, id: &str) -> 
 
 /// Prints what happens until the execution ends, and returns how it ended.
 async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionView, Error> {
-    let view = load_with_context(client, id).await?;
+    let view = load(client, id).await?;
     let program = program_of(client, &view).await?;
-    let mut live = live(&program, &view)?;
+    let mut live = live(&program, &view, load_tenant(client).await?)?;
     let path = ["v1", "executions", id, "events"];
     let follow = client.follow(&path, |message| {
         match message.event.as_str() {
@@ -324,17 +331,12 @@ fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
 pub(crate) fn live<'a>(
     program: &'a Program,
     view: &ExecutionView,
+    tenant: TenantId,
 ) -> Result<events::Live<'a>, Error> {
     let id: ExecutionId = view.id.parse().map_err(|_| {
         Error::new(
             Exit::Server,
             format!("`{}` is not an execution's id", view.id),
-        )
-    })?;
-    let tenant = view.tenant().ok_or_else(|| {
-        Error::new(
-            Exit::Server,
-            "the execution's context does not name its tenant",
         )
     })?;
     Ok(events::Live::new(program, id, tenant))

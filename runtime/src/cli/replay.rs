@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{Event, Execution, Json, Source, Status};
+use cascade_cdl::{Event, Execution, Json, Source, Status, TenantId};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -35,6 +35,7 @@ pub(crate) struct Replay {
 /// All that a replay needs.
 #[derive(Debug, Serialize, Deserialize)]
 struct Bundle {
+    tenant: TenantId,
     execution: ExecutionView,
     /// Name of the CDL file, for diagnostics.
     file: String,
@@ -55,7 +56,7 @@ impl Replay {
             std::fs::write(path, text).map_err(|source| Error::file("write", path, &source))?;
         }
         let program = bundle.program()?;
-        let mut live = process::live(&program, &bundle.execution)?;
+        let mut live = process::live(&program, &bundle.execution, bundle.tenant.clone())?;
         for event in &bundle.events {
             let records = live.feed(event)?;
             if self.trace {
@@ -129,10 +130,11 @@ fn read(path: &Path) -> Result<Bundle, Error> {
 }
 
 async fn fetch(client: &Client, id: &str) -> Result<Bundle, Error> {
-    let execution = process::load_with_context(client, id).await?;
+    let execution = process::load(client, id).await?;
     let (file, source) = process::load_source(client, &execution).await?;
     let events = process::load_history(client, id).await?;
     Ok(Bundle {
+        tenant: process::load_tenant(client).await?,
         execution,
         file,
         source,

@@ -1,7 +1,7 @@
 //! What commands read from the API. Fields that they do not use are left out,
 //! and unknown ones ignored: the server may be newer.
 
-use cascade_cdl::{Event, Failure, Json, TenantId, Timestamp};
+use cascade_cdl::{Event, Failure, Json, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,9 +36,6 @@ pub(crate) struct ExecutionView {
     pub events: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_states: Option<Vec<OpenState>>,
-    /// If asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub context: Option<Value>,
 }
 
 /// A state that an execution is in.
@@ -51,14 +48,6 @@ pub(crate) struct OpenState {
     pub attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-}
-
-impl ExecutionView {
-    /// The tenant, which the context names.
-    pub(crate) fn tenant(&self) -> Option<TenantId> {
-        let context = self.context.as_ref()?;
-        context.pointer("/workflow/tenant")?.as_str()?.parse().ok()
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

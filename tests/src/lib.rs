@@ -1,0 +1,303 @@
+//! Drives the real `cascade` binary from outside: a server that can be killed
+//! at any time and started again on the same data, and its command line.
+//!
+//! Everything goes over HTTP or the command line, as a user's would. Nothing
+//! here sleeps: a server says when it is ready, and requests wait for ends.
+
+mod http;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub use http::Answer;
+
+/// The tenant that tests work as.
+pub const TENANT: &str = "test";
+
+/// Its key: the id and 32 characters, as keys must have.
+const KEY: &str = "ck_test_0123456789abcdef0123456789abcdef";
+
+/// The server's own key.
+const SERVER_KEY: &str = "ck_root_0123456789abcdef0123456789abcdef";
+
+/// How long a request waits for an execution before the harness asks again.
+const WAIT: &str = "40s";
+
+/// The folder of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package lies in the workspace")
+}
+
+/// The binary, built if it is not there as the sources have it. Plain
+/// `cargo test` does not build the binaries of other packages.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "cascade-runtime",
+        ]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        let status = cargo.current_dir(root()).status().expect("cargo runs");
+        assert!(status.success(), "the binary does not build");
+        // This program is in `TARGET/PROFILE/deps`.
+        let own = std::env::current_exe().expect("a program has a path");
+        let profile = own
+            .ancestors()
+            .nth(2)
+            .expect("a test is in TARGET/PROFILE/deps");
+        profile.join("cascade")
+    })
+}
+
+/// The activities of the repository, built for the sandbox once.
+pub fn guests() -> &'static Path {
+    static GUESTS: OnceLock<PathBuf> = OnceLock::new();
+    GUESTS.get_or_init(|| {
+        let script = root().join("scripts/build-guests.sh");
+        let status = Command::new(script).status().expect("the script runs");
+        assert!(status.success(), "the activities do not build");
+        root().join("target/guest")
+    })
+}
+
+/// A server with data of its own. Killed when dropped.
+pub struct Server {
+    folder: TempDir,
+    child: Option<Child>,
+    url: String,
+}
+
+impl Server {
+    /// Starts a server on a free port with an empty data folder.
+    pub fn start() -> Self {
+        Self::with_tenant("")
+    }
+
+    /// As [`Server::start`], with more keys for the tenant in `cascade.yaml`,
+    /// each line indented by four spaces.
+    pub fn with_tenant(settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = [("key", KEY), ("server-key", SERVER_KEY)];
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let at = folder.path().display();
+        let config = format!(
+            "data_dir: {at}/data\n\
+             server:\n  listen: 127.0.0.1:0\n  admin_keys:\n\
+             \x20   - {{ id: root, secret: 'file:{at}/server-key' }}\n\
+             tenants:\n  - id: {TENANT}\n\
+             \x20   keys: [{{ id: test, role: admin, secret: 'file:{at}/key' }}]\n{settings}\n"
+        );
+        fs::write(folder.path().join("cascade.yaml"), config).expect("a file");
+        let mut server = Self {
+            folder,
+            child: None,
+            url: String::new(),
+        };
+        server.restart();
+        server
+    }
+
+    /// Starts the server on the data that is there, and returns when it is ready.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the server runs already");
+        let mut child = Command::new(binary())
+            .args(["server", "--output", "json", "--config"])
+            .arg(self.folder.path().join("cascade.yaml"))
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        self.child = Some(child);
+        let mut line = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("the server says where it is");
+        let said: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("the server said `{line}`: {error}"));
+        said["url"]
+            .as_str()
+            .expect("a URL")
+            .clone_into(&mut self.url);
+    }
+
+    /// Ends the server at once, as a power cut would end its process: SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+
+    /// Asks the server to end (SIGTERM), and says whether it ended well.
+    pub fn stop(&mut self) -> bool {
+        let mut child = self.child.take().expect("the server runs");
+        let id = child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(told.expect("kill runs").success());
+        child.wait().expect("a child can be waited for").success()
+    }
+
+    /// Where it is, for load that does not go through the harness.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The tenant's key.
+    pub fn key(&self) -> &'static str {
+        KEY
+    }
+
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Runs the command line against this server.
+    pub fn cli(&self, args: &[&str]) -> Run {
+        self.command(args, KEY)
+    }
+
+    /// Runs the command line with the server's own key.
+    pub fn admin_cli(&self, args: &[&str]) -> Run {
+        self.command(args, SERVER_KEY)
+    }
+
+    fn command(&self, args: &[&str], key: &str) -> Run {
+        let output = Command::new(binary())
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("CASCADE_URL", &self.url)
+            .env("CASCADE_API_KEY", key)
+            .output();
+        Run::of(args, output.expect("the binary runs"))
+    }
+
+    /// Pushes an activity of the repository by its name.
+    pub fn push(&self, name: &str, manifest: Option<&str>) {
+        let wasm = guests().join(format!("{name}.wasm"));
+        let wasm = wasm.to_str().expect("the workspace's path is UTF-8");
+        let mut args = vec!["activity", "push", wasm];
+        let file = self.folder.path().join(format!("{name}.manifest.yaml"));
+        if let Some(manifest) = manifest {
+            fs::write(&file, manifest).expect("a file");
+            args.extend([
+                "--manifest",
+                file.to_str().expect("a temporary path is UTF-8"),
+            ]);
+        }
+        self.cli(&args).succeeds();
+    }
+
+    /// Applies a CDL file given as text.
+    pub fn apply(&self, name: &str, cdl: &str) {
+        let file = self.folder.path().join(format!("{name}.yaml"));
+        fs::write(&file, cdl).expect("a file");
+        let file = file.to_str().expect("a temporary path is UTF-8");
+        self.cli(&["apply", file]).succeeds();
+    }
+
+    /// One request; an error if the server is not there or dies meanwhile.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> std::io::Result<Answer> {
+        http::request(&self.url, KEY, method, path, headers, body)
+    }
+
+    /// Starts an execution under an idempotency key; an error if the server
+    /// did not acknowledge it.
+    pub fn start_execution(
+        &self,
+        app: &str,
+        workflow: &str,
+        input: &Value,
+        key: &str,
+    ) -> std::io::Result<Answer> {
+        let body = serde_json::json!({ "application": app, "workflow": workflow, "input": input });
+        let headers = [("Idempotency-Key", key)];
+        self.request("POST", "/v1/executions", &headers, &body.to_string())
+    }
+
+    /// Waits for the end of an execution, and gives it as the API shows it.
+    pub fn wait(&self, id: &str) -> Value {
+        loop {
+            let path = format!("/v1/executions/{id}?wait={WAIT}");
+            let answer = self
+                .request("GET", &path, &[], "")
+                .expect("the server answers");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            if answer.body["status"] != "running" {
+                return answer.body;
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Run {
+    pub command: String,
+    pub exit: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    /// Notes what came of a command.
+    pub fn of(args: &[&str], output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the command line prints UTF-8");
+        Self {
+            command: args.join(" "),
+            exit: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    /// Fails the test unless the command ended well.
+    #[track_caller]
+    pub fn succeeds(self) -> Self {
+        self.exits(0)
+    }
+
+    /// Fails the test unless the command ended with this code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.exit, Some(code), "{self:#?}");
+        self
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}

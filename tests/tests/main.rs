@@ -1,0 +1,5 @@
+//! End to end, over HTTP, with the real binary.
+
+mod cli;
+mod examples;
+mod recovery;
