@@ -46,7 +46,12 @@ use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
 /// invalid); 2 usage; 3 no server; 4 not found or denied; 5 conflict;
 /// 6 the server is busy; 7 the server failed.
 #[derive(Debug, Parser)]
-#[command(name = "cascade", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "cascade",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -134,7 +139,10 @@ impl Session {
 /// Runs the command line that this process was started with.
 pub fn main() -> ExitCode {
     // First of all: the compiler process limits itself before it does anything.
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == COMPILE_SUBCOMMAND) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == COMPILE_SUBCOMMAND)
+    {
         return compile_child_main();
     }
     // Usage errors end the process here, with exit code 2 and clap's advice.

@@ -12,8 +12,8 @@ use super::error::{Error, Exit};
 use super::local::{Caller, Local};
 use super::output::{Output, Table, Tone, brief, paint, plain, size};
 use super::push;
-use super::wire::{ActivityDetail, ActivityView, Items};
 use super::source::{self, Found};
+use super::wire::{ActivityDetail, ActivityView, Items};
 use super::{Session, input, template, toolchain};
 use crate::catalog::Manifest;
 use crate::clock::{Clock, SystemClock};
@@ -306,9 +306,19 @@ async fn inspect(
 fn describe(detail: &ActivityDetail) -> String {
     let activity = &detail.newest;
     let limits = &activity.limits;
-    let none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
+    let none = |text: String| {
+        if text.is_empty() {
+            "none".to_owned()
+        } else {
+            text
+        }
+    };
     let mut lines = vec![
-        format!("{} {}", paint(Tone::Strong, &activity.name), activity.version),
+        format!(
+            "{} {}",
+            paint(Tone::Strong, &activity.name),
+            activity.version
+        ),
         format!("resource  {}", activity.resource),
         format!("sha256    {}", activity.digest),
         format!("size      {}", size(activity.size)),
@@ -327,7 +337,10 @@ fn describe(detail: &ActivityDetail) -> String {
         ),
         format!("manifest  {}", activity.manifest),
     ];
-    let items = [("imports", &activity.imports), ("exports", &activity.exports)];
+    let items = [
+        ("imports", &activity.imports),
+        ("exports", &activity.exports),
+    ];
     for (what, names) in items {
         lines.push(what.to_owned());
         lines.extend(names.iter().map(|name| format!("  {}", plain(name))));
@@ -337,7 +350,10 @@ fn describe(detail: &ActivityDetail) -> String {
     }
     for version in &detail.versions {
         let digest = brief(&version.digest, 13);
-        lines.push(format!("  {}  {}  {digest}", version.version, version.created_at));
+        lines.push(format!(
+            "  {}  {}  {digest}",
+            version.version, version.created_at
+        ));
         let changes = version.diff.as_ref().map(push::changes).unwrap_or_default();
         lines.extend(changes.into_iter().map(|change| format!("    {change}")));
     }

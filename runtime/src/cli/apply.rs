@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::Session;
 use super::client::Client;
 use super::error::Error;
 use super::output::{Tone, paint};
-use reqwest::Method;
-use reqwest::header::CONTENT_TYPE;
 use super::validate::{self, Checked};
 use super::wire::Applied;
-use super::Session;
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 
 /// Bring a CDL file, or a folder of them, to the server
 #[derive(Debug, Args)]
@@ -49,11 +49,15 @@ impl Apply {
 
 /// Sends one file that was found valid.
 pub(crate) async fn apply(client: &Client, file: &Checked) -> Result<Applied, Error> {
-    let application = file.parsed.application.as_ref().ok_or_else(|| {
-        Error::failed(format!("{} is invalid", file.name))
-    })?;
+    let application = file
+        .parsed
+        .application
+        .as_ref()
+        .ok_or_else(|| Error::failed(format!("{} is invalid", file.name)))?;
     let path = Path::new(&file.name);
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let query = name.map(|name| ("file", name));
     let request = client
         .request(

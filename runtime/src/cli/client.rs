@@ -34,8 +34,7 @@ const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_RECONNECTS: u32 = 16;
 
 /// First and longest pause before connecting again.
-const RECONNECT_PAUSE: (Duration, Duration) =
-    (Duration::from_millis(250), Duration::from_secs(10));
+const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// Names the tenant that a key of the server acts for.
 const TENANT_HEADER: &str = "cascade-tenant";
@@ -79,7 +78,10 @@ impl Client {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|source| {
-            Error::new(Exit::Usage, format!("cannot set up HTTP: {}", chain(&source)))
+            Error::new(
+                Exit::Usage,
+                format!("cannot set up HTTP: {}", chain(&source)),
+            )
         })?;
         Ok(Self {
             http,
@@ -95,7 +97,12 @@ impl Client {
     }
 
     /// A request to the path of these segments, which need no escaping.
-    pub(crate) fn request(&self, method: Method, path: &[&str], query: &[(&str, String)]) -> RequestBuilder {
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> RequestBuilder {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .expect("parse_base refuses URLs that cannot have a path")
@@ -134,7 +141,10 @@ impl Client {
     }
 
     /// Sends a request and reads the answer as JSON.
-    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(crate) async fn json<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Error> {
         let response = self.send(request).await?;
         let body = self.body(response).await?;
         serde_json::from_slice(&body).map_err(|source| {
@@ -151,7 +161,10 @@ impl Client {
         let response = self.send(request).await?;
         let body = self.body(response).await?;
         String::from_utf8(body).map_err(|_| {
-            Error::new(Exit::Server, format!("the answer of {} is not text", self.base()))
+            Error::new(
+                Exit::Server,
+                format!("the answer of {} is not text", self.base()),
+            )
         })
     }
 

@@ -197,7 +197,11 @@ mod tests {
     fn without_a_server_the_error_says_how_to_get_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = resolve(Given::default(), folder.path()).expect_err("no server");
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("cascade dev")));
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("cascade dev"))
+        );
     }
 
     #[test]

@@ -111,7 +111,10 @@ impl Dev {
         if self.once {
             return Ok(());
         }
-        output.note(paint(Tone::Faint, "\nwatching for changes; end with Ctrl-C"));
+        output.note(paint(
+            Tone::Faint,
+            "\nwatching for changes; end with Ctrl-C",
+        ));
         loop {
             tokio::select! {
                 () = &mut stop => return Ok(()),
@@ -153,7 +156,10 @@ impl Dev {
         config.data_dir.clone_from(&data.folder);
         config.database.url = None;
         config.server.listen = self.listen.unwrap_or(config.server.listen);
-        config.server.admin_keys.push(key_config(&data.server_key, None)?);
+        config
+            .server
+            .admin_keys
+            .push(key_config(&data.server_key, None)?);
         let key = key_config(&data.key, Some(Role::Admin))?;
         // The first tenant of the file is the one that its author works as.
         if let Some(tenant) = config.tenants.first_mut() {
@@ -275,7 +281,9 @@ fn keys(path: &Path) -> Result<(String, String), Error> {
     let write = || -> std::io::Result<()> {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(path)?.write_all(format!("{key}\n{server_key}\n").as_bytes())
+        options
+            .open(path)?
+            .write_all(format!("{key}\n{server_key}\n").as_bytes())
     };
     write().map_err(|source| Error::file("write", path, &source))?;
     Ok((key, server_key))

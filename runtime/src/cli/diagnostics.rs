@@ -86,7 +86,10 @@ fn excerpt(diagnostic: &Diagnostic, source: &str) -> (String, Range<usize>) {
 
 fn excerpt_of_source(diagnostic: &Diagnostic, source: &str) -> Option<(String, Range<usize>)> {
     let (start, end) = (diagnostic.span.start, diagnostic.span.end);
-    let line_start = source.get(..start)?.rfind(['\n', '\r']).map_or(0, |at| at + 1);
+    let line_start = source
+        .get(..start)?
+        .rfind(['\n', '\r'])
+        .map_or(0, |at| at + 1);
     let rest = &source[line_start..];
     let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
     // The byte order mark is no part of the first line for people.
@@ -96,13 +99,19 @@ fn excerpt_of_source(diagnostic: &Diagnostic, source: &str) -> Option<(String, R
     shown.get(place.clone())?;
     // Control characters are replaced byte for byte, so that the caret stays.
     let clean = shown.replace(|c: char| c.is_ascii_control() && c != '\t', " ");
-    let fits = clean.len() <= MAX_LINE_BYTES && !clean.contains(|c: char| c.is_control() && c != '\t');
+    let fits =
+        clean.len() <= MAX_LINE_BYTES && !clean.contains(|c: char| c.is_control() && c != '\t');
     fits.then_some((clean, place))
 }
 
 /// `2 errors and 1 warning`, or nothing to say.
 fn summary(diagnostics: &[Diagnostic]) -> Option<String> {
-    let count = |severity: Severity| diagnostics.iter().filter(|d| d.severity == severity).count();
+    let count = |severity: Severity| {
+        diagnostics
+            .iter()
+            .filter(|d| d.severity == severity)
+            .count()
+    };
     let plural = |count: usize, what: &str| match count {
         0 => None,
         1 => Some(format!("1 {what}")),
@@ -126,7 +135,12 @@ fn visible(text: &str) -> String {
 
 /// The diagnostics for editors and CI: one JSON document with all fields.
 pub fn to_json(diagnostics: &[Diagnostic]) -> Value {
-    let count = |severity: Severity| diagnostics.iter().filter(|d| d.severity == severity).count();
+    let count = |severity: Severity| {
+        diagnostics
+            .iter()
+            .filter(|d| d.severity == severity)
+            .count()
+    };
     json!({
         "diagnostics": diagnostics,
         "errors": count(Severity::Error),
@@ -271,7 +285,16 @@ warning[CDL0902]: the Choice `B` has no default
         let long = format!("states: {}", "[".repeat(5_000));
         let bom = format!("\u{feff}{FILE}");
         let bom_first = "\u{feff}steps: 1";
-        for source in ["", "\t", "a: *b", &long, &bom, bom_first, "a: \u{85}b\u{7f}: *x", "ä: *ö"] {
+        for source in [
+            "",
+            "\t",
+            "a: *b",
+            &long,
+            &bom,
+            bom_first,
+            "a: \u{85}b\u{7f}: *x",
+            "ä: *ö",
+        ] {
             let found = diagnostics(source);
             assert!(!found.is_empty(), "{source}");
             for shown in [source, "", "ä", FILE] {

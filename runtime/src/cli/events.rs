@@ -2,8 +2,8 @@
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId,
-    Timestamp, apply_traced,
+    Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId, Timestamp,
+    apply_traced,
 };
 
 use super::error::Error;
@@ -92,9 +92,7 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             let detail = format!("{which} {cost} {}: {}", failure.error, failure.message);
             (Tone::Bad, "ActivityFailed", detail)
         }
-        EventKind::TimerFired { timer } => {
-            (Tone::Busy, "TimerFired", format!("timer {}", timer.0))
-        }
+        EventKind::TimerFired { timer } => (Tone::Busy, "TimerFired", format!("timer {}", timer.0)),
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
     }
@@ -103,7 +101,9 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
 /// A consequence on one line.
 fn record_line(record: &Record) -> String {
     let (tone, text) = match record {
-        Record::StateEntered { place } => (Tone::Plain, format!("→ {}", at(&place.path, &place.state))),
+        Record::StateEntered { place } => {
+            (Tone::Plain, format!("→ {}", at(&place.path, &place.state)))
+        }
         Record::StateExited { place, output } => (
             Tone::Plain,
             format!("← {} {}", at(&place.path, &place.state), json(output)),
@@ -115,7 +115,11 @@ fn record_line(record: &Record) -> String {
             ..
         } => (
             Tone::Faint,
-            format!("  scheduled {} {}", attempt_name(task.0, *attempt), json(input)),
+            format!(
+                "  scheduled {} {}",
+                attempt_name(task.0, *attempt),
+                json(input)
+            ),
         ),
         Record::ActivityCancelled { task, attempt } => (
             Tone::Busy,

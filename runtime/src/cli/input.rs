@@ -78,7 +78,10 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         file.write_all(b"[1, 2]").expect("written");
         let named = format!("@{}", file.path().display());
-        assert_eq!(read(Some("{\"a\":1}")).expect("read"), serde_json::json!({"a": 1}));
+        assert_eq!(
+            read(Some("{\"a\":1}")).expect("read"),
+            serde_json::json!({"a": 1})
+        );
         assert_eq!(read(Some(&named)).expect("read"), serde_json::json!([1, 2]));
     }
 

@@ -15,11 +15,11 @@ use cascade_cdl::{ActivityFailure, ActivityTask, ExecutionId, TenantId};
 use super::error::Error;
 use super::output::{self, Tone, paint, plain};
 use super::source::{self, Found};
-use crate::config::TenantLimits;
 use crate::clock::{Clock, SystemClock};
+use crate::config::TenantLimits;
 use crate::sandbox::{
-    Cancel, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
-    ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
+    Cancel, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink, ModuleSource,
+    Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
 };
 
 /// Attempts at a time: one person's workflow has few, and each slot takes
@@ -89,7 +89,12 @@ impl Local {
     }
 
     /// Runs one attempt. Its log goes to stderr.
-    pub(crate) async fn run(&self, caller: &Caller<'_>, task: &ActivityTask, cancel: Cancel) -> Outcome {
+    pub(crate) async fn run(
+        &self,
+        caller: &Caller<'_>,
+        task: &ActivityTask,
+        cancel: Cancel,
+    ) -> Outcome {
         let Some(activity) = self.activity(&task.resource) else {
             return self.unknown(&task.resource);
         };
@@ -125,7 +130,10 @@ impl Local {
         Outcome {
             result: Err(ActivityFailure {
                 error: "ActivityNotFound".to_owned(),
-                message: format!("there is no activity `{resource}` here; there are: {}", known.join(", ")),
+                message: format!(
+                    "there is no activity `{resource}` here; there are: {}",
+                    known.join(", ")
+                ),
                 retryable: Some(false),
                 details: None,
             }),
@@ -137,11 +145,7 @@ impl Local {
     }
 }
 
-async fn admit(
-    sandbox: &Sandbox,
-    modules: &Modules,
-    found: Found,
-) -> Result<LocalActivity, Error> {
+async fn admit(sandbox: &Sandbox, modules: &Modules, found: Found) -> Result<LocalActivity, Error> {
     let wasm = Bytes::from(source::read_module(&found.wasm)?);
     let info = sandbox
         .admit(&tenant(), wasm.clone())

@@ -242,7 +242,10 @@ mod tests {
     #[test]
     fn a_table_aligns_its_columns() {
         let mut table = Table::new(&["id", "status"]);
-        table.row([("a-long-id".into(), Tone::Plain), ("ok".into(), Tone::Plain)]);
+        table.row([
+            ("a-long-id".into(), Tone::Plain),
+            ("ok".into(), Tone::Plain),
+        ]);
         table.row([("b".into(), Tone::Plain), ("failed".into(), Tone::Plain)]);
         let text = anstream::adapter::strip_str(&table.render()).to_string();
         assert_eq!(text, "ID         STATUS\na-long-id  ok\nb          failed");

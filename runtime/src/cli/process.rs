@@ -13,9 +13,7 @@ use super::client::{Client, Follow};
 use super::error::{Error, Exit};
 use super::output::{Output, Table, Tone, paint, plain};
 use super::replay;
-use super::wire::{
-    CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage,
-};
+use super::wire::{CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage};
 use super::{Session, events, input};
 use crate::store::StatusName;
 
@@ -217,10 +215,7 @@ pub(crate) async fn start(
 }
 
 /// Waits for the end of an execution.
-pub(crate) async fn wait(
-    client: &Client,
-    mut view: ExecutionView,
-) -> Result<ExecutionView, Error> {
+pub(crate) async fn wait(client: &Client, mut view: ExecutionView) -> Result<ExecutionView, Error> {
     while view.status == StatusName::Running {
         let query = [("wait", format!("{}s", WAIT.as_secs()))];
         view = client.get(&["v1", "executions", &view.id], &query).await?;
@@ -240,7 +235,10 @@ pub(crate) async fn load_with_context(client: &Client, id: &str) -> Result<Execu
 }
 
 /// The whole history.
-pub(crate) async fn load_history(client: &Client, id: &str) -> Result<Vec<cascade_cdl::Event>, Error> {
+pub(crate) async fn load_history(
+    client: &Client,
+    id: &str,
+) -> Result<Vec<cascade_cdl::Event>, Error> {
     let mut all = Vec::new();
     let mut after = 0;
     loop {
@@ -295,7 +293,9 @@ async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionVie
             Error::new(Exit::Server, format!("an event does not read: {error}"))
         })?;
         let records = live.feed(&event)?;
-        output.item(&event, || events::step_text(&event, &records, view.started_at));
+        output.item(&event, || {
+            events::step_text(&event, &records, view.started_at)
+        });
         Ok(Follow::More)
     });
     follow.await?;
@@ -321,12 +321,21 @@ fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
 }
 
 /// A replay of an execution, before its first event.
-pub(crate) fn live<'a>(program: &'a Program, view: &ExecutionView) -> Result<events::Live<'a>, Error> {
+pub(crate) fn live<'a>(
+    program: &'a Program,
+    view: &ExecutionView,
+) -> Result<events::Live<'a>, Error> {
     let id: ExecutionId = view.id.parse().map_err(|_| {
-        Error::new(Exit::Server, format!("`{}` is not an execution's id", view.id))
+        Error::new(
+            Exit::Server,
+            format!("`{}` is not an execution's id", view.id),
+        )
     })?;
     let tenant = view.tenant().ok_or_else(|| {
-        Error::new(Exit::Server, "the execution's context does not name its tenant")
+        Error::new(
+            Exit::Server,
+            "the execution's context does not name its tenant",
+        )
     })?;
     Ok(events::Live::new(program, id, tenant))
 }
@@ -338,7 +347,9 @@ pub(crate) async fn load_source(
 ) -> Result<(String, String), Error> {
     let query = [("version", view.application_version.to_string())];
     let path = ["v1", "applications", &view.application, "source"];
-    let source = client.text(client.request(Method::GET, &path, &query)).await?;
+    let source = client
+        .text(client.request(Method::GET, &path, &query))
+        .await?;
     // A shorthand is named after its file, so this is a name that fits.
     Ok((format!("{}.yaml", view.application), source))
 }
@@ -360,7 +371,11 @@ fn describe(view: &ExecutionView) -> String {
     ];
     if let Some(closed) = view.closed_at {
         let took = closed.since(view.started_at);
-        lines.push(format!("ended     {closed}, after {}.{:03} s", took / 1000, took % 1000));
+        lines.push(format!(
+            "ended     {closed}, after {}.{:03} s",
+            took / 1000,
+            took % 1000
+        ));
     }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {
@@ -377,7 +392,11 @@ fn describe(view: &ExecutionView) -> String {
     if let Some(error) = &view.error {
         let place = error.state.as_deref().map(|state| format!(" in {state}"));
         let place = place.unwrap_or_default();
-        lines.push(format!("error     {}{place}: {}", error.error, plain(&error.message)));
+        lines.push(format!(
+            "error     {}{place}: {}",
+            error.error,
+            plain(&error.message)
+        ));
     }
     if let Some(result) = &view.output {
         lines.push(format!("output    {}", plain(result.as_str())));
@@ -391,7 +410,10 @@ fn table(page: &ExecutionPage) -> String {
         let (tone, status) = status(view.status);
         table.row([
             (view.id.clone(), Tone::Plain),
-            (format!("{}/{}", view.application, view.workflow), Tone::Plain),
+            (
+                format!("{}/{}", view.application, view.workflow),
+                Tone::Plain,
+            ),
             (status.to_owned(), tone),
             (view.started_at.to_string(), Tone::Faint),
             (view.events.to_string(), Tone::Plain),

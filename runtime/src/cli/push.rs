@@ -126,13 +126,26 @@ pub(crate) fn changes(diff: &PowerDiff) -> Vec<String> {
     let mut line = |tone, sign: &str, what: &str, names: String| {
         if !names.is_empty() {
             let than = &diff.predecessor;
-            lines.push(format!("{} {what} {names} (than {than})", paint(tone, sign)));
+            lines.push(format!(
+                "{} {what} {names} (than {than})",
+                paint(tone, sign)
+            ));
         }
     };
     line(Tone::Bad, "+", "can now use", names(&diff.powers_added));
-    line(Tone::Good, "-", "no longer uses", names(&diff.powers_removed));
+    line(
+        Tone::Good,
+        "-",
+        "no longer uses",
+        names(&diff.powers_removed),
+    );
     line(Tone::Bad, "+", "names host", diff.hosts_added.join(", "));
-    line(Tone::Good, "-", "no longer names host", diff.hosts_removed.join(", "));
+    line(
+        Tone::Good,
+        "-",
+        "no longer names host",
+        diff.hosts_removed.join(", "),
+    );
     lines
 }
 

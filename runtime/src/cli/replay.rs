@@ -60,10 +60,14 @@ impl Replay {
             let records = live.feed(event)?;
             if self.trace {
                 let start = bundle.execution.started_at;
-                session.output.note(events::step_text(event, &records, start));
+                session
+                    .output
+                    .note(events::step_text(event, &records, start));
             }
         }
-        let execution = live.execution().ok_or_else(|| Error::failed("it does not replay"))?;
+        let execution = live
+            .execution()
+            .ok_or_else(|| Error::failed("it does not replay"))?;
         judge(session.output, &bundle, execution)
     }
 }
@@ -104,7 +108,11 @@ fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), E
                 (true, false) => paint(Tone::Good, "replays to its recorded result"),
                 (false, _) => paint(Tone::Bad, "DIFFERS from its recorded result"),
             };
-            format!("{} {verdict} ({events} events): {}", recorded.id, paint(tone, text))
+            format!(
+                "{} {verdict} ({events} events): {}",
+                recorded.id,
+                paint(tone, text)
+            )
         },
     );
     if same {

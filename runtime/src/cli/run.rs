@@ -104,9 +104,9 @@ fn choose(application: &Application, name: Option<&str>) -> Result<Arc<Program>,
                 .hint(format!("choose with --workflow: {}", names())));
         }
     };
-    chosen
-        .cloned()
-        .ok_or_else(|| Error::usage("there is no such workflow").hint(format!("there are: {}", names())))
+    chosen.cloned().ok_or_else(|| {
+        Error::usage("there is no such workflow").hint(format!("there are: {}", names()))
+    })
 }
 
 struct Runner<'a> {
@@ -188,7 +188,11 @@ impl Runner<'_> {
         }
     }
 
-    fn step(&self, execution: Execution, kind: EventKind) -> Result<(Execution, Vec<Command>), Error> {
+    fn step(
+        &self,
+        execution: Execution,
+        kind: EventKind,
+    ) -> Result<(Execution, Vec<Command>), Error> {
         let event = Event {
             seq: execution.version + 1,
             at: SystemClock.now(),
@@ -201,8 +205,10 @@ impl Runner<'_> {
         };
         let mut records = Vec::new();
         let mut observe = |record| records.push(record);
-        let transition = apply_traced(self.program, execution, &event, &mut observe)
-            .map_err(|error| Error::failed(format!("the machine refused its own event: {error}")))?;
+        let transition =
+            apply_traced(self.program, execution, &event, &mut observe).map_err(|error| {
+                Error::failed(format!("the machine refused its own event: {error}"))
+            })?;
         self.output.note(events::step_text(&event, &records, start));
         Ok((transition.execution, transition.commands))
     }

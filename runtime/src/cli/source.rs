@@ -63,7 +63,10 @@ impl Project {
             project.file(root.to_owned());
             return Ok(project);
         }
-        let mut walk = Walk { entries: 0, in_crate: false };
+        let mut walk = Walk {
+            entries: 0,
+            in_crate: false,
+        };
         project.folder(root, MAX_DEPTH, &mut walk)?;
         Ok(project)
     }
@@ -135,7 +138,10 @@ pub(crate) fn is_activity_crate(folder: &Path) -> bool {
 pub(crate) fn module(path: &Path) -> Result<Found, Error> {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
     let name = stem.ok_or_else(|| {
-        Error::usage(format!("{} has no name to call the activity by", path.display()))
+        Error::usage(format!(
+            "{} has no name to call the activity by",
+            path.display()
+        ))
     })?;
     let beside = path.with_file_name(format!("{name}{MANIFEST_SUFFIX}"));
     let manifest = if beside.is_file() {

@@ -79,7 +79,9 @@ pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
         }
     }
     if files.is_empty() {
-        return Err(Error::usage("there is no CDL file (*.yaml, *.yml) in there"));
+        return Err(Error::usage(
+            "there is no CDL file (*.yaml, *.yml) in there",
+        ));
     }
     files.iter().map(|path| check(path)).collect()
 }

@@ -46,7 +46,8 @@ impl Loader<'_> {
             Ok(text) => self.output.note(text),
             Err(error) => {
                 let path = path.display();
-                self.output.note(format!("{} {path}", paint(Tone::Bad, "left out")));
+                self.output
+                    .note(format!("{} {path}", paint(Tone::Bad, "left out")));
                 self.output.error(&error);
             }
         }

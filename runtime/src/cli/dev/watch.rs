@@ -71,7 +71,11 @@ impl Watch {
             }
             // A folder that vanished in between, or one too many for the
             // system, is not worth ending for: `cascade apply` is still there.
-            if self.watcher.watch(folder, RecursiveMode::NonRecursive).is_ok() {
+            if self
+                .watcher
+                .watch(folder, RecursiveMode::NonRecursive)
+                .is_ok()
+            {
                 self.watched.insert(folder.clone());
             }
         }
@@ -122,7 +126,11 @@ mod tests {
 
     fn check(changed: &str, item: &str, concerned: bool) {
         let change = Change::Paths(BTreeSet::from([PathBuf::from(changed)]));
-        assert_eq!(change.concerns(Path::new(item)), concerned, "{changed} and {item}");
+        assert_eq!(
+            change.concerns(Path::new(item)),
+            concerned,
+            "{changed} and {item}"
+        );
     }
 
     #[test]
