@@ -8,6 +8,7 @@
 //! What an activity may do is decided here, once: the tenant's policy, the
 //! activity's manifest and the module's imports must all name it.
 
+mod definitions;
 mod manifest;
 mod names;
 mod stock;

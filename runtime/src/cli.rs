@@ -6,7 +6,7 @@
 
 mod activity;
 mod apply;
-//X mod bench;
+mod bench;
 mod client;
 mod completions;
 mod context;
@@ -62,13 +62,13 @@ struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 struct Global {
-    /// The server's URL [env: CASCADE_URL; default: that of `cascade dev` in this folder]
+    /// The server's URL [env: `CASCADE_URL`; default: that of `cascade dev` in this folder]
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
-    /// API key [env: CASCADE_API_KEY; default: that of `cascade dev` in this folder]
+    /// API key [env: `CASCADE_API_KEY`; default: that of `cascade dev` in this folder]
     #[arg(long, global = true, value_name = "KEY")]
     key: Option<String>,
-    /// The tenant that a key of the server itself acts for [env: CASCADE_TENANT]
+    /// The tenant that a key of the server itself acts for [env: `CASCADE_TENANT`]
     #[arg(long, global = true, value_name = "ID")]
     tenant: Option<String>,
     /// How results are printed
@@ -102,9 +102,9 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(tenant::Key),
-    //Y Measure
-    //Y #[command(subcommand)]
-    //X Bench(bench::Bench),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -177,8 +177,11 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
-        //X Command::Bench(bench) => bench.run(session),
-        Command::Completions(completions) => completions.run::<Cli>(),
+        Command::Bench(bench) => bench.run(session),
+        Command::Completions(completions) => {
+            completions.run::<Cli>();
+            Ok(())
+        }
     }
 }
 

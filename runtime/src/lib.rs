@@ -11,6 +11,7 @@ pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod sandbox;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;

@@ -142,6 +142,11 @@ impl Sandbox {
             .map(|module| module.info.clone())
     }
 
+    /// The engine, for benches and the pool's metrics.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
     /// Forgets a module that its tenant removed.
     pub fn forget(&self, tenant: &TenantId, digest: &Arc<str>) -> std::io::Result<()> {
         self.0.modules.forget(tenant, digest)

@@ -315,16 +315,15 @@ impl Tree<'_, '_, '_> {
             return;
         };
         let span = node.span;
-        let text: Box<str> = match node.yaml {
-            Yaml::Scalar(scalar) => scalar.into_text(),
-            _ => {
-                if !*spoiled {
-                    *spoiled = true;
-                    self.reporter
-                        .report(complex_key_finding(self.text, *start, span));
-                }
-                "".into()
+        let text: Box<str> = if let Yaml::Scalar(scalar) = node.yaml {
+            scalar.into_text()
+        } else {
+            if !*spoiled {
+                *spoiled = true;
+                self.reporter
+                    .report(complex_key_finding(self.text, *start, span));
             }
+            "".into()
         };
         if let Some(first) = seen.get(&text)
             && !*spoiled

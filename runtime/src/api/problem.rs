@@ -178,7 +178,7 @@ impl Problem {
         self
     }
 
-    fn internal(code: Code, cause: impl ToString) -> Self {
+    fn internal(code: Code, cause: &impl ToString) -> Self {
         let mut problem = Self::new(code, "the server's log has more under the request id");
         problem.cause = Some(cause.to_string());
         problem
@@ -204,9 +204,9 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Unavailable(_) | store::Error::Closed | store::Error::InUse { .. } => {
-                Self::internal(Code::Unavailable, error)
+                Self::internal(Code::Unavailable, &error)
             }
-            store::Error::Damaged(_) => Self::internal(Code::Internal, error),
+            store::Error::Damaged(_) => Self::internal(Code::Internal, &error),
             store::Error::TooLarge { .. } => Self::new(Code::TooLarge, error.to_string()),
             store::Error::Exists(_) => Self::new(Code::Conflict, error.to_string()),
         }
@@ -288,7 +288,7 @@ impl From<catalog::Error> for Problem {
                 Self::new(Code::InvalidModule, detail)
             }
             catalog::Error::Module(AdmitError::Unavailable(cause)) => {
-                Self::internal(Code::Unavailable, cause)
+                Self::internal(Code::Unavailable, &cause)
             }
             catalog::Error::Manifest(_) => Self::new(Code::InvalidSettings, detail),
             catalog::Error::TooMany { .. } => Self::new(Code::LimitReached, detail),

@@ -20,14 +20,14 @@ use crate::config::units;
 use crate::tenancy::{Principal, Role, Tenant};
 
 /// Names the tenant that a key of the server acts for.
-pub const TENANT_HEADER: HeaderName = HeaderName::from_static("cascade-tenant");
+pub(super) const TENANT_HEADER: HeaderName = HeaderName::from_static("cascade-tenant");
 
 /// Longest query string that is read.
 const MAX_QUERY: usize = 4096;
 
 /// The least role that a route asks for, as a type: a handler without one does
 /// not get at the tenant.
-pub trait Least: Send + Sync + 'static {
+pub(super) trait Least: Send + Sync + 'static {
     /// That role.
     const ROLE: Role;
 }
@@ -35,7 +35,7 @@ pub trait Least: Send + Sync + 'static {
 macro_rules! least {
     ($($name:ident),*) => {$(
         /// Routes for this role and those above it.
-        pub struct $name;
+        pub(super) struct $name;
 
         impl Least for $name {
             const ROLE: Role = Role::$name;
@@ -46,7 +46,7 @@ macro_rules! least {
 least!(Viewer, Operator, Author, Admin);
 
 /// Who asks, with at least the role `L`, and for which tenant.
-pub struct Caller<L> {
+pub(super) struct Caller<L> {
     /// The tenant whose things the request is about.
     pub tenant: Arc<Tenant>,
     least: PhantomData<L>,
@@ -97,7 +97,7 @@ impl<L: Least> FromRequestParts<ApiState> for Caller<L> {
 }
 
 /// A key of the server itself.
-pub struct ServerCaller;
+pub(super) struct ServerCaller;
 
 impl FromRequestParts<ApiState> for ServerCaller {
     type Rejection = Problem;
@@ -131,7 +131,11 @@ async fn authenticate(headers: &HeaderMap, state: &ApiState) -> Result<Principal
 }
 
 /// The whole body, if it has at most `limit` bytes and arrives in time.
-pub async fn read_body(state: &ApiState, request: Request, limit: u64) -> Result<Bytes, Problem> {
+pub(super) async fn read_body(
+    state: &ApiState,
+    request: Request,
+    limit: u64,
+) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(
             Code::TooLarge,
@@ -160,13 +164,13 @@ pub async fn read_body(state: &ApiState, request: Request, limit: u64) -> Result
 }
 
 /// A JSON body.
-pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body)
         .map_err(|error| Problem::new(Code::InvalidRequest, format!("the body: {error}")))
 }
 
 /// What stands in the place of the names in a route.
-pub struct Path<T>(pub T);
+pub(super) struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
     type Rejection = Problem;
@@ -180,7 +184,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 /// What stands behind the `?`.
-pub struct Query<T>(pub T);
+pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
@@ -199,12 +203,12 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// An execution's id; what is none gets the answer of one that is not there.
-pub fn execution_id(text: &str) -> Result<ExecutionId, Problem> {
+pub(super) fn execution_id(text: &str) -> Result<ExecutionId, Problem> {
     text.parse().map_err(|_| Problem::not_found("execution"))
 }
 
 /// How long to wait: `?wait=30s`, or the header `Prefer: wait=30` (RFC 7240).
-pub fn wait(
+pub(super) fn wait(
     state: &ApiState,
     query: Option<&str>,
     headers: &HeaderMap,
@@ -229,7 +233,7 @@ pub fn wait(
 }
 
 /// A header's text.
-pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };

@@ -79,10 +79,8 @@ pub(crate) fn describe(applied: &Applied) -> String {
     };
     let mut text = format!("{what} {} version {}", applied.name, applied.version);
     for missing in &applied.missing_activities {
-        text.push_str(&format!(
-            "\n  {} nobody has pushed {missing} yet",
-            paint(Tone::Busy, "note:")
-        ));
+        let note = paint(Tone::Busy, "note:");
+        text = format!("{text}\n  {note} nobody has pushed {missing} yet");
     }
     text
 }

@@ -3,7 +3,6 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::error::Error;
 use super::output;
 
 /// Print a completion script for a shell
@@ -14,11 +13,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run<C: CommandFactory>(&self) -> Result<(), Error> {
+    pub(crate) fn run<C: CommandFactory>(&self) {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut C::command(), "cascade", &mut script);
         let script = String::from_utf8(script).expect("completion scripts are UTF-8");
         output::stdout(script.trim_end());
-        Ok(())
     }
 }

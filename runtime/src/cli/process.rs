@@ -421,7 +421,7 @@ fn table(page: &ExecutionPage) -> String {
     }
     let mut text = table.render();
     if let Some(next) = &page.next {
-        text.push_str(&format!("\nmore: --cursor {next}"));
+        text = format!("{text}\nmore: --cursor {next}");
     }
     text
 }

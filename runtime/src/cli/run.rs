@@ -118,7 +118,7 @@ struct Runner<'a> {
 
 /// What a running execution waits for.
 enum Input {
-    Ended(ActivityTask, Outcome),
+    Ended(ActivityTask, Box<Outcome>),
     Due(TimerId),
 }
 
@@ -150,7 +150,7 @@ impl Runner<'_> {
                         let caller = &caller;
                         attempts.push(async move {
                             let outcome = self.local.run(caller, &task, cancel).await;
-                            Input::Ended(task, outcome)
+                            Input::Ended(task, Box::new(outcome))
                         });
                     }
                     Command::CancelActivity { task, attempt } => {
@@ -182,7 +182,7 @@ impl Runner<'_> {
                 Input::Due(timer) => EventKind::TimerFired { timer },
                 Input::Ended(task, outcome) => {
                     cancels.remove(&(task.task, task.attempt));
-                    ended(&task, outcome)
+                    ended(&task, *outcome)
                 }
             };
         }

@@ -17,10 +17,10 @@ pub(crate) struct Server {
     /// Its configuration; without it everything is as by default
     #[arg(long, short, value_name = "FILE", env = "CASCADE_CONFIG")]
     config: Option<PathBuf>,
-    /// Where to listen, instead of server.listen; port 0 takes a free one
+    /// Where to listen, instead of `server.listen`; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// Where everything durable lies, instead of data_dir
+    /// Where everything durable lies, instead of `data_dir`
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Check the configuration and stop

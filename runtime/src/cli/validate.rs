@@ -90,14 +90,19 @@ pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
 pub(crate) fn check(path: &Path) -> Result<Checked, Error> {
     let text = input::read_bytes(path)?;
     let name = path.display().to_string();
-    let parsed = cascade_cdl::parse(&Source {
-        name: &name,
-        bytes: &text,
-    });
-    Ok(Checked { name, text, parsed })
+    Ok(Checked::new(name, text))
 }
 
 impl Checked {
+    /// Parses a text.
+    pub(crate) fn new(name: String, text: Vec<u8>) -> Self {
+        let parsed = cascade_cdl::parse(&Source {
+            name: &name,
+            bytes: &text,
+        });
+        Self { name, text, parsed }
+    }
+
     /// Prints what is wrong with it; says whether it can be used.
     pub(crate) fn show(&self, output: Output) -> bool {
         let found = &self.parsed.diagnostics;

@@ -32,6 +32,7 @@ use super::live::{Effect, Frozen, Key, Live, restore};
 use super::{Closed, Context, ControlError, Report, Start, StartError, Started, View, buckets};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::store::{self, Commit, CommitError, Lease, ShardId, StatusName, Summary};
+use crate::telemetry;
 
 /// Requests handled between two looks at the other inputs: a few milliseconds.
 const TURN: usize = 256;
@@ -580,6 +581,8 @@ impl Shard {
         }
         if !was_closed && live.summary.closed_at.is_some() {
             self.discount(&live.summary.tenant);
+            let lasted = at.since(live.summary.started_at);
+            telemetry::workflow_closed(live.summary.status, Duration::from_millis(lasted));
             self.context.closed.fetch_add(1, Ordering::Relaxed);
         }
         self.settle(live, false);

@@ -288,11 +288,14 @@ impl Call {
                     idempotency_key: &context.idempotency_key,
                     scheduled_at_ms: context.scheduled_at.0,
                 };
-                let activity = pre.instantiate_async(&mut *store).await.map_err(stop)?;
+                let activity = pre
+                    .instantiate_async(&mut *store)
+                    .await
+                    .map_err(|error| stop(&error))?;
                 let returned = activity
                     .call_handle(&mut *store, context, self.input.as_str())
                     .await;
-                match returned.map_err(stop)? {
+                match returned.map_err(|error| stop(&error))? {
                     Ok(output) => self::output(output, store).map(Ok),
                     Err(error) => Ok(Err(reported(error))),
                 }
@@ -302,12 +305,15 @@ impl Call {
                     .data_mut()
                     .wasi
                     .as_command(self.input.as_str().to_owned());
-                let command = pre.instantiate_async(&mut *store).await.map_err(stop)?;
+                let command = pre
+                    .instantiate_async(&mut *store)
+                    .await
+                    .map_err(|error| stop(&error))?;
                 let code = match command
                     .wasi_cli_run()
                     .call_run(&mut *store)
                     .await
-                    .map_err(stop)
+                    .map_err(|error| stop(&error))
                 {
                     Ok(Ok(())) | Err(Stop::Exit(0)) => 0,
                     Ok(Err(())) => 1,
@@ -339,11 +345,11 @@ fn output(text: String, store: &Store<HostState>) -> Result<Json, Stop> {
     json::check(text).map_err(Stop::InvalidOutput)
 }
 
-fn stop(error: wasmtime::Error) -> Stop {
+fn stop(error: &wasmtime::Error) -> Stop {
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         return Stop::Unavailable("all slots of the sandbox are taken".into());
     }
-    Stop::of(&error)
+    Stop::of(error)
 }
 
 /// The failure that an activity reports itself.

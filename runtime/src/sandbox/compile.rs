@@ -36,7 +36,7 @@ const CHILD_MEMORY: u64 = 4 << 30;
 /// build take about ten; a debug build of Cascade five times as long.
 const CHILD_CPU_SECONDS: u64 = 90;
 /// Wall-clock time of the child, for when it shares its core with others.
-const CHILD_WALL: Duration = Duration::from_secs(300);
+const CHILD_WALL: Duration = Duration::from_mins(5);
 /// The child opens nothing, but keeps stdin, stdout, stderr and what its
 /// loader needs.
 const CHILD_FILES: u64 = 32;
@@ -106,13 +106,11 @@ pub(super) async fn compile(compiler: &Path, wasm: &[u8]) -> Result<Compiled, Er
         out.and(err).map_err(Error::Spawn)?;
         child.wait().await.map_err(Error::Spawn)
     };
-    let status = match tokio::time::timeout(CHILD_WALL, talk).await {
-        Ok(status) => status?,
-        Err(_) => {
-            let message = format!("it took longer than {} s", CHILD_WALL.as_secs());
-            return Err(Error::Invalid(InvalidModule::TooComplex { message }));
-        }
+    let Ok(status) = tokio::time::timeout(CHILD_WALL, talk).await else {
+        let message = format!("it took longer than {} s", CHILD_WALL.as_secs());
+        return Err(Error::Invalid(InvalidModule::TooComplex { message }));
     };
+    let status = status?;
     if !status.success() {
         return Err(Error::Invalid(blame(status, &complaints)));
     }
@@ -210,8 +208,10 @@ fn compile_here(wasm: &[u8]) -> Result<Compiled, InvalidModule> {
     let malformed = |error: &dyn std::fmt::Display| InvalidModule::Malformed {
         message: clip(format!("{error:#}")),
     };
+    let encoding = inspect::sniff(wasm)?;
+    inspect::check_functions(wasm)?;
     let made;
-    let component = match inspect::sniff(wasm)? {
+    let component = match encoding {
         Encoding::Component => wasm,
         Encoding::Module => {
             made = componentize(wasm)?;

@@ -115,7 +115,7 @@ pub(super) fn runtime_engine(slots: u32) -> wasmtime::Result<Engine> {
 
 /// Whether the machine has no swap now; unreadable counts as swap.
 fn swap_is_off() -> bool {
-    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().skip(1).next().is_none())
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().nth(1).is_none())
 }
 
 /// Ticks an engine's epoch while attempts run, so that a long loop gives way to

@@ -162,7 +162,7 @@ impl Stop {
             Self::Fuel => (
                 FUEL_EXHAUSTED,
                 raise(
-                    format!(
+                    &format!(
                         "the attempt used all of its {} fuel",
                         limits.fuel_per_attempt
                     ),
@@ -172,7 +172,7 @@ impl Stop {
             Self::Memory { asked } => (
                 MEMORY_EXCEEDED,
                 raise(
-                    format!(
+                    &format!(
                         "the attempt asked for {asked} bytes of memory, its limit is {}",
                         limits.memory_bytes
                     ),
@@ -199,7 +199,7 @@ impl Stop {
                 (
                     OUTPUT_TOO_LARGE,
                     raise(
-                        format!("{what} is larger than {limit} bytes"),
+                        &format!("{what} is larger than {limit} bytes"),
                         "output_bytes",
                     ),
                 )
@@ -208,7 +208,7 @@ impl Stop {
             Self::InputTooLarge { len } => (
                 INVALID_INPUT,
                 raise(
-                    format!(
+                    &format!(
                         "the input has {len} bytes, the limit is {}",
                         limits.input_bytes
                     ),
@@ -256,7 +256,7 @@ impl Stop {
     }
 }
 
-fn raise(what: String, limit: &str) -> String {
+fn raise(what: &str, limit: &str) -> String {
     format!("{what}; raise `tenants[].limits.{limit}` in cascade.yaml, or do less in one attempt")
 }
 

@@ -78,13 +78,11 @@ pub(super) fn charge_price(
     store: &mut StoreContextMut<'_, HostState>,
     price: u64,
 ) -> wasmtime::Result<()> {
-    match store.get_fuel()?.checked_sub(price) {
-        Some(left) => store.set_fuel(left),
-        None => {
-            store.set_fuel(0)?;
-            Err(Stop::Fuel.into())
-        }
+    if let Some(left) = store.get_fuel()?.checked_sub(price) {
+        return store.set_fuel(left);
     }
+    store.set_fuel(0)?;
+    Err(Stop::Fuel.into())
 }
 
 /// Counts linear memory and tables against the attempt's limit.

@@ -239,7 +239,7 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 /// Everything but the special-purpose registry of IANA (RFC 6890 and later).
 fn is_public_v4(address: Ipv4Addr) -> bool {
     const SPECIAL: [(Ipv4Addr, u8); 15] = [
-        (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
+        (Ipv4Addr::UNSPECIFIED, 8),           // this network
         (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
         (Ipv4Addr::new(100, 64, 0, 0), 10),   // carrier-grade NAT
         (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback
@@ -265,7 +265,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         })
 }
 
-/// Only global unicast, 2000::/3, less what tunnels to IPv4 or is special.
+/// Only global unicast, `2000::/3`, less what tunnels to IPv4 or is special.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     let global = segments[0] & 0xe000 == 0x2000;

@@ -15,6 +15,11 @@ pub const MAX_MODULE_BYTES: usize = 64 << 20;
 /// Most imports and exports that are looked at: real components have dozens.
 const MAX_ITEMS: usize = 10_000;
 
+/// Most functions of a module and all that is nested in it. The engines of
+/// JavaScript and Python have some 20,000; compiling takes time and memory for
+/// each, however small.
+const MAX_FUNCTIONS: u32 = 60_000;
+
 /// Longest name that is kept, in bytes, so that a hostile module cannot make
 /// its description larger than itself.
 const MAX_NAME: usize = 256;
@@ -319,4 +324,26 @@ pub(super) fn core_instances(component: &[u8]) -> Result<u32, InvalidModule> {
         }
     }
     Ok(count)
+}
+
+/// Refuses a module with more functions than anybody writes, before a compiler
+/// spends a minute on it.
+pub(super) fn check_functions(module: &[u8]) -> Result<(), InvalidModule> {
+    let mut count = 0_u32;
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload.map_err(|error| InvalidModule::Malformed {
+            message: error.to_string(),
+        })?;
+        if let Payload::CodeSectionStart {
+            count: functions, ..
+        } = payload
+        {
+            count = count.saturating_add(functions);
+        }
+    }
+    if count > MAX_FUNCTIONS {
+        let message = format!("it has {count} functions, the limit is {MAX_FUNCTIONS}");
+        return Err(InvalidModule::TooComplex { message });
+    }
+    Ok(())
 }

@@ -179,19 +179,18 @@ impl Modules {
         if let Some(module) = self.peek(tenant, digest) {
             return Ok(module);
         }
-        let module = match self.from_cache(&key).await {
-            Some(module) => module,
-            None => {
-                let wasm = fetch().await?.ok_or(LoadError::NotFound)?;
-                self.compile(&key, &wasm).await?
-            }
+        let module = if let Some(module) = self.load_cached(&key).await {
+            module
+        } else {
+            let wasm = fetch().await?.ok_or(LoadError::NotFound)?;
+            self.compile(&key, &wasm).await?
         };
         let module = Arc::new(module);
         self.keep(key, &module);
         Ok(module)
     }
 
-    async fn from_cache(&self, key: &Key) -> Option<Module> {
+    async fn load_cached(&self, key: &Key) -> Option<Module> {
         let (tenant, digest) = key.clone();
         let artifacts = Arc::clone(&self.artifacts);
         let (engine, linker) = (self.engine.clone(), self.linker.clone());

@@ -17,7 +17,11 @@ use wasmtime::component::{
     ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceTable, ResourceType, WasmList,
 };
 use wasmtime::{Result, StoreContextMut};
+use wasmtime_wasi::p2::bindings::cli::{
+    terminal_input::TerminalInput, terminal_output::TerminalOutput,
+};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
+use wasmtime_wasi::p2::bindings::io::streams::StreamError;
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Network};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -217,9 +221,6 @@ fn add_cli(linker: &mut Linker<HostState>) -> Result<()> {
         "exit-with-code",
         |_: Ctx<'_>, (code,): (u8,)| -> Result<()> { Err(Stop::Exit(code).into()) },
     )?;
-    use wasmtime_wasi::p2::bindings::cli::{
-        terminal_input::TerminalInput, terminal_output::TerminalOutput,
-    };
     let mut terminal = instance(linker, "wasi:cli/terminal-stdin")?;
     constant(&mut terminal, "get-terminal-stdin", || {
         None::<Resource<TerminalInput>>
@@ -412,7 +413,6 @@ fn add_poll(linker: &mut Linker<HostState>) -> Result<()> {
     )
 }
 
-use wasmtime_wasi::p2::bindings::io::streams::StreamError;
 type StreamResult<T> = std::result::Result<T, StreamError>;
 
 /// The next bytes of stdin, at most `len`.

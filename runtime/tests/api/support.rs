@@ -27,10 +27,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longest that a client of these servers may take to send a request.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Workflows without activities, so that nothing but the engine runs.
-pub const CDL: &str = "
+pub(crate) const CDL: &str = "
 workflows:
   greet:
     states:
@@ -44,34 +44,34 @@ workflows:
 ";
 
 /// A server, and a client to it.
-pub struct Server {
-    pub base: String,
-    pub client: reqwest::Client,
-    pub stopping: CancellationToken,
-    pub serving: JoinHandle<()>,
+pub(crate) struct Server {
+    pub(crate) base: String,
+    pub(crate) client: reqwest::Client,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
     _data: tempfile::TempDir,
 }
 
 /// What a server answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
     /// The code of a problem document; empty if it is none.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let body: Value = serde_json::from_str(&self.text).unwrap_or_default();
         body["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
@@ -81,7 +81,7 @@ impl Answer {
 impl Server {
     /// Tenants `acme`, with a key of each role, and `rival`, with the key
     /// `other`; the server's own key is `server`.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let key = |id: &str, role: &str| {
             format!("{{id: {id}, role: {role}, hash: {}}}", Digest::of(&key(id)))
         };
@@ -145,27 +145,27 @@ impl Server {
     }
 
     /// A request with a key.
-    pub fn request(&self, key_id: &str, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, key_id: &str, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         request.bearer_auth(key(key_id))
     }
 
-    pub async fn get(&self, key_id: &str, path: &str) -> Answer {
+    pub(crate) async fn get(&self, key_id: &str, path: &str) -> Answer {
         answer(self.request(key_id, Method::GET, path)).await
     }
 
-    pub async fn post(&self, key_id: &str, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, key_id: &str, path: &str, body: &Value) -> Answer {
         answer(self.request(key_id, Method::POST, path).json(body)).await
     }
 
     /// Applies [`CDL`] as `app`.
-    pub async fn apply(&self) -> Answer {
+    pub(crate) async fn apply(&self) -> Answer {
         let request = self.request("author", Method::PUT, "/v1/applications/app");
         answer(request.body(CDL)).await
     }
 
     /// Starts a workflow of [`CDL`] and waits for its end; returns its id.
-    pub async fn run(&self, workflow: &str) -> String {
+    pub(crate) async fn run(&self, workflow: &str) -> String {
         let body = json!({ "application": "app", "workflow": workflow });
         let answer = self.post("operator", "/v1/executions?wait=5s", &body).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
@@ -173,7 +173,7 @@ impl Server {
     }
 
     /// Starts a workflow that does not end by itself; returns its id.
-    pub async fn nap(&self) -> String {
+    pub(crate) async fn nap(&self) -> String {
         let body = json!({ "application": "app", "workflow": "nap" });
         let answer = self.post("operator", "/v1/executions", &body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
@@ -182,11 +182,11 @@ impl Server {
 }
 
 /// The key with an id. Only tests know it, so it need not be random.
-pub fn key(id: &str) -> String {
+pub(crate) fn key(id: &str) -> String {
     format!("ck_{id}_{}", "0".repeat(40))
 }
 
-pub async fn answer(request: RequestBuilder) -> Answer {
+pub(crate) async fn answer(request: RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     Answer {
         status: response.status(),

@@ -15,41 +15,41 @@ use cascade_runtime::sandbox::{
 use uuid::Uuid;
 
 /// When all attempts here are scheduled: 2026-01-31T09:30:00.123Z.
-pub const SCHEDULED_AT_MS: u64 = 1_769_851_800_123;
+pub(crate) const SCHEDULED_AT_MS: u64 = 1_769_851_800_123;
 /// What the real clock says here.
-pub const NOW_MS: u64 = 1_800_000_000_000;
+pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
 
 /// Few slots: each reserves 6 GiB of addresses, and tests make many sandboxes.
 const SLOTS: u32 = 16;
 
-pub fn tenant() -> TenantId {
+pub(crate) fn tenant() -> TenantId {
     "acme".parse().expect("a valid tenant")
 }
 
 /// Modules in memory.
 #[derive(Default)]
-pub struct Shelf(Mutex<HashMap<(TenantId, String), Bytes>>);
+pub(crate) struct Shelf(Mutex<HashMap<(TenantId, String), Bytes>>);
 
 impl Shelf {
-    pub fn put(&self, tenant: &TenantId, wasm: &Bytes) -> Arc<str> {
+    pub(crate) fn put(&self, tenant: &TenantId, wasm: &Bytes) -> Arc<str> {
         let digest = digest(wasm);
-        let mut shelf = self.0.lock().expect("no test panics here");
-        shelf.insert((tenant.clone(), digest.clone()), wasm.clone());
+        let mut modules = self.0.lock().expect("no test panics here");
+        modules.insert((tenant.clone(), digest.clone()), wasm.clone());
         digest.into()
     }
 
     /// Puts other bytes under a digest, as a damaged store would.
-    pub fn replace(&self, tenant: &TenantId, digest: &str, wasm: Bytes) {
-        let mut shelf = self.0.lock().expect("no test panics here");
-        shelf.insert((tenant.clone(), digest.to_owned()), wasm);
+    pub(crate) fn replace(&self, tenant: &TenantId, digest: &str, wasm: Bytes) {
+        let mut modules = self.0.lock().expect("no test panics here");
+        modules.insert((tenant.clone(), digest.to_owned()), wasm);
     }
 }
 
 #[async_trait]
 impl ModuleSource for Shelf {
     async fn load(&self, tenant: &TenantId, digest: &str) -> Result<Option<Bytes>, SourceError> {
-        let shelf = self.0.lock().expect("no test panics here");
-        Ok(shelf.get(&(tenant.clone(), digest.to_owned())).cloned())
+        let modules = self.0.lock().expect("no test panics here");
+        Ok(modules.get(&(tenant.clone(), digest.to_owned())).cloned())
     }
 }
 
@@ -96,10 +96,10 @@ impl KeyValue for Map {
 
 /// A log in memory.
 #[derive(Default)]
-pub struct Lines(Mutex<Vec<(LogLevel, String)>>);
+pub(crate) struct Lines(Mutex<Vec<(LogLevel, String)>>);
 
 impl Lines {
-    pub fn all(&self) -> Vec<(LogLevel, String)> {
+    pub(crate) fn all(&self) -> Vec<(LogLevel, String)> {
         self.0.lock().expect("no test panics here").clone()
     }
 }
@@ -114,24 +114,25 @@ impl LogSink for Lines {
 }
 
 /// A sandbox with its folder and what it is given.
-pub struct Bed {
-    pub sandbox: Sandbox,
-    pub shelf: Arc<Shelf>,
-    pub folder: PathBuf,
-    _temporary: Option<tempfile::TempDir>,
+pub(crate) struct Bed {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) folder: PathBuf,
+    /// Removed with the bed.
+    temporary: Option<tempfile::TempDir>,
 }
 
 impl Bed {
     /// A sandbox with a folder of its own.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut bed = Self::at(temporary.path());
-        bed._temporary = Some(temporary);
+        bed.temporary = Some(temporary);
         bed
     }
 
     /// A sandbox on a folder that another one may have used.
-    pub fn at(folder: &Path) -> Self {
+    pub(crate) fn at(folder: &Path) -> Self {
         let shelf = Arc::new(Shelf::default());
         let sandbox = Sandbox::new(SandboxConfig {
             data_dir: folder.to_owned(),
@@ -146,17 +147,17 @@ impl Bed {
             sandbox,
             shelf,
             folder: folder.to_owned(),
-            _temporary: None,
+            temporary: None,
         }
     }
 
     /// The sandbox that all tests share which do not look into its folder.
-    pub fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SHARED: LazyLock<Bed> = LazyLock::new(Bed::new);
         &SHARED
     }
 
-    pub async fn admit(&self, wasm: Bytes) -> ModuleInfo {
+    pub(crate) async fn admit(&self, wasm: Bytes) -> ModuleInfo {
         self.shelf.put(&tenant(), &wasm);
         self.sandbox
             .admit(&tenant(), wasm)
@@ -165,12 +166,12 @@ impl Bed {
     }
 
     /// Admits and runs a fixture.
-    pub async fn run(&self, fixture: &str, input: &str) -> Outcome {
+    pub(crate) async fn run(&self, fixture: &str, input: &str) -> Outcome {
         self.run_with(fixture, input, |_| {}).await
     }
 
     /// Admits and runs a fixture under other conditions than the usual.
-    pub async fn run_with(
+    pub(crate) async fn run_with(
         &self,
         name: &str,
         input: &str,
@@ -184,7 +185,7 @@ impl Bed {
 }
 
 /// A fixture's WebAssembly. One that is not a whole module gets the prelude.
-pub fn fixture(name: &str) -> Bytes {
+pub(crate) fn fixture(name: &str) -> Bytes {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let read = |name: &str| {
         let path = folder.join(format!("{name}.wat"));
@@ -206,7 +207,7 @@ pub fn fixture(name: &str) -> Bytes {
 }
 
 /// Limits that tests hit soon, even in a debug build.
-pub fn small_limits() -> Limits {
+pub(crate) fn small_limits() -> Limits {
     Limits {
         fuel_per_attempt: 200_000_000,
         memory_bytes: 16 << 20,
@@ -218,7 +219,7 @@ pub fn small_limits() -> Limits {
 }
 
 /// The usual attempt: small limits, nothing granted.
-pub fn invocation(digest: &str, input: &str) -> Invocation {
+pub(crate) fn invocation(digest: &str, input: &str) -> Invocation {
     Invocation {
         tenant: tenant(),
         digest: digest.into(),
@@ -242,14 +243,14 @@ pub fn invocation(digest: &str, input: &str) -> Invocation {
     }
 }
 
-pub fn output(outcome: &Outcome) -> &str {
+pub(crate) fn output(outcome: &Outcome) -> &str {
     match &outcome.result {
         Ok(output) => output.as_str(),
         Err(failure) => panic!("failed: {failure:?}"),
     }
 }
 
-pub fn failure(outcome: &Outcome) -> &ActivityFailure {
+pub(crate) fn failure(outcome: &Outcome) -> &ActivityFailure {
     match &outcome.result {
         Ok(output) => panic!("returned {output:?}"),
         Err(failure) => failure,
@@ -257,13 +258,13 @@ pub fn failure(outcome: &Outcome) -> &ActivityFailure {
 }
 
 /// Runs a test body on one thread, and fails it if it hangs.
-pub fn block_on<F: Future>(body: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(body: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let limit = Duration::from_secs(300); // far beyond what any test takes
+        let limit = Duration::from_mins(5); // far beyond what any test takes
         tokio::time::timeout(limit, body)
             .await
             .expect("the test hangs")

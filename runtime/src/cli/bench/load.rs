@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cascade_cdl::Status;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -15,6 +16,9 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use super::super::output::brief;
+use crate::engine::{Engine, Start, StartError};
 
 /// Longest latency that is told apart: a completion that takes longer shows as
 /// this. Server-side `wait` ends before it.
@@ -25,19 +29,32 @@ const MAX_LATENCY_US: u64 = 60_000_000;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What all clients do.
-#[derive(Debug, Clone)]
 pub(crate) struct Load {
-    pub address: SocketAddr,
-    pub key: String,
-    /// Path and query of the request, which must wait for the execution's end.
-    pub path: String,
-    pub body: Bytes,
-    /// What the answer contains if the execution completed.
-    pub completed_marker: &'static [u8],
+    pub target: Target,
     pub clients: usize,
     pub warm_up: Duration,
     pub duration: Duration,
 }
+
+/// What is under load.
+pub(crate) enum Target {
+    /// A server. The request must wait for the execution's end.
+    Http {
+        address: SocketAddr,
+        key: String,
+        /// Path and query.
+        path: String,
+        body: Bytes,
+    },
+    /// The engine in this process.
+    Engine { engine: Engine, start: Start },
+}
+
+/// What an answer contains if the execution completed.
+const COMPLETED: &[u8] = b"\"status\":\"completed\"";
+
+/// How long an execution of the engine in this process may take.
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -63,6 +80,8 @@ pub(crate) enum Error {
     Http(#[from] hyper::Error),
     #[error("the server answered {status}: {body}")]
     Refused { status: StatusCode, body: String },
+    #[error("the engine refused: {0}")]
+    Engine(#[from] StartError),
     #[error("an execution did not complete: {0}")]
     NotCompleted(String),
     #[error("a client ended badly: {0}")]
@@ -127,33 +146,56 @@ impl Tally {
     }
 }
 
+/// How one request was answered.
+enum Answer {
+    Completed,
+    Busy,
+}
+
+/// One client's way to the target.
+enum Path<'a> {
+    Http(SendRequest<Full<Bytes>>),
+    Engine(&'a Engine, &'a Start),
+}
+
 async fn client(load: Arc<Load>, window: Window) -> Result<Tally, Error> {
-    let mut connection = connect(load.address).await?;
+    let mut path = match &load.target {
+        Target::Http { address, .. } => Path::Http(connect(*address).await?),
+        Target::Engine { engine, start } => Path::Engine(engine, start),
+    };
     let mut tally = Tally::new();
     loop {
         let sent = Instant::now();
         if sent >= window.to {
             return Ok(tally);
         }
-        connection.ready().await?;
-        let response = connection.send_request(load.request()).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        let answered = Instant::now();
-        if matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        ) {
+        let answer = match &mut path {
+            Path::Http(connection) => load.over_http(connection).await?,
+            Path::Engine(engine, start) => directly(engine, Start::clone(start)).await?,
+        };
+        if let Answer::Busy = answer {
             tally.busy += 1;
             tokio::time::sleep(BUSY_PAUSE).await;
             continue;
         }
-        load.check(status, &body)?;
+        let answered = Instant::now();
         // What straddles an end of the window counts at neither.
         if sent >= window.from && answered <= window.to {
             let micros = u64::try_from((answered - sent).as_micros()).unwrap_or(u64::MAX);
             tally.latency.saturating_record(micros.max(1));
         }
+    }
+}
+
+async fn directly(engine: &Engine, start: Start) -> Result<Answer, Error> {
+    match engine.start_and_wait(start, PATIENCE).await {
+        Ok((_, Some(closed))) => match closed.status {
+            Status::Completed { .. } => Ok(Answer::Completed),
+            other => Err(Error::NotCompleted(format!("{other:?}"))),
+        },
+        Ok((started, None)) => Err(Error::NotCompleted(format!("{} still runs", started.id))),
+        Err(StartError::Busy { .. }) => Ok(Answer::Busy),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -171,30 +213,41 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Error>
 }
 
 impl Load {
-    fn request(&self) -> Request<Full<Bytes>> {
-        Request::builder()
-            .method(Method::POST)
-            .uri(&self.path)
-            .header(HOST, "bench")
-            .header(CONTENT_TYPE, "application/json")
-            .header(AUTHORIZATION, format!("Bearer {}", self.key))
-            .body(Full::new(self.body.clone()))
-            .expect("path and key were accepted by the requests that prepared the bench")
-    }
-
-    fn check(&self, status: StatusCode, body: &[u8]) -> Result<(), Error> {
-        let text = || super::super::output::brief(&String::from_utf8_lossy(body), 400);
-        if !status.is_success() {
-            return Err(Error::Refused {
+    async fn over_http(&self, connection: &mut SendRequest<Full<Bytes>>) -> Result<Answer, Error> {
+        connection.ready().await?;
+        let response = connection.send_request(self.request()).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        let text = || brief(&String::from_utf8_lossy(&body), 400);
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Ok(Answer::Busy),
+            status if !status.is_success() => Err(Error::Refused {
                 status,
                 body: text(),
-            });
-        }
-        let marker = self.completed_marker;
-        if body.windows(marker.len()).any(|window| window == marker) {
-            Ok(())
-        } else {
-            Err(Error::NotCompleted(text()))
+            }),
+            _ if memmem(&body, COMPLETED) => Ok(Answer::Completed),
+            _ => Err(Error::NotCompleted(text())),
         }
     }
+
+    fn request(&self) -> Request<Full<Bytes>> {
+        let Target::Http {
+            key, path, body, ..
+        } = &self.target
+        else {
+            unreachable!("only clients over HTTP make requests");
+        };
+        Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, "bench")
+            .header(CONTENT_TYPE, "application/json")
+            .header(AUTHORIZATION, format!("Bearer {key}"))
+            .body(Full::new(body.clone()))
+            .expect("path and key were accepted by the requests that prepared the bench")
+    }
+}
+
+fn memmem(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
 }

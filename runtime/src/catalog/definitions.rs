@@ -1,0 +1,52 @@
+//! The catalog as the engine sees it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cascade_cdl::TenantId;
+use cascade_cdl::program::{Program, Resource};
+
+use super::{Activity, Catalog};
+use crate::engine::{Admission, Definitions};
+use crate::store;
+
+#[async_trait]
+impl Definitions for Catalog {
+    fn workflow(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Option<(u32, Arc<Program>)> {
+        self.program(tenant, application, workflow)
+    }
+
+    async fn workflow_at(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        version: u32,
+        workflow: &str,
+    ) -> Result<Option<Arc<Program>>, store::Error> {
+        self.program_at(tenant, application, version, workflow)
+            .await
+    }
+
+    fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
+        Catalog::activity(self, tenant, resource)
+    }
+
+    fn admission(&self, tenant: &TenantId) -> Admission {
+        // A tenant that is gone may start nothing.
+        self.0.tenancy.tenant(tenant).map_or(
+            Admission {
+                input_bytes: 0,
+                open_executions: 0,
+            },
+            |tenant| Admission {
+                input_bytes: tenant.limits.input_bytes,
+                open_executions: tenant.limits.open_executions,
+            },
+        )
+    }
+}
