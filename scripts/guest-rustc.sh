@@ -61,7 +61,8 @@ WRAPPER
   printf '[package]\nname="sysroot-seed"\nversion="0.0.0"\nedition="2021"\n[profile.release]\npanic="abort"\n[workspace]\n' \
     >"$work/Cargo.toml"
   # -Zbuild-std is unstable, hence RUSTC_BOOTSTRAP; the flags are those of rustc's own build of std.
-  (cd "$work" && RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS= \
+  # Without the bitcode in it, std could not take part in an activity's link-time optimisation.
+  (cd "$work" && env -u CARGO_ENCODED_RUSTFLAGS RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
     RUSTFLAGS="-Cembed-bitcode=yes -Zforce-unstable-if-unmarked" \
     cargo build -q --release -Zbuild-std=std,panic_abort --target "$TARGET" --target-dir "$work/target" >&2)
   libs=$prefix/lib/rustlib/$TARGET/lib

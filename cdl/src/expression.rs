@@ -117,6 +117,20 @@ pub struct EvalError {
     pub message: String,
 }
 
+/// Longest message of an [`EvalError`], in characters: it goes into the history,
+/// and a path may be long.
+const MAX_MESSAGE: usize = 500;
+
+impl EvalError {
+    fn new(mut message: String) -> Self {
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+            message.push_str("...");
+        }
+        Self { message }
+    }
+}
+
 /// The filters' names, for completion and documentation.
 pub fn filter_names() -> impl Iterator<Item = &'static str> {
     filters::FILTERS.iter().map(|filter| filter.name)
@@ -131,11 +145,19 @@ pub fn fits_depth(value: &Value, levels: usize) -> bool {
     }
 }
 
+/// Longest word that is compared with others, in bytes: comparing takes time by
+/// the product of the lengths, and keys of a context can be of any.
+const MAX_SLIP: usize = 64;
+
 /// The name of the one of `known` that `word` is most likely a slip of.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > MAX_SLIP {
+        return None;
+    }
     // A third of the letters may differ: `totl` finds `total`, `x` finds nothing.
     let limit = word.chars().count().div_ceil(3).min(3);
     known
+        .filter(|name| name.len() <= 2 * MAX_SLIP)
         .map(|name| (strsim::osa_distance(word, name), name))
         .filter(|(distance, _)| *distance <= limit && *distance < word.chars().count())
         .min()

@@ -79,6 +79,7 @@ pub fn parse(source: &Source<'_>) -> Parsed {
     let mut context = Context {
         text: &text,
         reporter: Reporter::default(),
+        is_damaged: false,
     };
     let application = match refusal {
         Some(refusal) => {
@@ -98,6 +99,7 @@ pub fn parse(source: &Source<'_>) -> Parsed {
 
 fn compile(source: &Source<'_>, context: &mut Context<'_>) -> Option<Application> {
     let root = yaml::read(context.text, &mut context.reporter);
+    context.is_damaged = context.reporter.errors() > 0;
     match root {
         Some(root) if !document::is_empty(&root) => {
             document::application(context, &root, source.name)

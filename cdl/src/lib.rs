@@ -1,13 +1,12 @@
 //! The Cascade Definition Language and the machine that runs it.
 //!
 //! Everything here is pure: no I/O, no clock, no randomness, no async. A front
-//! end turns a file into a [`Program`]; [`apply`] moves an [`Execution`] of it
+//! end turns a file into a [`program::Program`]; [`apply`] moves an [`Execution`] of it
 //! by one [`Event`]. Replaying a history through [`apply`] rebuilds the exact
 //! execution, which is what recovery, `cascade replay`, the simulator and the
 //! tests all rely on.
 
 pub mod diagnostic;
-pub mod duration;
 pub mod errors;
 mod event;
 mod execution;

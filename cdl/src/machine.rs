@@ -13,8 +13,7 @@
 
 use std::sync::Arc;
 
-use crate::program::Resource;
-use crate::program::{Program, StateId};
+use crate::program::{Program, Resource, StateId};
 use crate::{
     Event, EventKind, Execution, ExecutionId, FrameId, Json, Status, TaskId, TenantId, TimerKind,
     Timestamp,

@@ -24,7 +24,7 @@ use crate::sandbox::{AdmitError, Sandbox};
 use crate::store::{self, ActivityVersion, ApplicationVersion, Store};
 use crate::tenancy::{Tenancy, Tenant};
 pub use manifest::{HttpManifest, LimitsManifest, Manifest};
-pub use names::{NAME_RULE, is_name};
+pub use names::{NAME_RULE, etag, is_name};
 pub use stock::{Activity, PowerDiff};
 use stock::{Description, Stock, activity};
 

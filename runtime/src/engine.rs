@@ -31,11 +31,6 @@ use crate::store::{self, ShardId, Store, Summary};
 use shard::{Request, Shard, StartRequest};
 pub use watch::Watch;
 
-/// Requests that wait in front of a shard. Beyond it a start is refused with
-/// [`StartError::Busy`]: at the 30,000 requests/s that a shard handles, this
-/// is a tenth of a second of work.
-const MAILBOX: usize = 4_096;
-
 /// What a refused client is told to wait: a mailbox is worked off in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -81,6 +76,9 @@ pub struct Admission {
 pub struct Settings {
     /// Number of shards in this process.
     pub shards: u32,
+    /// Requests that wait in front of a shard; beyond it a start is refused
+    /// with [`StartError::Busy`].
+    pub mailbox: usize,
     /// Number of shards that the `shard` filter counts modulo.
     pub filter_shards: u32,
 }
@@ -91,6 +89,8 @@ impl Default for Settings {
             // One actor moves far more executions than SQLite's one writer
             // commits, and its batches are larger than those of two.
             shards: 1,
+            // A tenth of a second of work at 30,000 requests/s and more.
+            mailbox: 4_096,
             filter_shards: 10,
         }
     }
@@ -115,6 +115,9 @@ pub struct Started {
     pub id: ExecutionId,
     /// False if an earlier request had started it.
     pub created: bool,
+    /// The application version that it runs.
+    pub application_version: u32,
+    pub started_at: Timestamp,
 }
 
 /// Why nothing was started.
@@ -174,6 +177,7 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub struct View {
     pub summary: Summary,
+    pub input: Json,
     pub execution: Execution,
     pub program: Arc<Program>,
 }
@@ -183,6 +187,8 @@ pub struct View {
 pub struct Closed {
     pub status: Status,
     pub at: Timestamp,
+    /// Number of events.
+    pub version: u64,
 }
 
 /// What the engine is doing, for metrics.
@@ -237,6 +243,7 @@ impl Engine {
         definitions: Arc<dyn Definitions>,
     ) -> Result<Self, store::Error> {
         let count = settings.shards.clamp(1, BUCKETS);
+        let mailbox = settings.mailbox.max(1);
         let context = Arc::new(Context {
             store,
             queue,
@@ -254,7 +261,7 @@ impl Engine {
         let mut shards = Vec::new();
         for index in 0..count {
             let shard = Shard::open(ShardId(index), context.clone()).await?;
-            let (requests, inbox) = mpsc::channel(MAILBOX);
+            let (requests, inbox) = mpsc::channel(mailbox);
             let task = std::sync::Mutex::new(Some(tokio::spawn(shard.run(inbox))));
             shards.push(ShardHandle { requests, task });
         }
@@ -416,9 +423,7 @@ impl Engine {
         let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
             return Ok(None);
         };
-        live::restore(&*self.inner.context.definitions, stored)
-            .await
-            .map(Some)
+        live::restore(&self.inner.context, stored).await.map(Some)
     }
 
     /// Tells of each commit of an execution by its new version.

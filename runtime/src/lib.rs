@@ -3,12 +3,16 @@
 //! One way through: `api → engine(shard) → store → dispatch → worker →
 //! sandbox → engine(shard)`. ARCHITECTURE.md draws it.
 
+pub mod api;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod sandbox;
+pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod tenancy;
 pub mod worker;

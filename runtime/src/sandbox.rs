@@ -32,6 +32,7 @@ pub use self::attempt::{Cancel, Invocation, Outcome, TaskContext};
 pub use self::compile::{COMPILE_SUBCOMMAND, compile_child_main};
 pub use self::hosts::{HostPattern, InvalidHost, InvalidPrivateHost, PrivateHost};
 pub use self::inspect::{InvalidModule, MAX_MODULE_BYTES, ModuleInfo, ModuleKind, digest};
+pub use self::json::check_json;
 pub use self::limits::{Capability, Grants, Limits, UnknownCapability, is_pure};
 pub use self::modules::AdmitError;
 pub use self::services::{

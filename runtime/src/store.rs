@@ -8,7 +8,7 @@
 mod codec;
 #[cfg(test)]
 mod contract;
-mod model;
+pub mod model;
 mod sqlite;
 
 use std::ops::Range;
@@ -56,7 +56,7 @@ pub struct Lease {
 }
 
 /// Where an execution stands, as lists and filters see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusName {
     /// Not ended.

@@ -471,3 +471,6 @@ fn configured(id: &TenantId, config: &TenantConfig) -> Tenant {
         configured: true,
     }
 }
+
+#[cfg(test)]
+mod tests;

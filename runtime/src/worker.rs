@@ -6,6 +6,8 @@
 //! HTTP, and the sandbox slices the time of those that only compute. A crash
 //! loses the attempts in progress; recovery asks for them again.
 
+mod runner;
+
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::dispatch::{HeldTask, TaskQueue};
 use crate::engine::{Engine, Report};
+pub use runner::SandboxRunner;
 
 /// Attempts that one thread drives at a time. Most of them wait for the
 /// network; each holds a stack and an instance of the sandbox's pool.

@@ -87,9 +87,7 @@ impl Error {
     pub fn details(mut self, details: impl Serialize) -> Self {
         match serde_json::to_value(details) {
             Ok(details) => self.details = Some(details),
-            Err(error) => self
-                .message
-                .push_str(&format!(" (without details: {error})")),
+            Err(error) => self.message = format!("{} (without details: {error})", self.message),
         }
         self
     }

@@ -162,6 +162,10 @@ impl Harness {
     /// # Panics
     ///
     /// If `input` has no JSON form, or the activity panics.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "tests pass a function's name"
+    )]
     pub fn run<Arguments, H: Handler<Arguments>>(
         &self,
         handler: H,
@@ -180,6 +184,10 @@ impl Harness {
     /// # Panics
     ///
     /// As [`Harness::run`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "tests pass a function's name"
+    )]
     pub fn run_attempt<Arguments, H: Handler<Arguments>>(
         &self,
         attempt: u32,
@@ -336,7 +344,7 @@ impl Host {
         self.now_ms
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough for tests.
+    /// `SplitMix64` (Steele, Lea, Flood 2014): small, and good enough for tests.
     pub(crate) fn random_bytes(&mut self, len: u32) -> Vec<u8> {
         std::iter::repeat_with(|| {
             self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -51,6 +51,11 @@ impl<'x> Evaluator<'x> {
             .ok_or_else(|| other(format!("evaluation takes more than {MAX_STEPS} steps")))
     }
 
+    /// Steps paid for so far.
+    pub(super) fn taken(&self) -> usize {
+        MAX_STEPS - self.steps
+    }
+
     /// Pays for reading `bytes` of text.
     pub(super) fn read(&mut self, bytes: usize) -> Result<'x, ()> {
         self.step(bytes / BYTES_PER_STEP)

@@ -333,7 +333,7 @@ impl Parser<'_> {
             if self.eat(".")? {
                 steps.push(self.key()?);
             } else if self.eat("[")? {
-                let index = self.ternary()?;
+                let index = self.pipeline()?;
                 height = height.max(index.height);
                 steps.push(step(index.expr));
                 self.expect("]")?;

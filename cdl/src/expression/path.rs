@@ -79,11 +79,9 @@ impl Path {
     /// be nested too deep. Then `root` is as before.
     pub fn set(&self, root: &mut Value, value: Value) -> Result<(), EvalError> {
         if !fits_depth(&value, MAX_VALUE_DEPTH - self.0.len()) {
-            return Err(EvalError {
-                message: format!(
-                    "the result for `{self}` is nested deeper than {MAX_VALUE_DEPTH} levels"
-                ),
-            });
+            return Err(EvalError::new(format!(
+                "the result for `{self}` is nested deeper than {MAX_VALUE_DEPTH} levels"
+            )));
         }
         self.check_way(root)?;
         let mut place = root;
@@ -103,9 +101,10 @@ impl Path {
         for (at, key) in self.0.iter().enumerate() {
             let Value::Object(map) = place else {
                 let way = Self(self.0[..at].to_vec());
-                return Err(EvalError {
-                    message: format!("cannot set `{self}`: `{way}` is {}", type_name(place)),
-                });
+                return Err(EvalError::new(format!(
+                    "cannot set `{self}`: `{way}` is {}",
+                    type_name(place)
+                )));
             };
             match map.get(key.as_ref()) {
                 Some(next) if at + 1 < self.0.len() => place = next,

@@ -175,7 +175,18 @@ impl Template {
     /// The value over `env`, borrowed where it stands there as it is. A
     /// condition or the length of a list needs no copy.
     pub fn eval_ref<'x>(&'x self, env: &'x Env<'_>) -> Result<Cow<'x, Value>, EvalError> {
-        self.eval_level(&mut Evaluator::new(env), MAX_VALUE_DEPTH)
+        self.eval_counted(env).0
+    }
+
+    /// As [`Self::eval_ref`], and how many of [`super::MAX_STEPS`] it took. Whoever
+    /// evaluates many expressions in a row bounds them together by this.
+    pub fn eval_counted<'x>(
+        &'x self,
+        env: &'x Env<'_>,
+    ) -> (Result<Cow<'x, Value>, EvalError>, usize) {
+        let mut evaluator = Evaluator::new(env);
+        let value = self.eval_level(&mut evaluator, MAX_VALUE_DEPTH);
+        (value, evaluator.taken())
     }
 
     fn eval_level<'x>(
@@ -184,8 +195,7 @@ impl Template {
         levels: usize,
     ) -> Result<Val<'x>, EvalError> {
         if levels == 0 && matches!(self.0.as_ref(), Node::Array(_) | Node::Object(_)) {
-            let message = too_deep().message();
-            return Err(EvalError { message });
+            return Err(EvalError::new(too_deep().message()));
         }
         match self.0.as_ref() {
             Node::Literal(value) => Ok(Cow::Borrowed(value)),
@@ -236,9 +246,7 @@ impl Template {
             .own_within(value, levels)
             .map_err(|fault| match self.0.as_ref() {
                 Node::Whole(compiled) => located(&fault, compiled),
-                _ => EvalError {
-                    message: fault.message(),
-                },
+                _ => EvalError::new(fault.message()),
             })
     }
 
@@ -307,5 +315,5 @@ fn located(fault: &Fault<'_>, compiled: &Compiled) -> EvalError {
         };
         message = format!("{message}, in `{{{{ {source}{dots} }}}}`");
     }
-    EvalError { message }
+    EvalError::new(message)
 }

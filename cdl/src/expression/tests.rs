@@ -329,7 +329,9 @@ fn trees_are_evaluated_leaf_by_leaf() {
     );
 
     let path = Template::parse("{{ $.lines }}").expect("compiles");
-    let borrowed = path.eval_ref(&env).expect("there");
+    let (borrowed, steps) = path.eval_counted(&env);
+    assert_eq!(steps, 1, "one node, and what it points to is not looked at");
+    let borrowed = borrowed.expect("there");
     assert!(
         std::ptr::eq(borrowed.as_ref(), &raw const context["lines"]),
         "no copy"
@@ -361,9 +363,24 @@ fn references_name_what_is_read() {
     assert_eq!(shown, expected.map(|(a, b, c, d)| (a, b, c.to_owned(), d)));
 }
 
+/// Tables of text, what stands where the error points, its message and its help.
+fn check_syntax(table: &[(&str, &str, &str, &str)]) {
+    for (text, at, message, help) in table {
+        let error = Template::parse(text).expect_err(text);
+        assert!(
+            text[error.offset..].starts_with(at),
+            "{text}: at {}",
+            error.offset
+        );
+        assert!(error.message.contains(message), "{text}: {error}");
+        let given = error.help.unwrap_or_default();
+        assert!(given.contains(help), "{text}: {given}");
+    }
+}
+
 #[test]
 fn syntax_errors_point_at_the_fault_and_help() {
-    for (text, at, message, help) in [
+    check_syntax(&[
         ("a {{ $.x", "{{", "`{{` is not closed", "{{ '{{' }}"),
         (
             "{{ }}",
@@ -427,6 +444,12 @@ fn syntax_errors_point_at_the_fault_and_help() {
         ),
         ("{{ $.x.0 }}", "0", "expected a key", "an index is `[0]`"),
         ("{{ $.x.- }}", "-", "expected a key", "quote a key"),
+    ]);
+}
+
+#[test]
+fn syntax_errors_of_literals_and_brackets() {
+    check_syntax(&[
         (
             "{{ 'abc }}",
             "'",
@@ -453,17 +476,7 @@ fn syntax_errors_point_at_the_fault_and_help() {
         ("{{ (1 }}", "}}", "expected `)`", ""),
         ("{{ 1 } }}", "} }}", "`}` closes nothing", ""),
         ("{{ 1 2 }}", "2", "expected an operator or the end", ""),
-    ] {
-        let error = Template::parse(text).expect_err(text);
-        assert!(
-            text[error.offset..].starts_with(at),
-            "{text}: at {}",
-            error.offset
-        );
-        assert!(error.message.contains(message), "{text}: {error}");
-        let given = error.help.unwrap_or_default();
-        assert!(given.contains(help), "{text}: {given}");
-    }
+    ]);
 }
 
 #[test]
@@ -642,6 +655,8 @@ fn exceed(text: &'static str, context: Value, expected: &'static str) {
         };
         let error = template.eval(&env).expect_err(text);
         assert!(error.message.contains(expected), "{text}: {error}");
+        let steps = template.eval_counted(&env).1;
+        assert!(steps <= MAX_STEPS, "{text}: {steps}");
     });
 }
 
@@ -675,6 +690,7 @@ fn hostile_evaluations_end_with_a_clear_error() {
             steps,
         ),
         ("{{ $ }}", nested.clone(), deep),
+        ("{{ $ | from_json }}", json!("0,".repeat(3_000_000)), bytes),
         ("{{ [$] | json }}", nested.clone(), deep),
         (
             "{{ $ | from_json }}",
@@ -690,4 +706,23 @@ fn hostile_evaluations_end_with_a_clear_error() {
         .set(&mut json!({}), deep_value)
         .expect_err("99 levels below 2");
     assert!(error.message.contains(deep), "{error}");
+}
+
+#[test]
+fn a_message_is_short_whatever_the_keys() {
+    let key = "k".repeat(1_000_000);
+    for text in ["{{ $.kk }}", "{{ kk }}", "{{ $.long }}"] {
+        let context = json!({ &key: 1, "kkk": { &key: 2 } });
+        let template = Template::parse(&text.replace("long", &"é".repeat(1500))).expect("compiles");
+        let env = Env {
+            context: &context,
+            locals: &[],
+            now: Timestamp(0),
+            shards: 1,
+            id: ExecutionId(uuid::Uuid::nil()),
+            seq: 0,
+        };
+        let message = template.eval(&env).expect_err(text).message;
+        assert!(message.chars().count() <= MAX_MESSAGE + 3, "{message}");
+    }
 }

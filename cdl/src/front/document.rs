@@ -228,6 +228,10 @@ pub(super) fn named_items<'t>(
             for node in nodes {
                 items.extend(named_by_itself(context, node, kind));
             }
+            if items.is_empty() && !nodes.is_empty() {
+                // Whatever is there was reported.
+                return None;
+            }
         }
         _ => return context.wrong_type(node, &format!("{what} is a list or a mapping")),
     }

@@ -1,10 +1,10 @@
-//! Durations as authors write them: `250ms`, `30s`, `5m`, `24h`, `7d`, `1h30m`.
+//! Durations as CDL writes them: `250ms`, `30s`, `5m`, `24h`, `7d`, `1h30m`.
 
 use crate::expression::SyntaxError;
 
 /// Longest duration, in milliseconds: ten years. Longer is a slip, and timers
 /// stay far from the end of time.
-pub(crate) const MAX_MS: u64 = 3_650 * 24 * 60 * 60 * 1_000;
+const MAX_MS: u64 = crate::machine::limits::MAX_WAIT_MS;
 
 /// The units from the largest to the smallest.
 const UNITS: [(&str, u64); 5] = [
@@ -24,7 +24,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, SyntaxError> {
     let mut at = 0;
     let mut smallest = None;
     if text.is_empty() {
-        return Err(fault(text, 0, 0, "a duration is empty"));
+        return Err(fault(0, 0, "a duration is empty"));
     }
     while at < text.len() {
         let rest = &text[at..];
@@ -44,7 +44,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, SyntaxError> {
         };
         if smallest.is_some_and(|smallest| index <= smallest) {
             let message = format!("`{unit}` stands behind an equal or smaller unit");
-            return Err(fault(text, at, digits + letters, message));
+            return Err(fault(at, digits + letters, message));
         }
         smallest = Some(index);
         total = number
@@ -53,7 +53,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, SyntaxError> {
             .and_then(|n| n.checked_mul(UNITS[index].1))
             .and_then(|ms| ms.checked_add(total))
             .filter(|total| *total <= MAX_MS)
-            .ok_or_else(|| fault(text, 0, text.len(), "a duration is longer than 3650d"))?;
+            .ok_or_else(|| fault(0, text.len(), "a duration is longer than 3650d"))?;
         at += digits + letters;
     }
     Ok(total)
@@ -65,7 +65,8 @@ pub(super) fn show(ms: u64) -> String {
     let mut shown = String::new();
     for (name, size) in UNITS {
         if rest >= size {
-            shown.push_str(&format!("{}{name}", rest / size));
+            shown.push_str(&(rest / size).to_string());
+            shown.push_str(name);
             rest %= size;
         }
     }
@@ -79,11 +80,11 @@ fn no_number(text: &str, at: usize) -> SyntaxError {
     let rest = &text[at..];
     let len = rest.chars().next().map_or(0, char::len_utf8);
     match rest.chars().next() {
-        Some('-') => fault(text, at, len, "a duration cannot be negative"),
-        Some('.' | ',') => fault(text, at, len, "a duration has whole numbers only")
+        Some('-') => fault(at, len, "a duration cannot be negative"),
+        Some('.' | ',') => fault(at, len, "a duration has whole numbers only")
             .with_help("use a smaller unit: `1h30m` for one and a half hours"),
-        Some(c) if c.is_whitespace() => fault(text, at, len, "a duration has no spaces"),
-        _ => fault(text, at, rest.len(), "expected a number with a unit"),
+        Some(c) if c.is_whitespace() => fault(at, len, "a duration has no spaces"),
+        _ => fault(at, rest.len(), "expected a number with a unit"),
     }
 }
 
@@ -93,13 +94,8 @@ fn unknown_unit(text: &str, at: usize, unit: &str, number: &str) -> SyntaxError 
         if matches!(next, Some('.' | ',')) || next.is_some_and(char::is_whitespace) {
             return no_number(text, at);
         }
-        return fault(
-            text,
-            at - number.len(),
-            number.len(),
-            "a duration needs a unit",
-        )
-        .with_help(format!("write `{number}s` for seconds"));
+        return fault(at - number.len(), number.len(), "a duration needs a unit")
+            .with_help(format!("write `{number}s` for seconds"));
     }
     let meant = match unit.to_lowercase().as_str() {
         "ms" | "msec" | "millis" | "milliseconds" => "ms",
@@ -109,7 +105,7 @@ fn unknown_unit(text: &str, at: usize, unit: &str, number: &str) -> SyntaxError 
         "d" | "day" | "days" => "d",
         _ => "",
     };
-    let error = fault(text, at, unit.len(), format!("unknown unit `{unit}`"));
+    let error = fault(at, unit.len(), format!("unknown unit `{unit}`"));
     match (meant, unit.to_lowercase().as_str()) {
         ("", "w" | "week" | "weeks") => error.with_help("write weeks as days: `7d`"),
         ("", _) => error,
@@ -117,7 +113,7 @@ fn unknown_unit(text: &str, at: usize, unit: &str, number: &str) -> SyntaxError 
     }
 }
 
-fn fault(_text: &str, offset: usize, len: usize, message: impl Into<String>) -> SyntaxError {
+fn fault(offset: usize, len: usize, message: impl Into<String>) -> SyntaxError {
     SyntaxError {
         offset,
         len,

@@ -15,6 +15,8 @@ use crate::expression::SyntaxError;
 pub(super) struct Context<'a> {
     pub(super) text: &'a Text<'a>,
     pub(super) reporter: Reporter,
+    /// Whether parts of the file could not be read.
+    pub(super) is_damaged: bool,
 }
 
 /// Which keys a mapping may have.
@@ -42,10 +44,6 @@ impl<'t> Fields<'t> {
 
     pub(super) fn key(&self, key: &str) -> Option<&'t Key> {
         self.entry(key).map(|entry| &entry.key)
-    }
-
-    pub(super) fn head(&self) -> Span {
-        self.head
     }
 
     fn entry(&self, key: &str) -> Option<&'t Entry> {

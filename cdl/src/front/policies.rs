@@ -6,6 +6,7 @@ use super::states::{Place, result};
 use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
+use crate::errors;
 use crate::program::{Catch, Jitter, RetryPolicy};
 
 /// Most attempts: each is an event of the history.
@@ -16,9 +17,6 @@ const MAX_MULTIPLIER: f64 = 1_000.0;
 
 /// Longest error name, in bytes.
 const MAX_ERROR_NAME_LEN: usize = 128;
-
-/// Two names of one error.
-const ALIASES: (&str, &str) = ("AuthorizedError", "AuthorizationError");
 
 const RETRIES: Shape = Shape {
     what: "`retries`",
@@ -107,7 +105,7 @@ pub(super) fn catch(
         let result = result(b, place, &fields);
         let next = b.context.required(&fields, "next");
         let next = next.and_then(|node| b.target(place.scope, node, "next"));
-        if let (Some(errors), Some(result), Some(next)) = (errors, result, next) {
+        if let (Some(errors), Ok(result), Some(next)) = (errors, result, next) {
             handlers.push(Catch {
                 errors,
                 result,
@@ -122,12 +120,17 @@ pub(super) fn catch(
 #[derive(Default)]
 struct Before {
     names: Vec<String>,
-    any: bool,
 }
 
 impl Before {
+    fn handles_all(&self) -> bool {
+        self.handles("*")
+    }
+
     fn handles(&self, name: &str) -> bool {
-        self.any || self.names.iter().any(|before| before == name)
+        self.names
+            .iter()
+            .any(|before| errors::handles(before, name))
     }
 }
 
@@ -152,15 +155,9 @@ fn error_names(context: &mut Context<'_>, node: &Node, before: &mut Before) -> O
             continue;
         };
         names.push(name.to_owned());
-        // Either spelling may come from an activity.
-        match name {
-            _ if name == ALIASES.0 => names.push(ALIASES.1.to_owned()),
-            _ if name == ALIASES.1 => names.push(ALIASES.0.to_owned()),
-            _ => {}
-        }
     }
     if complete && names.iter().all(|name| before.handles(name)) {
-        let why = if before.any {
+        let why = if before.handles_all() {
             "an earlier entry catches `*`"
         } else {
             "earlier entries catch these errors"
@@ -175,7 +172,6 @@ fn error_names(context: &mut Context<'_>, node: &Node, before: &mut Before) -> O
             .help("entries are tried in order: put the more specific ones first"),
         );
     }
-    before.any |= names.iter().any(|name| name == "*");
     before.names.extend(names.iter().cloned());
     complete.then_some(names)
 }

@@ -14,6 +14,11 @@ const MAX_KEPT: usize = 2_000;
 /// Longest piece of the file that is quoted in a message, in characters.
 const MAX_QUOTED_CHARS: usize = 60;
 
+/// Most and longest names that a misspelling is compared with: generated files
+/// have thousands, and a comparison takes a microsecond or more.
+const MAX_COMPARED: usize = 1_000;
+const MAX_COMPARED_LEN: usize = 100;
+
 /// One problem, before its place is worked out.
 #[derive(Debug, Clone)]
 pub(super) struct Finding {
@@ -79,6 +84,12 @@ impl Reporter {
         self.errors
     }
 
+    /// Whether further errors will not be reported, so that their help is not
+    /// worth working out.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors >= MAX_REPORTED
+    }
+
     /// The diagnostics in the order of the file, and how many were left out.
     pub(super) fn finish(self, file: &str, text: &Text, base: usize) -> (Vec<Diagnostic>, usize) {
         let mut findings = self.findings;
@@ -135,23 +146,23 @@ pub(super) fn similar<'c>(
     text: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
-    // Distances are quadratic in the length; nobody means a name by a page.
-    if text.len() > 200 {
+    // Distances are quadratic in the length; nobody misspells a page.
+    if text.len() > MAX_COMPARED_LEN {
         return None;
     }
     let fold = |s: &str| s.to_lowercase().replace(['_', '-', ' '], "");
     let folded = fold(text);
+    // A third of the letters may be wrong; of a short word, one.
+    let tolerance = (folded.chars().count() / 3).max(1);
     candidates
         .into_iter()
-        .filter(|c| c.len() <= 200)
+        .take(MAX_COMPARED)
+        .filter(|candidate| candidate.len() <= MAX_COMPARED_LEN)
         .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&folded, &fold(candidate)),
-                candidate,
-            )
+            let distance = strsim::damerau_levenshtein(&folded, &fold(candidate));
+            (distance, candidate)
         })
-        // A third of the letters may be wrong; of a short word, one.
-        .filter(|(distance, _)| *distance <= (folded.chars().count() / 3).max(1))
+        .filter(|(distance, _)| *distance <= tolerance)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -12,10 +12,8 @@ use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
+use crate::machine::limits::MAX_BRANCHES;
 use crate::program::{Resource, ScopeId, StateId, StateKind, Task, Until, Way};
-
-/// Most branches of a Parallel state: each is a frame of the execution.
-const MAX_BRANCHES: usize = 256;
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
 const MAX_CHOICES: usize = 1_000;
@@ -267,8 +265,8 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
     let next = b.next(place, state.name, fields);
     Some(StateKind::Task(Task {
         resource: resource?,
-        parameters: parameters?,
-        result: result?,
+        parameters: parameters.ok()?,
+        result: result.ok()?,
         timeout_ms,
         heartbeat_ms,
         retries: retries?,
@@ -303,8 +301,8 @@ fn pass(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
     let result = result(b, place, &state.fields);
     let next = b.next(place, state.name, &state.fields);
     Some(StateKind::Pass {
-        parameters: parameters?,
-        result: result?,
+        parameters: parameters.ok()?,
+        result: result.ok()?,
         next: next?,
     })
 }
@@ -371,7 +369,7 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
     let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();
     Some(StateKind::Parallel {
         branches: branches.into_iter().collect::<Option<Vec<_>>>()?,
-        result: result?,
+        result: result.ok()?,
         catch: catch?,
         next: next?,
     })
@@ -456,7 +454,7 @@ fn wait_duration(context: &mut Context<'_>, node: &Node) -> Option<Until> {
         return context.template(node).map(Until::Duration);
     }
     let ms = context.duration(node, "`duration`")?;
-    Some(Until::Duration(Template::literal(ms.into())))
+    Some(Until::Duration(Template::literal(format!("{ms}ms").into())))
 }
 
 fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {
@@ -481,7 +479,9 @@ fn wait_until(context: &mut Context<'_>, node: &Node) -> Option<Until> {
 fn succeed(b: &mut Builder<'_, '_>, _: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     ends(b.context, &state.fields);
     let output = optional_template(b.context, &state.fields, "output");
-    Some(StateKind::Succeed { output: output? })
+    Some(StateKind::Succeed {
+        output: output.ok()?,
+    })
 }
 
 fn fail(b: &mut Builder<'_, '_>, _: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
@@ -511,15 +511,18 @@ fn ends(context: &mut Context<'_>, fields: &Fields<'_>) {
     }
 }
 
-/// A value that may be absent: `None` if it is there and wrong.
+/// What is there is wrong, and was reported.
+pub(super) struct Reported;
+
+/// A value that may be absent.
 fn optional_template(
     context: &mut Context<'_>,
     fields: &Fields<'_>,
     key: &str,
-) -> Option<Option<Template>> {
+) -> Result<Option<Template>, Reported> {
     match fields.get(key) {
-        Some(node) => context.template(node).map(Some),
-        None => Some(None),
+        Some(node) => context.template(node).map(Some).ok_or(Reported),
+        None => Ok(None),
     }
 }
 
@@ -528,11 +531,11 @@ pub(super) fn result(
     b: &mut Builder<'_, '_>,
     place: &Place<'_>,
     fields: &Fields<'_>,
-) -> Option<Option<Path>> {
+) -> Result<Option<Path>, Reported> {
     let Some(node) = b.context.either(fields, "result", "resultPath") else {
-        return Some(None);
+        return Ok(None);
     };
-    let path = b.context.path(node, "`result`")?;
+    let path = b.context.path(node, "`result`").ok_or(Reported)?;
     b.writes(place.id, &path, node.span);
-    Some(Some(path))
+    Ok(Some(path))
 }

@@ -32,7 +32,7 @@ pub(super) struct Position {
 
 /// A file's text, without its byte order mark.
 pub(super) struct Text<'a> {
-    text: &'a str,
+    source: &'a str,
     /// Where each line starts, in bytes.
     lines: Vec<usize>,
     /// Byte offset of every [`STRIDE`]th character; `None` if all are ASCII.
@@ -40,8 +40,8 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        let bytes = text.as_bytes();
+    pub(super) fn new(source: &'a str) -> Self {
+        let bytes = source.as_bytes();
         let mut lines = vec![0];
         for (at, &byte) in bytes.iter().enumerate() {
             // YAML ends a line at \n, \r\n and a lone \r.
@@ -50,36 +50,41 @@ impl<'a> Text<'a> {
                 lines.push(at + 1);
             }
         }
-        let chars = (!text.is_ascii()).then(|| {
-            text.char_indices()
+        let chars = (!source.is_ascii()).then(|| {
+            source
+                .char_indices()
                 .step_by(STRIDE)
                 .map(|(at, _)| at)
                 .collect()
         });
-        Self { text, lines, chars }
+        Self {
+            source,
+            lines,
+            chars,
+        }
     }
 
     pub(super) fn as_str(&self) -> &'a str {
-        self.text
+        self.source
     }
 
     /// The text of `span`.
     pub(super) fn slice(&self, span: Span) -> &'a str {
-        self.text.get(span.start..span.end).unwrap_or("")
+        self.source.get(span.start..span.end).unwrap_or("")
     }
 
     /// The byte at which the character with this index starts.
     pub(super) fn byte_of_char(&self, index: usize) -> usize {
         let Some(chars) = &self.chars else {
-            return index.min(self.text.len());
+            return index.min(self.source.len());
         };
         let Some(&start) = chars.get(index / STRIDE) else {
-            return self.text.len();
+            return self.source.len();
         };
-        let rest = &self.text[start..];
+        let rest = &self.source[start..];
         rest.char_indices()
             .nth(index % STRIDE)
-            .map_or(self.text.len(), |(at, _)| start + at)
+            .map_or(self.source.len(), |(at, _)| start + at)
     }
 
     /// Line and column of a byte.
@@ -89,7 +94,7 @@ impl<'a> Text<'a> {
         let start = self.lines[line - 1];
         Position {
             line,
-            column: self.text[start..at].chars().count() + 1,
+            column: self.source[start..at].chars().count() + 1,
         }
     }
 
@@ -97,8 +102,7 @@ impl<'a> Text<'a> {
     /// at least one character long unless the line ends there.
     pub(super) fn on_one_line(&self, span: Span) -> Span {
         let start = self.floor(span.start);
-        let rest = &self.text[start..];
-        let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
+        let line = &self.source[start..self.line_of(start).end];
         let first = line.chars().next().map_or(0, char::len_utf8);
         let end = self
             .floor(span.end)
@@ -109,11 +113,9 @@ impl<'a> Text<'a> {
     /// The line of a byte; of a long line, the part around it.
     pub(super) fn line_around(&self, at: usize) -> String {
         let at = self.floor(at);
-        let number = self.lines.partition_point(|&start| start <= at);
-        let start = self.lines[number - 1];
-        let rest = &self.text[start..];
-        let line = &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())];
-        let column = self.text[start..at].chars().count();
+        let span = self.line_of(at);
+        let line = self.slice(span);
+        let column = self.source[span.start..at].chars().count();
         let from = column.saturating_sub(MAX_LINE_CHARS / 2);
         let skip = if line.len() <= MAX_LINE_CHARS {
             0
@@ -123,10 +125,29 @@ impl<'a> Text<'a> {
         line.chars().skip(skip).take(MAX_LINE_CHARS).collect()
     }
 
+    /// The first tab in the indentation of the line of a byte.
+    pub(super) fn tab_in_indentation(&self, at: usize) -> Option<usize> {
+        let span = self.line_of(at);
+        let line = self.slice(span);
+        let indentation = &line[..line.find(|c| !matches!(c, ' ' | '\t'))?];
+        indentation.find('\t').map(|tab| span.start + tab)
+    }
+
+    /// The line of a byte, without its end; at the end of a line, that line.
+    fn line_of(&self, at: usize) -> Span {
+        let number = self.lines.partition_point(|&start| start <= at);
+        let start = self.lines[number - 1];
+        let next = self.lines.get(number).copied().unwrap_or(self.source.len());
+        let line = &self.source[start..next];
+        let end = start + line.trim_end_matches(['\n', '\r']).len();
+        // Between the characters of a line's end.
+        Span::new(start, end.max(at.min(next)))
+    }
+
     /// The nearest start of a character at or before `at`.
     fn floor(&self, at: usize) -> usize {
-        let mut at = at.min(self.text.len());
-        while !self.text.is_char_boundary(at) {
+        let mut at = at.min(self.source.len());
+        while !self.source.is_char_boundary(at) {
             at -= 1;
         }
         at

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::fields::Context;
-use super::report::Finding;
+use super::report::{Finding, quote, similar};
 use super::scalar::Scalar;
+use super::text::Span;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
-use crate::expression::{Path, SyntaxError, Template};
+use crate::expression::{Path, Root, SyntaxError, Template};
 
 impl Context<'_> {
     /// Any value, with expressions in it.
@@ -37,7 +38,7 @@ impl Context<'_> {
     fn scalar_template(&mut self, node: &Node, scalar: &Scalar) -> Option<Template> {
         match self.value(node, scalar)? {
             Value::String(text) => match Template::parse(&text) {
-                Ok(template) => Some(template),
+                Ok(template) => self.words(node, scalar, &template).then_some(template),
                 Err(error) => {
                     self.syntax(Code::InvalidExpression, node, scalar, &error);
                     None
@@ -45,6 +46,19 @@ impl Context<'_> {
             },
             value => Some(Template::literal(value)),
         }
+    }
+
+    /// Whether an expression uses only words that have a meaning here.
+    fn words(&mut self, node: &Node, scalar: &Scalar, template: &Template) -> bool {
+        let errors = self.reporter.errors();
+        for reference in template.references() {
+            let Root::Local(word) = &reference.root else {
+                continue;
+            };
+            let span = scalar.locate(self.text, node.span, reference.offset, word.len());
+            self.report(unknown_word(word, span));
+        }
+        self.reporter.errors() == errors
     }
 
     /// Text with expressions in it.
@@ -57,11 +71,7 @@ impl Context<'_> {
     pub(super) fn condition(&mut self, node: &Node) -> Option<Template> {
         let scalar = self.scalar(node, "`condition` is an expression")?;
         let template = self.scalar_template(node, scalar)?;
-        let plain = match template.as_literal() {
-            None | Some(Value::Bool(_)) => false,
-            Some(_) => true,
-        };
-        if plain {
+        if !is_condition(scalar.text(), &template) {
             self.report(
                 Finding::new(
                     Code::NotACondition,
@@ -92,6 +102,42 @@ impl Context<'_> {
                 None
             }
         }
+    }
+}
+
+/// Whether the template is one expression, not text with expressions in it.
+fn is_condition(text: &str, template: &Template) -> bool {
+    if let Some(value) = template.as_literal() {
+        return value.is_boolean();
+    }
+    let text = text.trim_end();
+    let inner = text
+        .strip_prefix("{{")
+        .and_then(|text| text.strip_suffix("}}"));
+    inner.is_some_and(|inner| Template::parse_expression(inner).is_ok())
+}
+
+fn unknown_word(word: &str, span: Span) -> Finding {
+    match word {
+        "map" => Finding::new(
+            Code::NotSupported,
+            span,
+            "`map` belongs to Map states, which are not supported by this version",
+        ),
+        "secrets" => Finding::new(
+            Code::NotSupported,
+            span,
+            "`secrets` are not supported by this version",
+        ),
+        _ => Finding::new(
+            Code::InvalidExpression,
+            span,
+            format!("{} is not known here", quote(word)),
+        )
+        .help(match similar(word, ["workflow", "now", "uuid"]) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("write `$.{word}` for a path, `'{word}'` for a text"),
+        }),
     }
 }
 

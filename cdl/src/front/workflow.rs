@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape};
-use super::report::{Finding, quote, similar, suggest};
+use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::Node;
 use super::{collisions, lints, states};
@@ -111,7 +111,7 @@ pub(super) fn compile(
         states: &states,
         facts: &facts,
         timeout_ms,
-        is_clean: context.reporter.errors() == errors,
+        is_clean: context.reporter.errors() == errors && !context.is_damaged,
     };
     collisions::check(context, &draft);
     lints::check(context, &draft);
@@ -317,16 +317,17 @@ impl Builder<'_, '_> {
             let finding = if let Some(other) = elsewhere {
                 out_of_scope(&self.scopes, scope, other, &target, span)
             } else {
-                let all: Vec<&str> = names.keys().map(String::as_str).collect();
-                let mut near = all.clone();
-                near.retain(|name| similar(&target, [*name]).is_some());
-                let candidates = if near.is_empty() { &all } else { &near };
-                Finding::new(
+                let finding = Finding::new(
                     Code::UnknownTarget,
                     span,
                     format!("there is no state {}", quote(&target)),
-                )
-                .maybe_help(suggest(&target, "the states here are", candidates))
+                );
+                if self.context.reporter.is_full() {
+                    finding
+                } else {
+                    let names: Vec<&str> = names.keys().map(String::as_str).collect();
+                    finding.maybe_help(suggest(&target, "the states here are", &names))
+                }
             };
             self.context.report(finding);
         }

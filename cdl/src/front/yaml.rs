@@ -315,16 +315,15 @@ impl Tree<'_, '_, '_> {
             return;
         };
         let span = node.span;
-        let text: Box<str> = match node.yaml {
-            Yaml::Scalar(scalar) => scalar.into_text(),
-            _ => {
-                if !*spoiled {
-                    *spoiled = true;
-                    self.reporter
-                        .report(complex_key_finding(self.text, *start, span));
-                }
-                "".into()
+        let text: Box<str> = if let Yaml::Scalar(scalar) = node.yaml {
+            scalar.into_text()
+        } else {
+            if !*spoiled {
+                *spoiled = true;
+                self.reporter
+                    .report(complex_key_finding(self.text, *start, span));
             }
+            "".into()
         };
         if let Some(first) = seen.get(&text)
             && !*spoiled
@@ -386,10 +385,8 @@ fn syntax_finding(text: &Text, error: &ScanError) -> Finding {
     if info.contains("anchor") {
         return alias_finding(span);
     }
-    let before = &line[..line
-        .find(|c: char| !c.is_whitespace())
-        .unwrap_or(line.len())];
-    if before.contains('\t') || info.contains("tab") {
+    if let Some(tab) = text.tab_in_indentation(at) {
+        let span = Span::new(tab, tab + 1);
         return Finding::new(Code::Tab, span, "a tab is used where YAML wants spaces")
             .label(info)
             .help("indent with spaces only");

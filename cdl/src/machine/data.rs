@@ -1,15 +1,19 @@
 //! Moves values between states, the context and the outside.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::{Map, Value, json};
 
-use super::limits::{MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES, STEP_BYTES};
+use super::limits::{
+    EXPRESSION_STEPS, MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES,
+};
 use super::walk::Machine;
 use crate::expression::{Env, MAX_VALUE_DEPTH, Path, Template, fits_depth};
+use crate::front::duration;
 use crate::program::{StateId, Until, Way};
-use crate::{Failure, FrameId, Json, Step, Timestamp, duration, errors};
+use crate::{Failure, FrameId, Json, Step, Timestamp, errors};
 
 /// What a state gave: as text or as a value, whichever it had. Most outputs
 /// are never looked into.
@@ -79,7 +83,22 @@ impl Machine<'_> {
 
     /// Evaluates an expression of the program.
     pub(super) fn eval(&mut self, template: &Template) -> Result<Value, Failure> {
-        self.charge(self.execution.context_bytes / STEP_BYTES)?;
+        self.eval_with(template, |value| match value {
+            Cow::Owned(value) => value,
+            Cow::Borrowed(value) => value.clone(),
+        })
+    }
+
+    /// Evaluates an expression to text, without copying what it points to.
+    pub(super) fn eval_text(&mut self, template: &Template) -> Result<Json, Failure> {
+        self.eval_with(template, |value| Json::from_value(&value))
+    }
+
+    fn eval_with<T>(
+        &mut self,
+        template: &Template,
+        convert: impl FnOnce(Cow<'_, Value>) -> T,
+    ) -> Result<T, Failure> {
         let seq = self.fresh();
         let env = Env {
             context: &self.execution.context,
@@ -89,9 +108,12 @@ impl Machine<'_> {
             id: self.execution.id,
             seq,
         };
-        template
-            .eval(&env)
-            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()))
+        let (value, steps) = template.eval_counted(&env);
+        let value = value
+            .map(convert)
+            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()));
+        self.charge(steps as u64 / EXPRESSION_STEPS)?;
+        value
     }
 
     /// The whole context as text. Branches that start together share it.
@@ -287,7 +309,7 @@ fn held_bytes(step: &Step) -> u64 {
 
 fn wait_ms(value: &Value) -> Option<u64> {
     match value {
-        Value::String(text) => duration::parse_ms(text),
+        Value::String(text) => duration::parse(text).ok(),
         Value::Number(seconds) => {
             let wait = std::time::Duration::try_from_secs_f64(seconds.as_f64()?).ok()?;
             u64::try_from(wait.as_millis()).ok()

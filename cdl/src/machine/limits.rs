@@ -9,13 +9,13 @@
 pub const MAX_EVENTS: u64 = 25_000;
 
 /// Most steps that one event may cause: each state entered costs one, each
-/// expression one for every [`STEP_BYTES`] of context that it may have to
-/// read. A shard handles one event at a time, so this bounds for how long a
-/// workflow can keep its neighbours waiting (some milliseconds).
+/// expression one for every [`EXPRESSION_STEPS`] of its own. A shard handles one
+/// event at a time, so this bounds for how long a workflow can keep its
+/// neighbours waiting (some tens of milliseconds).
 pub const MAX_STEPS: u64 = 4_096;
 
-/// Context read in the time that entering a state takes, about.
-pub const STEP_BYTES: u64 = 64 * 1024;
+/// Steps of an expression that take as long as entering a state, about.
+pub const EXPRESSION_STEPS: u64 = 64;
 
 /// Most JSON text in the context, in bytes. The context is written out for every
 /// snapshot and for each task without `parameters`; at 4 MiB that takes
@@ -38,8 +38,8 @@ pub const MAX_FRAMES: usize = 1_024;
 /// data, is what Map is for.
 pub const MAX_BRANCHES: usize = 256;
 
-/// Deepest nesting of frames. Ten times what a person can read.
-pub const MAX_DEPTH: usize = 32;
+/// Deepest nesting of frames: several times what a person can follow.
+pub const MAX_DEPTH: usize = 16;
 
 /// Longest wait, in milliseconds: ten years, as for durations in CDL. What
 /// exceeds it is a mistake in units.

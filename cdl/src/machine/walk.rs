@@ -6,6 +6,7 @@ use super::data::Output;
 use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_STEPS};
 use super::record::{Place, Record};
 use super::{ApplyError, Command, SEMANTICS, Transition};
+use crate::expression::Template;
 use crate::program::{Next, Program, ScopeId, State, StateId, StateKind, Task, Until, Way};
 use crate::{
     Event, EventKind, Execution, Failure, Frame, FrameId, Json, Status, Step, TaskId, Timer,
@@ -192,25 +193,11 @@ impl<'a> Machine<'a> {
         });
         let entered = self.charge(1).and_then(|()| match &state.kind {
             StateKind::Task(task) => self.enter_task(id, state, task),
-            StateKind::Pass { parameters, .. } => {
-                let output = match parameters {
-                    Some(parameters) => Output::Value(self.eval(parameters)?),
-                    None => Output::Null,
-                };
-                self.work.push(Work::Leave(id, output));
-                Ok(())
-            }
+            StateKind::Pass { parameters, .. } => self.pass_on(id, parameters.as_ref()),
             StateKind::Choice { choices, default } => self.enter_choice(id, choices, *default),
             StateKind::Parallel { branches, .. } => self.enter_parallel(id, branches),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
-            StateKind::Succeed { output } => {
-                let output = match output {
-                    Some(output) => Output::Value(self.eval(output)?),
-                    None => Output::Null,
-                };
-                self.work.push(Work::Leave(id, output));
-                Ok(())
-            }
+            StateKind::Succeed { output } => self.pass_on(id, output.as_ref()),
             StateKind::Fail { error, message } => {
                 Err(self.declared_failure(error, message.as_ref()))
             }
@@ -221,9 +208,19 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Goes through a state that only computes its output.
+    fn pass_on(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
+        let output = match output {
+            Some(template) => Output::Value(self.eval(template)?),
+            None => Output::Null,
+        };
+        self.work.push(Work::Leave(id, output));
+        Ok(())
+    }
+
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
         let input = match &kind.parameters {
-            Some(parameters) => Json::from_value(&self.eval(parameters)?),
+            Some(parameters) => self.eval_text(parameters)?,
             None => self.context_text(),
         };
         self.check_held(&input)?;
@@ -394,7 +391,7 @@ impl<'a> Machine<'a> {
     fn complete_execution(&mut self, chosen: Option<Json>) {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
-            (None, Some(template)) => self.eval(template).map(Json::from),
+            (None, Some(template)) => self.eval_text(template),
             (None, None) => Ok(self.take_results()),
         };
         self.close(match output {

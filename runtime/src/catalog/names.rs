@@ -26,7 +26,7 @@ pub(super) fn is_counted(version: &str) -> bool {
 }
 
 /// A strong etag of one version of an application.
-pub(super) fn etag(version: u32, source: &str) -> String {
+pub fn etag(version: u32, source: &str) -> String {
     let digest = Sha256::digest(source.as_bytes());
     let mut etag = format!("\"v{version}-");
     // 64 bits: it tells versions of one application apart, it protects nothing.

@@ -226,3 +226,110 @@ fn changes<'a, T: Ord + Clone + 'a>(
         |a: &BTreeSet<&'a T>, b: &BTreeSet<&'a T>| a.difference(b).copied().cloned().collect();
     (only(&new, &old), only(&old, &new))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Policy, TenantLimits, Weight};
+
+    fn tenant(capabilities: &[Capability]) -> Tenant {
+        Tenant {
+            id: "a".parse().expect("valid"),
+            limits: TenantLimits::default(),
+            policy: Policy {
+                capabilities: capabilities.iter().copied().collect(),
+                ..Policy::default()
+            },
+            weight: Weight::default(),
+            configured: true,
+        }
+    }
+
+    /// A version as it is stored, that imports and asks for what is given.
+    fn row(number: u32, powers: &str, asks: &str) -> ActivityVersion {
+        let description = format!(
+            r#"{{"manifest": {{"capabilities": [{asks}]}}, "info": {{"digest": "d{number}", "size": 1,
+                "kind": "handler", "imports": [{powers}], "exports": [], "powers": [{powers}],
+                "componentized": false, "slots": 1}}}}"#
+        );
+        ActivityVersion {
+            name: "x".to_owned(),
+            version: format!("v{number}"),
+            number,
+            digest: format!("d{number}"),
+            description,
+            created_at: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn a_power_is_granted_if_policy_manifest_and_imports_all_name_it() {
+        use Capability::{Clock, Http, Random};
+        for (policy, asks, imports, granted) in [
+            (
+                &[Http, Clock][..],
+                r#""http", "random""#,
+                r#""http", "clock", "random""#,
+                &[Http][..],
+            ),
+            (&[Http], r#""http""#, "", &[]),
+            (&[Http], "", r#""http""#, &[]),
+            (&[], r#""http""#, r#""http""#, &[]),
+            (&[Random], r#""random""#, r#""random""#, &[Random]),
+        ] {
+            let activity = activity(&tenant(policy), &row(1, imports, asks)).expect("reads");
+            let found: Vec<_> = activity.grants.capabilities.iter().copied().collect();
+            assert_eq!(found, granted, "{policy:?} {asks} {imports}");
+            assert_eq!(
+                activity.pure,
+                granted.is_empty(),
+                "what is granted nothing is pure"
+            );
+        }
+    }
+
+    #[test]
+    fn a_new_policy_holds_for_what_is_there() {
+        let open = Arc::new(tenant(&[Capability::Http]));
+        let mut stock = Stock::new(Arc::clone(&open));
+        stock.add_activity(activity(&open, &row(1, r#""http""#, r#""http""#)).expect("reads"));
+        assert!(!stock.activity("x", None).expect("there").pure);
+        let closed = stock.of(&Arc::new(tenant(&[])));
+        assert!(closed.activity("x", None).expect("there").pure);
+    }
+
+    #[test]
+    fn versions_are_found_by_name_and_the_newest_without() {
+        let owner = Arc::new(tenant(&[]));
+        let mut stock = Stock::new(Arc::clone(&owner));
+        // Rows may arrive in any order.
+        for number in [2, 10, 1] {
+            stock.add_activity(activity(&owner, &row(number, "", "")).expect("reads"));
+        }
+        for (version, found) in [(None, Some(10)), (Some("v2"), Some(2)), (Some("v3"), None)] {
+            assert_eq!(
+                stock.activity("x", version).map(|activity| activity.number),
+                found
+            );
+        }
+    }
+
+    #[test]
+    fn a_diff_tells_what_was_gained_and_lost() {
+        let owner = tenant(&[]);
+        let old = activity(&owner, &row(1, r#""http", "clock""#, "")).expect("reads");
+        let new = activity(&owner, &row(2, r#""http", "random""#, "")).expect("reads");
+        let diff = PowerDiff::between(&old, &new);
+        assert_eq!(diff.powers_added, [Capability::Random]);
+        assert_eq!(diff.powers_removed, [Capability::Clock]);
+        assert!(diff.module_changed && diff.exports_added.is_empty());
+        assert_eq!(&*diff.predecessor, "v1");
+    }
+
+    #[test]
+    fn a_description_that_does_not_read_is_an_error() {
+        let mut damaged = row(1, "", "");
+        damaged.description.truncate(20);
+        assert!(activity(&tenant(&[]), &damaged).is_err());
+    }
+}

@@ -415,7 +415,7 @@ mod tests {
         let mut lines = Vec::new();
         let script = "echo out; echo one >&2; echo two >&2; exit 3";
         let error = run(bash, "a script", Some(script), &mut |line| {
-            lines.push(line.to_owned())
+            lines.push(line.to_owned());
         });
         assert_eq!(lines, ["one", "two"]);
         assert_eq!(

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ApplyError, Event, EventKind, Execution, ExecutionId, Status, TenantId, Timestamp, apply,
+    ApplyError, Event, EventKind, Execution, ExecutionId, Json, Status, TenantId, Timestamp, apply,
 };
 use tokio::sync::oneshot;
 
-use super::{Closed, ControlError, Definitions, StartError, Started, View};
+use super::{Closed, Context, ControlError, StartError, Started, View};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::store::{self, Commit, StatusName, Stored, Summary};
 
@@ -44,6 +44,7 @@ pub(super) struct Live {
     /// The row as of the last event.
     pub(super) summary: Summary,
     pub(super) program: Arc<Program>,
+    input: Json,
     /// `None` only while an event is applied.
     execution: Option<Execution>,
     /// Events that no commit has taken yet.
@@ -71,25 +72,27 @@ pub(super) struct Live {
 
 impl Live {
     /// An execution before its first event.
-    pub(super) fn new(summary: Summary, program: Arc<Program>) -> Self {
+    pub(super) fn new(summary: Summary, program: Arc<Program>, input: Json) -> Self {
         let execution = Execution::new(summary.id, summary.tenant.clone());
-        Self::with(summary, program, execution)
+        Self::with(summary, program, input, execution)
     }
 
     /// An execution as it was committed.
     pub(super) fn restored(view: View, tail_bytes: usize) -> Self {
         let View {
             summary,
+            input,
             execution,
             program,
         } = view;
-        let mut live = Self::with(summary, program, execution);
+        let mut live = Self::with(summary, program, input, execution);
         live.tail_bytes = tail_bytes;
         live
     }
 
-    fn with(summary: Summary, program: Arc<Program>, execution: Execution) -> Self {
+    fn with(summary: Summary, program: Arc<Program>, input: Json, execution: Execution) -> Self {
         Self {
+            input,
             committed: execution.version,
             execution: Some(execution),
             summary,
@@ -206,17 +209,31 @@ impl Live {
         effects
     }
 
+    /// The answer to who starts it.
+    pub(super) fn started(&self, created: bool) -> Started {
+        Started {
+            id: self.summary.id,
+            created,
+            application_version: self.summary.application_version,
+            started_at: self.summary.started_at,
+        }
+    }
+
     /// How it ended, if it has.
     pub(super) fn closed(&self) -> Option<Closed> {
         let at = self.summary.closed_at?;
         let status = self.execution().status.clone();
-        Some(Closed { status, at })
+        let version = self.summary.version;
+        Some(Closed {
+            status,
+            at,
+            version,
+        })
     }
 
     /// Whether the execution was started with this input.
-    pub(super) fn has_input(&self, input: &cascade_cdl::Json) -> bool {
-        let context = &self.execution().context;
-        context["workflow"]["input"] == input.to_value()
+    pub(super) fn has_input(&self, input: &Json) -> bool {
+        self.input == *input || self.input.to_value() == input.to_value()
     }
 }
 
@@ -224,6 +241,7 @@ impl Live {
 pub(super) struct Frozen {
     summary: Summary,
     program: Arc<Program>,
+    input: Json,
     snapshot: Box<[u8]>,
     tail_bytes: usize,
     tail_events: u64,
@@ -238,6 +256,7 @@ impl Frozen {
             snapshot: serde_json::to_vec(live.execution())?.into(),
             summary: live.summary.clone(),
             program: live.program.clone(),
+            input: live.input.clone(),
             tail_bytes: live.tail_bytes,
             tail_events: live.tail_events,
             wake: live.wake,
@@ -247,7 +266,7 @@ impl Frozen {
     /// The execution as it was.
     pub(super) fn thaw(self) -> Result<Live, serde_json::Error> {
         let execution = serde_json::from_slice(&self.snapshot)?;
-        let mut live = Live::with(self.summary, self.program, execution);
+        let mut live = Live::with(self.summary, self.program, self.input, execution);
         live.tail_bytes = self.tail_bytes;
         live.tail_events = self.tail_events;
         live.wake = self.wake;
@@ -256,15 +275,12 @@ impl Frozen {
 
     /// Memory that it takes, in bytes, roughly.
     pub(super) fn size(&self) -> usize {
-        size_of::<Self>() + self.snapshot.len()
+        size_of::<Self>() + self.snapshot.len() + self.input.len()
     }
 }
 
 /// Rebuilds an execution from what is stored.
-pub(super) async fn restore(
-    definitions: &dyn Definitions,
-    stored: Stored,
-) -> Result<View, store::Error> {
+pub(super) async fn restore(context: &Context, stored: Stored) -> Result<View, store::Error> {
     let Stored {
         summary,
         snapshot,
@@ -277,7 +293,8 @@ pub(super) async fn restore(
             summary.id, summary.tenant
         ))
     };
-    let program = definitions
+    let program = context
+        .definitions
         .workflow_at(
             &summary.tenant,
             &summary.application,
@@ -291,6 +308,18 @@ pub(super) async fn restore(
                 summary.application, summary.application_version, summary.workflow
             ))
         })?;
+    let input = match tail.first() {
+        Some(first) if first.seq == 1 => input_of(first),
+        // The beginning of a long history is in a chunk.
+        _ => {
+            let first = context
+                .store
+                .history(&summary.tenant, summary.id, 0, 1)
+                .await?;
+            first.first().and_then(input_of)
+        }
+    };
+    let input = input.ok_or_else(|| damaged("the history does not begin with a start".into()))?;
     let mut execution =
         snapshot.unwrap_or_else(|| Execution::new(summary.id, summary.tenant.clone()));
     for event in &tail {
@@ -306,9 +335,17 @@ pub(super) async fn restore(
     }
     Ok(View {
         summary,
+        input,
         execution,
         program,
     })
+}
+
+fn input_of(event: &Event) -> Option<Json> {
+    match &event.kind {
+        EventKind::ExecutionStarted { input, .. } => Some(input.clone()),
+        _ => None,
+    }
 }
 
 /// How lists name a status, and its error.

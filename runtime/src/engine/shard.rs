@@ -32,6 +32,7 @@ use super::live::{Effect, Frozen, Key, Live, restore};
 use super::{Closed, Context, ControlError, Report, Start, StartError, Started, View, buckets};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::store::{self, Commit, CommitError, Lease, ShardId, StatusName, Summary};
+use crate::telemetry;
 
 /// Requests handled between two looks at the other inputs: a few milliseconds.
 const TURN: usize = 256;
@@ -142,6 +143,8 @@ pub(super) struct Shard {
     ready: Vec<QueuedTask>,
     loads: FuturesUnordered<Load>,
     waiting_loads: VecDeque<Key>,
+    /// This shard's part of the open executions that the engine counts.
+    open: HashMap<TenantId, u64>,
     stopping: bool,
 }
 
@@ -166,6 +169,7 @@ impl Shard {
             ready: Vec::new(),
             loads: FuturesUnordered::new(),
             waiting_loads: VecDeque::new(),
+            open: HashMap::new(),
             stopping: false,
         };
         shard.recover().await?;
@@ -182,29 +186,48 @@ impl Shard {
                 Err(_) => Fault::Panic,
             };
             let id = self.lease.shard;
+            if let Fault::Commit(CommitError::LeaseLost { .. }) = fault {
+                // Somebody else moves these executions on now.
+                tracing::error!(shard.id = id.0, %fault, "shard stops");
+                return self.uncount();
+            }
             tracing::error!(shard.id = id.0, %fault, "shard starts again from the store");
-            self.forget();
-            self = loop {
+            // Callers learn at once that their answer is lost.
+            self.slots.clear();
+            let fresh = loop {
                 tokio::time::sleep(RESTART_PAUSE).await;
                 match Self::open(id, self.context.clone()).await {
                     Ok(shard) => break shard,
                     Err(error) => tracing::error!(shard.id = id.0, %error, "shard not recovered"),
                 }
             };
+            // Only now, so that the count is never too low meanwhile.
+            self.uncount();
+            self = fresh;
         }
     }
 
-    /// Uncounts what the next recovery will count again.
-    fn forget(&mut self) {
-        for (key, slot) in self.slots.drain() {
-            let open = match slot {
-                Slot::Live(live) => live.summary.closed_at.is_none(),
-                Slot::Frozen(_) => true,
-                Slot::Loading(_) => false,
-            };
-            if open {
-                self.context.open.of(&key.0).fetch_sub(1, Ordering::Relaxed);
-            }
+    /// One more open execution of a tenant.
+    fn count(&mut self, tenant: &TenantId) {
+        *self.open.entry(tenant.clone()).or_default() += 1;
+        self.context.open.of(tenant).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    fn discount(&mut self, tenant: &TenantId) {
+        if let Some(open) = self.open.get_mut(tenant).filter(|open| **open > 0) {
+            *open -= 1;
+            self.context.open.of(tenant).fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes this shard's part out of the count.
+    fn uncount(&mut self) {
+        for (tenant, open) in self.open.drain() {
+            self.context
+                .open
+                .of(&tenant)
+                .fetch_sub(open, Ordering::Relaxed);
         }
     }
 
@@ -412,13 +435,13 @@ impl Shard {
             idle: false,
             version: 0,
         };
-        let mut live = Box::new(Live::new(summary, program));
-        self.context.open.of(&key.0).fetch_add(1, Ordering::Relaxed);
+        let mut live = Box::new(Live::new(summary, program, start.input.clone()));
+        self.count(&key.0);
         self.context.started.fetch_add(1, Ordering::Relaxed);
         // Who waits for the end is told of the start when it comes.
         live.urgent = closed.is_none();
-        live.held
-            .push(Effect::Started(started, Started { id, created: true }));
+        let reply = live.started(true);
+        live.held.push(Effect::Started(started, reply));
         live.closers.extend(closed);
         let kind = EventKind::ExecutionStarted {
             input: start.input,
@@ -472,10 +495,7 @@ impl Shard {
                 }
                 live.urgent = true;
                 live.held.push(Effect::Controlled(reply));
-                self.context
-                    .open
-                    .of(&live.summary.tenant)
-                    .fetch_add(1, Ordering::Relaxed);
+                self.count(&live.summary.tenant);
                 self.advance(live, EventKind::RetryRequested {});
             }
             Touch::Wake => self.wake(live),
@@ -499,7 +519,7 @@ impl Shard {
             let _ = started.send(Err(StartError::KeyReused(id)));
             return self.settle(live, false);
         }
-        let reply = Started { id, created: false };
+        let reply = live.started(false);
         if live.summary.version > 0 && live.is_durable() {
             let _ = started.send(Ok(reply));
         } else {
@@ -560,10 +580,9 @@ impl Shard {
             }
         }
         if !was_closed && live.summary.closed_at.is_some() {
-            self.context
-                .open
-                .of(&live.summary.tenant)
-                .fetch_sub(1, Ordering::Relaxed);
+            self.discount(&live.summary.tenant);
+            let lasted = at.since(live.summary.started_at);
+            telemetry::workflow_closed(live.summary.status, Duration::from_millis(lasted));
             self.context.closed.fetch_add(1, Ordering::Relaxed);
         }
         self.settle(live, false);
@@ -782,7 +801,7 @@ impl Shard {
             let mut restless = Vec::new();
             for summary in page.items {
                 let key = (summary.tenant, summary.id);
-                self.context.open.of(&key.0).fetch_add(1, Ordering::Relaxed);
+                self.count(&key.0);
                 match summary.wake_at {
                     Some(at) if summary.idle => drop(self.timers.insert((at, key))),
                     _ => restless.push(key),
@@ -850,7 +869,7 @@ async fn read(context: &Context, key: &Key) -> Result<Option<(View, usize)>, sto
         return Ok(None);
     };
     let tail_bytes = stored.tail_bytes;
-    let view = restore(&*context.definitions, stored).await?;
+    let view = restore(context, stored).await?;
     Ok(Some((view, tail_bytes)))
 }
 

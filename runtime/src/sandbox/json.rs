@@ -12,22 +12,30 @@ const PLAIN_NUMBER: usize = 300;
 /// Checks that `text` is JSON that everyone further on can read: well-formed,
 /// not nested too deeply, its numbers within range.
 pub(super) fn check(text: String) -> Result<Json, String> {
+    check_json(&text).map_err(|why| format!("the output {why}"))?;
+    Json::parse(text).map_err(|error| format!("the output is not JSON: {error}"))
+}
+
+/// Checks what well-formed JSON may still have that others could not read:
+/// nesting beyond [`MAX_DEPTH`], numbers that no double holds, escapes that
+/// are no character. The error begins
+/// with a verb: `is nested ...`.
+pub fn check_json(text: &str) -> Result<(), String> {
     let shape = Shape::of(text.as_bytes());
     if shape.depth > MAX_DEPTH {
         return Err(format!(
-            "the output is nested {} levels deep, the limit is {MAX_DEPTH}",
+            "is nested {} levels deep, the limit is {MAX_DEPTH}",
             shape.depth
         ));
     }
-    if shape.large_numbers {
-        // Slow, but rare: only reading the numbers tells whether they fit.
-        serde_json::from_str::<serde_json::Value>(&text).map_err(|error| not_json(&error))?;
+    // Half a surrogate pair is well-formed as text, and stands for no character.
+    let surrogates = text.contains("\\ud") || text.contains("\\uD");
+    if shape.large_numbers || surrogates {
+        // Slow, but rare: only reading them tells whether they fit.
+        serde_json::from_str::<serde_json::Value>(text)
+            .map_err(|error| format!("is not JSON: {error}"))?;
     }
-    Json::parse(text).map_err(|error| not_json(&error))
-}
-
-fn not_json(error: &serde_json::Error) -> String {
-    format!("the output is not JSON: {error}")
+    Ok(())
 }
 
 /// What one look over a text says, whether or not it is JSON.
@@ -96,6 +104,8 @@ mod tests {
             ("1e400".to_owned(), false),                       // no double holds it
             (format!("[{}]", "9".repeat(400)), false),
             (format!("\"{}\"", "9".repeat(400)), true), // digits in a string are text
+            (r#""\ud83d\ude00""#.to_owned(), true),     // a whole pair
+            (r#""\uD83D""#.to_owned(), false),          // half a pair is no character
             (String::new(), false),
             ("{".to_owned(), false),
             ("nul".to_owned(), false),

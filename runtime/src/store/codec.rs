@@ -192,7 +192,7 @@ mod tests {
         "1\n",
         r#"{"seq":1,"at":1700000000000,"kind":{"ExecutionStarted":{"input":{"a": [1, 2],"#,
         "\n",
-        r#" "b":"1\n2"},"shards":10}}}"#,
+        r#" "b":"1\n2"},"shards":10,"machine":1}}}"#,
         "\n",
         r#"{"seq":2,"at":1700000000001,"kind":{"ActivityCompleted":{"task":1,"attempt":1,"output":null,"receipt":{"digest":"d","pure":true,"fuel":7,"fuel_limit":8,"memory_limit":9,"duration_us":10}}}}"#,
         "\n1\n",
@@ -208,8 +208,8 @@ mod tests {
 
     const SNAPSHOT_V1: &str = concat!(
         "1\n",
-        r#"{"id":"01890000-0000-7000-8000-000000000001","tenant":"acme","version":6,"status":"Running","#,
-        r#""started_at":1700000000000,"shards":10,"context":{"a":1},"context_bytes":7,"#,
+        r#"{"id":"01890000-0000-7000-8000-000000000001","tenant":"acme","version":6,"machine":1,"status":"Running","#,
+        r#""started_at":1700000000000,"updated_at":1700000000005,"shards":10,"context":{"a":1},"context_bytes":7,"#,
         r#""frames":{"0":{"parent":null,"scope":0,"state":0,"step":{"Waiting":{"timer":1}}}},"#,
         r#""timers":{"1":{"at":1700000000009,"kind":{"Resume":0}}},"next_id":2}"#,
     );

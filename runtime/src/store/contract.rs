@@ -2,14 +2,14 @@
 //!
 //! A new backend adds a variant to [`Subject`] and a line to [`on_each!`].
 
+mod catalog;
 mod executions;
+mod random;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use cascade_cdl::{
-    Event, EventKind, Execution, ExecutionId, Json, Status, TenantId, Timestamp, bucket_of,
-};
+use cascade_cdl::{Event, EventKind, Execution, ExecutionId, Json, TenantId, Timestamp, bucket_of};
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -145,17 +145,9 @@ pub(crate) fn commit(summary: Summary, expected: u64) -> Commit {
 pub(crate) fn with_snapshot(mut commit: Commit) -> Commit {
     let summary = &commit.summary;
     commit.snapshot = Some(Box::new(Execution {
-        id: summary.id,
-        tenant: summary.tenant.clone(),
         version: summary.version,
-        status: Status::Running,
-        started_at: summary.started_at,
-        shards: 10,
         context: json!({ "seen": summary.version }),
-        context_bytes: 12,
-        frames: [].into(),
-        timers: [].into(),
-        next_id: 1,
+        ..Execution::new(summary.id, summary.tenant.clone())
     }));
     commit
 }
@@ -169,6 +161,7 @@ pub(crate) fn event(seq: u64) -> Event {
         kind: EventKind::ExecutionStarted {
             input: Json::parse(text).expect("JSON"),
             shards: 10,
+            machine: 1,
         },
     }
 }

@@ -10,6 +10,8 @@ mod checkpoint;
 mod lock;
 mod read;
 mod statements;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::ops::Range;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::{Event, ExecutionId, TenantId};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
@@ -71,8 +73,8 @@ pub struct SqliteStore {
     tally: Arc<Tally>,
     log: Arc<Log>,
     closing: Arc<Notify>,
-    writer: Mutex<Option<JoinHandle<()>>>,
-    checkpoints: JoinHandle<()>,
+    /// The writer and the checkpoints, until they are joined.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl SqliteStore {
@@ -98,10 +100,7 @@ impl SqliteStore {
             .connect()
             .await
             .map_err(|error| unavailable(&error))?;
-        migrations()
-            .run(&mut sqlite)
-            .await
-            .map_err(|error| Error::Unavailable(format!("migration failed: {error}")))?;
+        migrations().run(&mut sqlite).await.map_err(unusable)?;
         let own = cached(READER_CACHE_KIB)
             .connect()
             .await
@@ -135,8 +134,7 @@ impl SqliteStore {
             tally,
             log,
             closing,
-            writer: Mutex::new(Some(tokio::spawn(writer.run()))),
-            checkpoints: tokio::spawn(checkpoints),
+            tasks: Mutex::new(vec![tokio::spawn(writer.run()), tokio::spawn(checkpoints)]),
         })
     }
 
@@ -149,7 +147,7 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         // The writer ends by itself: nobody can send to it any more.
-        self.checkpoints.abort();
+        self.log.close();
     }
 }
 
@@ -165,7 +163,7 @@ impl Store for SqliteStore {
         let (done, answer) = oneshot::channel();
         let request = Request {
             lease: lease.clone(),
-            rows: batch.iter().map(Row::new).collect(),
+            rows: batch.into_iter().map(Row::new).collect(),
             done,
         };
         let sent = self.requests.send(request).await;
@@ -326,12 +324,12 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.closing.notify_one();
-        if let Some(writer) = self.writer.lock().await.take()
-            && let Err(error) = writer.await
-        {
-            tracing::error!(%error, "the writer ended early");
+        self.log.close();
+        for task in self.tasks.lock().await.drain(..) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the store ended early");
+            }
         }
-        self.checkpoints.abort();
         self.readers.close().await;
         let connection = self.connection.lock().await.take();
         if let Some(Connection { sqlite, lock, .. }) = connection {
@@ -352,19 +350,36 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(MIGRATIONS.map(migration).into())
 }
 
+/// Why a file could not be brought up to date.
+fn unusable(error: MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) => unavailable(&error),
+        // A file of a newer release, or one that something else has changed.
+        other => Error::Unavailable(format!("the data file has another schema: {other}")),
+    }
+}
+
 /// What a failure of the database means to the caller.
 fn unavailable(error: &sqlx::Error) -> Error {
     match error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => codec::damaged(error),
         sqlx::Error::PoolClosed => Error::Closed,
-        // SQLITE_CORRUPT and SQLITE_NOTADB
-        sqlx::Error::Database(refusal)
-            if matches!(refusal.code().as_deref(), Some("11" | "26")) =>
-        {
+        sqlx::Error::Database(refusal) if is_damage(refusal.code().as_deref()) => {
             codec::damaged(error)
         }
         _ => Error::Unavailable(error.to_string()),
     }
+}
+
+/// Whether a result code of SQLite says that the file is damaged.
+fn is_damage(code: Option<&str>) -> bool {
+    const CORRUPT: i32 = 11;
+    const NOT_A_DATABASE: i32 = 26;
+    // The low byte is the kind, the others give detail.
+    let kind = code
+        .and_then(|code| code.parse::<i32>().ok())
+        .map(|code| code & 0xff);
+    matches!(kind, Some(CORRUPT | NOT_A_DATABASE))
 }
 
 /// One column of a row.

@@ -121,7 +121,10 @@ fn expand(function: &ItemFn) -> Tokens {
     let handles = quote_spanned! { name.span() =>
         ::cascade_sdk::__private::assert_activity(#name)
     };
+    // The host fixes the signature, so lints about it are of no use to the author. Not
+    // `expect`: whether they would fire depends on the body.
     quote! {
+        #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
         #function
 
         const _: fn() = || #handles;

@@ -182,8 +182,9 @@ pub(super) fn flatten<'x>(
     input: &Val<'x>,
     _: &[Val<'x>],
 ) -> Result<'x, Val<'x>> {
-    let items = list_of("flatten", input)?.iter();
-    let opened = items.flat_map(|item| match item {
+    let items = list_of("flatten", input)?;
+    evaluator.step(items.len())?;
+    let opened = items.iter().flat_map(|item| match item {
         Value::Array(inner) => inner.as_slice(),
         item => std::slice::from_ref(item),
     });
@@ -320,7 +321,7 @@ fn keyed<'x, 'v>(filter: &str, item: &'v Value, key: Option<&Val<'x>>) -> Result
     let Some(key) = key else { return Ok(item) };
     let key = string_of(filter, key)?;
     item.get(key).ok_or_else(|| match item {
-        Value::Object(_) => other(format!("`{filter}`: an element has no key `{key}`")),
+        Value::Object(_) => other(format!("`{filter}`: an element does not have the key")),
         _ => wrong(filter, "a list of objects", item),
     })
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::filter_names;
 use super::{check, check_errors, eval};
 
 #[test]
@@ -56,7 +57,7 @@ fn default_stands_in_for_missing_and_null_only() {
 }
 
 #[test]
-fn scalar_filters() {
+fn conversions() {
     check(&[
         ("{{ '' | shard }}", json!("shard-1"), "the design's figure"),
         ("{{ 'a' | shard }}", json!("shard-0"), "the design's figure"),
@@ -95,6 +96,32 @@ fn scalar_filters() {
         ("{{ 'a' | string }}", json!("a"), "already one"),
         ("{{ ' 12 ' | number }}", json!(12), "integers stay so"),
         ("{{ '1.0' | number }}", json!(1.0), "floats stay so"),
+    ]);
+    check_errors(&[
+        (
+            "{{ $.nums | shard }}",
+            "`shard` needs a string, number or boolean, not a list",
+        ),
+        (
+            "{{ 'secret' | from_json }}",
+            "text is not JSON at line 1 column 1",
+        ),
+        ("{{ '[1' | from_json }}", "text ends early"),
+        (
+            "{{ 'inf' | number }}",
+            "`number` needs a string that is a number",
+        ),
+        (
+            "{{ '1_000' | number }}",
+            "`number` needs a string that is a number",
+        ),
+        ("{{ $.none | upper }}", "`upper` needs a string, not null"),
+    ]);
+}
+
+#[test]
+fn number_and_date_filters() {
+    check(&[
         ("{{ 2.5 | round }}", json!(3), "halves away from zero"),
         ("{{ -2.5 | round }}", json!(-3), "halves away from zero"),
         ("{{ -0.2 | round }}", json!(0), "no negative zero"),
@@ -144,27 +171,9 @@ fn scalar_filters() {
         ),
     ]);
     check_errors(&[
-        (
-            "{{ $.nums | shard }}",
-            "`shard` needs a string, number or boolean, not a list",
-        ),
-        (
-            "{{ 'secret' | from_json }}",
-            "text is not JSON at line 1 column 1",
-        ),
-        ("{{ '[1' | from_json }}", "text ends early"),
         ("{{ 'secret' | date }}", "`date` needs an RFC 3339 time"),
         ("{{ now | date: '%!' }}", "a directive in it is unknown"),
-        (
-            "{{ 'inf' | number }}",
-            "`number` needs a string that is a number",
-        ),
-        (
-            "{{ '1_000' | number }}",
-            "`number` needs a string that is a number",
-        ),
         ("{{ 1.5 | round: 99 }}", "`round` keeps 0 to 15 digits"),
-        ("{{ $.none | upper }}", "`upper` needs a string, not null"),
     ]);
 }
 
@@ -297,7 +306,7 @@ fn list_filters() {
         ),
         (
             "{{ $.lines | map: 'gift' }}",
-            "`map`: an element has no key `gift`",
+            "`map`: an element does not have the key, in `{{ $.lines | map: 'gift' }}`",
         ),
         (
             "{{ $.nums | map: 'x' }}",
@@ -332,4 +341,23 @@ fn a_uuid_is_new_each_time_and_the_same_in_a_replay() {
         8,
         "version 8 is for hashes of one's own"
     );
+}
+
+#[test]
+fn the_page_for_authors_names_every_filter_and_its_examples_hold() {
+    let page = include_str!("../../../../docs/expressions.md").replace(r"\|", "|");
+    for name in filter_names() {
+        let is_named = |code: &str| code == name || code.starts_with(&format!("{name}: "));
+        assert!(page.split('`').any(is_named), "{name}");
+    }
+    // What stands as "`expression` is `value`" anywhere on the page.
+    let parts: Vec<&str> = page.split('`').collect();
+    let examples: Vec<_> = parts.windows(3).filter(|part| part[1] == " is ").collect();
+    assert!(examples.len() > 20, "{}", examples.len());
+    for example in examples {
+        let [given, expected] = [example[0], example[2]].map(|code| {
+            eval(&format!("{{{{ {code} }}}}")).unwrap_or_else(|e| panic!("{code}: {e}"))
+        });
+        assert_eq!(given, expected, "{example:?}");
+    }
 }

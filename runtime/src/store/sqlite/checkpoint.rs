@@ -7,8 +7,9 @@
 //! costs nothing: the log is replayed when the file is opened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{Mutex, Notify};
 
@@ -23,7 +24,9 @@ const LOG_BYTES: usize = 16 << 20;
 #[derive(Default)]
 pub(super) struct Log {
     bytes: AtomicUsize,
-    full: Notify,
+    closed: AtomicBool,
+    /// Full or closed.
+    changed: Notify,
 }
 
 impl Log {
@@ -31,19 +34,28 @@ impl Log {
     pub(super) fn wrote(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes >= LOG_BYTES {
-            self.full.notify_one();
+            self.changed.notify_one();
         }
+    }
+
+    /// Ends the task.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 }
 
-/// Runs until it is aborted.
+/// Runs until the log is closed.
 pub(super) async fn run(
     log: Arc<Log>,
     mut own: SqliteConnection,
     writer: Arc<Mutex<Option<Connection>>>,
 ) {
     loop {
-        log.full.notified().await;
+        log.changed.notified().await;
+        if log.closed.load(Ordering::Relaxed) {
+            break;
+        }
         if log.bytes.swap(0, Ordering::Relaxed) < LOG_BYTES {
             continue; // a wake-up left from before the last checkpoint
         }
@@ -51,6 +63,9 @@ pub(super) async fn run(
         if let Some(connection) = writer.lock().await.as_mut() {
             passive(&mut connection.sqlite).await;
         }
+    }
+    if let Err(error) = own.close().await {
+        tracing::warn!(%error, "the connection for checkpoints was not closed cleanly");
     }
 }
 

@@ -13,7 +13,7 @@ use super::{column, unavailable};
 
 /// Rows that one page of a filtered list looks at. Filters without an index
 /// cost a scan; this bounds it to some 10 ms, and the page comes back short.
-const SCAN_ROWS: i64 = 10_000;
+pub(super) const SCAN_ROWS: i64 = 10_000;
 
 /// The columns of a [`Summary`], as [`summary_of`] reads them.
 macro_rules! columns {

@@ -50,10 +50,10 @@ pub(super) struct Row {
 
 impl Row {
     /// Encodes a commit; runs on the caller's task, so that shards encode in parallel.
-    pub(super) fn new(commit: &Commit) -> Self {
+    pub(super) fn new(commit: Commit) -> Self {
         commit.check();
         Self {
-            summary: commit.summary.clone(),
+            summary: commit.summary,
             expected: commit.expected,
             history: codec::encode_events(&commit.events).into(),
             snapshot: commit

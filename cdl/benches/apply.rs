@@ -1,0 +1,146 @@
+//! What one event costs the machine.
+//!
+//! Figures are for whole executions from their start to their end, to be
+//! divided by the number of events: one step has 2, ten steps have 11, ten
+//! branches have 11. The execution that each begins with is made outside of the
+//! measurement, programs are compiled once.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{
+    Event, EventKind, Execution, ExecutionId, Json, Receipt, Source, TaskId, TenantId, Timestamp,
+    Transition, apply, parse,
+};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::{Value, json};
+
+/// About a kilobyte, as inputs go.
+fn input() -> Json {
+    let item = |n| json!({"sku": format!("sku-{n}"), "quantity": n, "price": 9.99});
+    let items: Vec<_> = (0..20).map(item).collect();
+    json!({"order_id": "o-1", "customer": "cust-1", "items": items}).into()
+}
+
+fn compile(states: &Value) -> Arc<Program> {
+    let file = json!({"workflows": {"bench": {"states": states}}}).to_string();
+    let parsed = parse(&Source {
+        name: "bench.yaml",
+        bytes: file.as_bytes(),
+    });
+    let application = parsed.application.expect("the program compiles");
+    application.workflows["bench"].clone()
+}
+
+fn task(name: &str) -> Value {
+    json!({
+        "name": name, "type": "Task", "resource": "urn:cascade:activity:echo", "end": true,
+        "parameters": {"order": "{{ workflow.input.order_id }}", "strict": true},
+    })
+}
+
+fn chain(length: usize) -> Arc<Program> {
+    let mut states: Vec<_> = (0..length)
+        .map(|at| {
+            let mut state = task(&format!("S{at}"));
+            state["result"] = json!(format!("$.s{at}"));
+            state
+        })
+        .collect();
+    for at in 1..length {
+        let previous = states[at - 1].as_object_mut().expect("a state");
+        previous.remove("end");
+        previous.insert("next".to_owned(), json!(format!("S{at}")));
+    }
+    compile(&json!(states))
+}
+
+fn parallel(width: usize) -> Arc<Program> {
+    let branches: Vec<_> = (0..width).map(|at| task(&format!("b{at}"))).collect();
+    compile(&json!([{
+        "name": "P", "type": "Parallel", "branches": branches, "result": "$.all", "end": true,
+    }]))
+}
+
+fn new_execution() -> Execution {
+    let id: ExecutionId = "0190163d-8694-739b-aea5-966c26f8ad91"
+        .parse()
+        .expect("a UUID");
+    let tenant: TenantId = "acme".parse().expect("a tenant");
+    Execution::new(id, tenant)
+}
+
+fn step(program: &Program, execution: Execution, kind: EventKind) -> Transition {
+    let event = Event {
+        seq: execution.version + 1,
+        at: Timestamp(1_769_851_800_000),
+        kind,
+    };
+    apply(program, execution, &event).expect("the event can follow")
+}
+
+fn start(program: &Program, execution: Execution, input: &Json) -> Execution {
+    let started = EventKind::ExecutionStarted {
+        input: input.clone(),
+        shards: 10,
+        machine: cascade_cdl::SEMANTICS,
+    };
+    step(program, execution, started).execution
+}
+
+fn complete(program: &Program, execution: Execution, output: &Json) -> Execution {
+    let mut tasks = execution.pending_tasks(program);
+    let task = tasks.pop().expect("an outstanding task");
+    step(program, execution, completed(task.task, output)).execution
+}
+
+fn completed(task: TaskId, output: &Json) -> EventKind {
+    EventKind::ActivityCompleted {
+        task,
+        attempt: 1,
+        output: output.clone(),
+        receipt: Receipt::default(),
+    }
+}
+
+fn run(program: &Program, input: &Json, output: &Json) -> Execution {
+    let mut execution = start(program, new_execution(), input);
+    while !execution.is_closed() {
+        execution = complete(program, execution, output);
+    }
+    execution
+}
+
+fn bench(criterion: &mut Criterion) {
+    let (input, output) = (input(), Json::from_value(&json!({"ok": true, "id": "r-1"})));
+    let one = chain(1);
+    let mut group = criterion.benchmark_group("apply");
+    group.bench_function("start of one step", |bencher| {
+        bencher.iter_batched(
+            new_execution,
+            |execution| start(&one, execution, &input),
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("completion of one step", |bencher| {
+        bencher.iter_batched(
+            || start(&one, new_execution(), &input),
+            |execution| complete(&one, execution, &output),
+            BatchSize::SmallInput,
+        );
+    });
+    for (name, program, events) in [
+        ("ten steps", chain(10), 11),
+        ("ten branches", parallel(10), 11),
+    ] {
+        group.throughput(Throughput::Elements(events));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| run(&program, black_box(&input), &output));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

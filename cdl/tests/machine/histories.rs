@@ -1,0 +1,53 @@
+//! Recorded histories replay for ever, to the execution that was recorded with
+//! them, whatever the machine has learnt since.
+//!
+//! `tests/histories` has a workflow and its recording for each. A recording is
+//! never edited; when this test fails, the machine has changed what old
+//! histories mean, and needs a new `SEMANTICS` beside the old one.
+
+use std::fs;
+use std::path::Path;
+
+use cascade_cdl::{Event, Execution, Source, parse, replay};
+use serde::{Deserialize, Serialize};
+
+/// What happened to one execution, and what came of it.
+#[derive(Serialize, Deserialize)]
+struct Recording {
+    workflow: String,
+    events: Vec<Event>,
+    execution: Execution,
+    /// Number of attempts whose outcome is awaited.
+    pending: usize,
+}
+
+#[track_caller]
+fn check(name: &str) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories");
+    let file = |extension| {
+        let path = directory.join(name).with_extension(extension);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let recording: Recording = serde_json::from_str(&file("json")).expect("a recording");
+    let parsed = parse(&Source {
+        name,
+        bytes: file("yaml").as_bytes(),
+    });
+    let application = parsed.application.expect("the workflow compiles");
+    let program = &application.workflows[&recording.workflow];
+    let (id, tenant) = (recording.execution.id, recording.execution.tenant.clone());
+    let (execution, pending) =
+        replay(program, id, tenant, &recording.events).expect("the history replays");
+    assert_eq!(execution, recording.execution);
+    assert_eq!(pending.len(), recording.pending);
+}
+
+#[test]
+fn a_completed_order_replays() {
+    check("order");
+}
+
+#[test]
+fn a_running_validation_replays() {
+    check("regions");
+}

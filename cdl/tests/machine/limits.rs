@@ -1,0 +1,323 @@
+//! Bounds, and events that cannot be.
+
+use std::sync::Arc;
+
+use cascade_cdl::limits::{
+    MAX_BRANCHES, MAX_CONTEXT_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_HELD_BYTES,
+};
+use cascade_cdl::program::StateKind;
+use cascade_cdl::{ApplyError, Event, EventKind, Execution, SEMANTICS, Status, apply};
+use serde_json::{Value, json};
+
+use crate::compile::{compile, compile_value};
+use crate::transcript::{Run, START, completed, failed, id, json as text, tenant};
+
+/// The error that a run ended by.
+fn error(run: &Run) -> &str {
+    match &run.execution.status {
+        Status::Failed { failure } => &failure.error,
+        other => panic!("not failed but {other:?}"),
+    }
+}
+
+fn started(workflow: &Value, input: &Value) -> Run {
+    let mut run = Run::new(compile_value(workflow));
+    run.start(input.clone().into());
+    run
+}
+
+#[test]
+fn a_loop_that_never_waits_is_ended_past_every_catch() {
+    let workflow = json!({"states": [
+        {"name": "P", "type": "Parallel", "catch": [{"error": "*", "next": "P"}], "branches": [
+            {"name": "b", "states": [
+                {"name": "A", "type": "Pass", "next": "B"},
+                {"name": "B", "type": "Pass", "next": "A"},
+            ]},
+        ]},
+    ]});
+    let mut run = started(&workflow, &Value::Null);
+    assert_eq!(error(&run), "StepLimitExceeded");
+    run.apply(EventKind::RetryRequested {});
+    assert_eq!(error(&run), "StepLimitExceeded");
+    run.check_replay();
+}
+
+#[test]
+fn expressions_that_take_long_count_as_many_steps() {
+    let workflow = json!({"states": [
+        {"name": "A", "type": "Pass", "parameters": "{{ $.workflow.input | upper | length }}", "result": "$.n", "next": "A"},
+    ]});
+    let mut evaluations = 0;
+    for size in [10, 3_000_000] {
+        let mut run = Run::new(compile_value(&workflow));
+        let lines = run.start(json!("x".repeat(size)).into());
+        assert_eq!(error(&run), "StepLimitExceeded");
+        let exits = lines.iter().filter(|line| line.starts_with("exit")).count();
+        // A step of an expression reads 64 bytes, 64 of them make one of the
+        // machine: 3 MB take about 700.
+        assert!(
+            evaluations == 0 || exits < evaluations / 100,
+            "{exits} of {evaluations}"
+        );
+        evaluations = exits;
+    }
+}
+
+#[test]
+fn a_history_ends_at_its_limit() {
+    let program = compile("states: [{ name: A, type: Task, parameters: 1, next: A }]");
+    let mut execution = Execution::new(id(), tenant());
+    let mut kind = EventKind::ExecutionStarted {
+        input: text("null"),
+        shards: 10,
+        machine: SEMANTICS,
+    };
+    while !execution.is_closed() {
+        let seq = execution.version + 1;
+        let event = Event {
+            seq,
+            at: START,
+            kind,
+        };
+        execution = apply(&program, execution, &event)
+            .expect("it follows")
+            .execution;
+        let Some(task) = execution.pending_tasks(&program).pop() else {
+            break;
+        };
+        kind = completed(task.task, task.attempt, text("null"));
+    }
+    assert_eq!(execution.version, MAX_EVENTS);
+    let Status::Failed { failure } = &execution.status else {
+        panic!("not failed: {:?}", execution.status);
+    };
+    assert_eq!(failure.error, "HistoryLimitExceeded");
+    let retry = Event {
+        seq: execution.version + 1,
+        at: START,
+        kind: EventKind::RetryRequested {},
+    };
+    let after = apply(&program, execution.clone(), &retry).expect("it follows");
+    assert_eq!(
+        (after.execution.status, after.commands),
+        (execution.status, vec![])
+    );
+}
+
+#[test]
+fn a_context_grows_to_its_limit_and_what_was_overwritten_does_not_count() {
+    let task = |name: &str, path: &str, next: &str| {
+        json!({
+            "name": name, "type": "Task", "parameters": 1, "result": path, "next": next,
+            "catch": [{"error": "ContextTooLarge", "next": "Caught"}],
+        })
+    };
+    let states = |path: &str| {
+        json!({"states": [
+            task("A", path, "B"), task("B", "$.b", "C"), task("C", "$.b", "Fits"),
+            {"name": "Fits", "type": "Succeed", "output": "fits"},
+            {"name": "Caught", "type": "Succeed", "output": "caught"},
+        ]})
+    };
+    // Two of these fit, three do not.
+    let size = usize::try_from(MAX_CONTEXT_BYTES * 2 / 5).expect("small");
+    let large = text(&format!("\"{}\"", "x".repeat(size)));
+    for (path, expected) in [("$.a", "\"caught\""), ("$.b", "\"fits\"")] {
+        let mut run = started(&states(path), &Value::Null);
+        while !run.execution.is_closed() {
+            let task = run.only_task();
+            run.apply(completed(task.task, task.attempt, large.clone()));
+        }
+        let Status::Completed { output } = &run.execution.status else {
+            panic!("not completed: {:?}", run.execution.status);
+        };
+        assert_eq!(output.as_str(), expected, "{path}");
+    }
+}
+
+#[test]
+fn an_input_that_cannot_be_held_fails_the_execution_for_good() {
+    let deep = format!("{}{}", "[".repeat(99), "]".repeat(99));
+    let bottomless = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let large = format!(
+        "\"{}\"",
+        "x".repeat(usize::try_from(MAX_CONTEXT_BYTES).expect("small"))
+    );
+    for input in [&deep, &bottomless, &large, "1e999"] {
+        let mut run = Run::new(compile("states: [{ name: A, type: Task }]"));
+        run.start(text(input));
+        assert_eq!(error(&run), "InvalidInput");
+        run.apply(EventKind::RetryRequested {});
+        assert_eq!(error(&run), "InvalidInput");
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_read_fails_only_where_it_is_put() {
+    let bottomless = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let workflow = json!({"states": [
+        {"name": "A", "type": "Task", "parameters": 1, "next": "B"},
+        {"name": "B", "type": "Task", "parameters": 1, "result": "$.b"},
+    ]});
+    for output in [&bottomless, "[1e999]"] {
+        let mut run = started(&workflow, &Value::Null);
+        let task = run.only_task();
+        run.apply(completed(task.task, 1, text(output)));
+        let task = run.only_task();
+        run.apply(completed(task.task, 1, text(output)));
+        assert_eq!(error(&run), "ExpressionError");
+        run.check_replay();
+    }
+}
+
+#[test]
+fn what_frames_hold_is_bounded() {
+    // Each branch of 1 MiB context; the bound is eight contexts of 4 MiB.
+    let size = usize::try_from(MAX_CONTEXT_BYTES / 4).expect("small");
+    let branches = |count: u64| -> Value {
+        let branch = |n| json!({"name": format!("b{n}"), "type": "Task"});
+        json!({"states": [{
+            "name": "P", "type": "Parallel", "branches": (0..count).map(branch).collect::<Vec<_>>(),
+        }]})
+    };
+    let input = json!("x".repeat(size));
+    let fitting = MAX_HELD_BYTES / (MAX_CONTEXT_BYTES / 4) - 1;
+    let run = started(&branches(fitting), &input);
+    assert_eq!(run.execution.status, Status::Running);
+    let run = started(&branches(fitting + 1), &input);
+    assert_eq!(error(&run), "ContextTooLarge");
+}
+
+#[test]
+fn frames_are_bounded_in_number_and_depth() {
+    let task = |name: String| json!({"name": name, "type": "Task", "parameters": 1});
+    let parallel = |name: &str, branches: Vec<Value>| json!({"name": name, "type": "Parallel", "branches": branches});
+    let wide = |name: &str, count: usize| {
+        let branches = (0..count).map(|n| task(format!("t{n}"))).collect();
+        parallel(name, branches)
+    };
+    let many = |count: usize| {
+        let branches = (0..count)
+            .map(|n| wide(&format!("P{n}"), MAX_BRANCHES - 1))
+            .collect();
+        parallel("Many", branches)
+    };
+    let nested =
+        |depth: usize| (0..depth).fold(task("t".to_owned()), |inner, _| parallel("N", vec![inner]));
+    for (state, fits) in [
+        (wide("P", MAX_BRANCHES), true),
+        (many(MAX_FRAMES / MAX_BRANCHES - 1), true),
+        (many(MAX_FRAMES / MAX_BRANCHES + 1), false),
+        (nested(MAX_DEPTH), true),
+        (nested(MAX_DEPTH + 1), false),
+    ] {
+        let run = started(&json!({"states": [state]}), &Value::Null);
+        if fits {
+            assert_eq!(run.execution.status, Status::Running);
+        } else {
+            assert_eq!(error(&run), "FrameLimitExceeded");
+        }
+    }
+}
+
+/// The front end refuses such a program; the machine does not rely on it.
+#[test]
+fn branches_are_bounded() {
+    let branch = |n| json!({"name": format!("t{n}"), "type": "Task", "parameters": 1});
+    let branches: Vec<_> = (0..MAX_BRANCHES).map(branch).collect();
+    let workflow = json!({"states": [{"name": "P", "type": "Parallel", "branches": branches}]});
+    let mut program = Arc::unwrap_or_clone(compile_value(&workflow));
+    for state in &mut program.states {
+        if let StateKind::Parallel { branches, .. } = &mut state.kind {
+            branches.push(branches[0]);
+        }
+    }
+    let mut run = Run::new(program.into());
+    run.start(text("null"));
+    assert_eq!(error(&run), "FrameLimitExceeded");
+}
+
+#[test]
+fn events_that_cannot_follow_are_refused() {
+    let program = compile("states: [{ name: A, type: Task, parameters: 1 }]");
+    let start = |machine| EventKind::ExecutionStarted {
+        input: text("null"),
+        shards: 10,
+        machine,
+    };
+    let event = |seq, kind| Event {
+        seq,
+        at: START,
+        kind,
+    };
+    let new = || Execution::new(id(), tenant());
+    let running = apply(&program, new(), &event(1, start(SEMANTICS)))
+        .expect("the first event")
+        .execution;
+
+    let refused = |execution: Execution, event: Event| {
+        apply(&program, execution, &event).expect_err("it cannot follow")
+    };
+    let cancel = || EventKind::CancelRequested {
+        reason: String::new(),
+    };
+    let execution = id();
+    assert_eq!(
+        refused(running.clone(), event(3, cancel())),
+        ApplyError::OutOfOrder {
+            execution,
+            expected: 2,
+            seq: 3
+        }
+    );
+    assert_eq!(
+        refused(running.clone(), event(2, start(SEMANTICS))),
+        ApplyError::Start { execution, seq: 2 }
+    );
+    assert_eq!(
+        refused(new(), event(1, cancel())),
+        ApplyError::Start { execution, seq: 1 }
+    );
+    assert_eq!(
+        refused(new(), event(1, start(SEMANTICS + 1))),
+        ApplyError::NewerMachine {
+            execution,
+            recorded: SEMANTICS + 1
+        }
+    );
+
+    // An execution that meets another program says so instead of guessing.
+    let task = running.pending_tasks(&program).pop().expect("one task");
+    let outcome = |kind| event(2, kind);
+    let other = compile("states: [{ name: A, type: Fail, error: E }]");
+    for kind in [
+        completed(task.task, 1, text("null")),
+        failed(task.task, 1, "E", None),
+    ] {
+        let refused = apply(&other, running.clone(), &outcome(kind)).expect_err("another program");
+        assert!(matches!(refused, ApplyError::Mismatch { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn time_never_runs_backwards() {
+    let program = compile(
+        r"
+        states:
+          - { name: A, type: Task, parameters: 1, next: W }
+          - { name: W, type: Wait, duration: 1s }
+        ",
+    );
+    let mut run = Run::new(program);
+    run.pass_time(10_000);
+    run.start(text("null"));
+    let task = run.only_task();
+    let early = Event {
+        seq: 2,
+        at: START,
+        kind: completed(task.task, 1, text("null")),
+    };
+    let after = apply(&run.program, run.execution.clone(), &early).expect("it follows");
+    assert_eq!(after.execution.wake_at(), Some(START.plus(11_000)));
+}

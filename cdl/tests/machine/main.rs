@@ -1,0 +1,10 @@
+//! The machine's tests.
+
+mod compile;
+mod failures;
+mod flows;
+mod histories;
+mod limits;
+mod parallel;
+mod properties;
+mod transcript;

@@ -1,0 +1,272 @@
+//! What holds for every program and every order of events.
+//!
+//! `Run::apply` checks after each event that snapshots and observers change
+//! nothing, that pending tasks are what was commanded, that what runs waits
+//! for something, and that what has ended stays quiet.
+
+use cascade_cdl::{EventKind, Status};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::compile::compile_value;
+use crate::transcript::{Run, completed, failed, json as text};
+
+/// Errors that activities of the tests return: retried, not retried, caught or not.
+const ERRORS: [&str; 4] = [
+    "NetworkError",
+    "ValidationError",
+    "Declined",
+    "AuthorizedError",
+];
+
+/// A list of states, each with a way to the next; nested up to `depth`.
+fn states(depth: u32) -> BoxedStrategy<Vec<Value>> {
+    prop::collection::vec(state(depth), 1..4)
+        .prop_map(|mut states| {
+            let count = states.len();
+            for (at, state) in states.iter_mut().enumerate() {
+                state["name"] = json!(format!("S{at}"));
+                let next = format!("S{}", (at + 1).min(count - 1));
+                if at + 1 < count && state["type"] != "Choice" && state["type"] != "Fail" {
+                    state["next"] = json!(next);
+                }
+                if let Some(choices) = state.get_mut("choices").filter(|c| c.is_array()) {
+                    choices[0]["next"] = json!(next);
+                    state["default"] = json!(format!("S{}", count - 1));
+                }
+                if let Some(catch) = state.get_mut("catch").filter(|c| c.is_array()) {
+                    catch[0]["next"] = json!(format!("S{}", count - 1));
+                }
+            }
+            // A Choice or a catch at the end would lead to itself, for ever.
+            let last = states.last_mut().expect("at least one");
+            last["catch"] = Value::Null;
+            if last["type"] == "Choice" {
+                *last = json!({"type": "Succeed", "name": last["name"]});
+            }
+            states
+        })
+        .boxed()
+}
+
+fn state(depth: u32) -> BoxedStrategy<Value> {
+    let result = prop::sample::select(vec![
+        json!(null),
+        json!("$.a"),
+        json!("$.b.c"),
+        json!("$.a.d"),
+    ]);
+    let errors = prop::sample::select(vec![
+        json!(null),
+        json!("*"),
+        json!(["Declined", "AuthorizationError"]),
+    ]);
+    let catch = (errors, result.clone()).prop_map(|(errors, result)| match errors {
+        Value::Null => Value::Null,
+        errors => json!([{"error": errors, "result": result}]),
+    });
+    let timeout = prop::sample::select(vec![json!(null), json!("3s")]);
+    let jitter = prop::sample::select(vec![json!(null), json!("full")]);
+    let parameters = prop::sample::select(vec![
+        json!(null),
+        json!(1),
+        json!("{{ null | uuid }}"),
+        json!("{{ $.a }}"),
+    ]);
+    let task = (
+        result.clone(),
+        catch.clone(),
+        timeout,
+        jitter,
+        parameters.clone(),
+        1..4_u32,
+    )
+        .prop_map(|(result, catch, timeout, jitter, parameters, attempts)| {
+            json!({
+                "type": "Task", "result": result, "catch": catch, "timeout": timeout,
+                "parameters": parameters,
+                "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
+            })
+        });
+    let pass = (result.clone(), parameters).prop_map(
+        |(result, parameters)| json!({"type": "Pass", "result": result, "parameters": parameters}),
+    );
+    let condition = prop::sample::select(vec![
+        "{{ true }}",
+        "{{ false }}",
+        "{{ $.a == 1 }}",
+        "{{ $.a }}",
+    ]);
+    let choice = condition
+        .prop_map(|condition| json!({"type": "Choice", "choices": [{"condition": condition}]}));
+    let wait = prop::sample::select(vec!["{{ 0 }}", "2s", "1m"])
+        .prop_map(|duration| json!({"type": "Wait", "duration": duration}));
+    let fail = Just(json!({"type": "Fail", "error": "Declined"}));
+    let leaf = prop_oneof![6 => task, 2 => pass, 1 => choice, 2 => wait, 1 => fail];
+    if depth == 0 {
+        return leaf.boxed();
+    }
+    let branches = prop::collection::vec(states(depth - 1), 1..4);
+    let parallel = (branches, result, catch).prop_map(|(branches, result, catch)| {
+        let branch = |(at, states): (usize, Vec<Value>)| {
+            let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
+            json!({"name": format!("b{at}"), "states": states})
+        };
+        let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
+        json!({"type": "Parallel", "branches": branches, "result": result, "catch": catch})
+    });
+    prop_oneof![3 => leaf, 2 => parallel].boxed()
+}
+
+/// Gives the branch with this number result paths of its own.
+fn own(value: Value, branch: usize) -> Value {
+    match value {
+        Value::Object(entries) => entries
+            .into_iter()
+            .map(|(key, value)| match value.as_str() {
+                Some(path) if key == "result" => {
+                    (key, json!(path.replacen("$.", &format!("$.b{branch}"), 1)))
+                }
+                _ => (key, own(value, branch)),
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(|item| own(item, branch)).collect(),
+        other => other,
+    }
+}
+
+fn workflow() -> impl Strategy<Value = Value> {
+    let timeout = prop::sample::select(vec![json!(null), json!("10s")]);
+    let output = prop::sample::select(vec![json!(null), json!("{{ $.a }}")]);
+    (states(2), timeout, output).prop_map(
+        |(states, timeout, output)| json!({"states": states, "timeout": timeout, "output": output}),
+    )
+}
+
+/// What the world does next; numbers choose among what is possible.
+#[derive(Debug, Clone)]
+enum Move {
+    Complete(usize),
+    Fail(usize, usize),
+    Pass(u64),
+    Repeat(usize),
+    Cancel,
+    Retry,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        8 => any::<usize>().prop_map(Move::Complete),
+        4 => (any::<usize>(), 0..ERRORS.len()).prop_map(|(at, error)| Move::Fail(at, error)),
+        4 => (0..20_000_u64).prop_map(Move::Pass),
+        2 => any::<usize>().prop_map(Move::Repeat),
+        1 => Just(Move::Retry),
+    ];
+    let end = prop_oneof![4 => Just(None), 1 => Just(Some(Move::Cancel))];
+    (prop::collection::vec(one, 0..40), end).prop_map(|(mut moves, end)| {
+        moves.extend(end);
+        moves
+    })
+}
+
+fn make(run: &mut Run, next: &Move) {
+    let chosen = |run: &Run, at: usize| {
+        let count = run.outstanding.len();
+        (count > 0).then(|| {
+            run.outstanding
+                .keys()
+                .nth(at % count)
+                .copied()
+                .expect("one of them")
+        })
+    };
+    match next {
+        Move::Complete(at) => {
+            if let Some((task, attempt)) = chosen(run, *at) {
+                run.apply(completed(task, attempt, text("{\"n\":1}")));
+            }
+        }
+        Move::Fail(at, error) => {
+            if let Some((task, attempt)) = chosen(run, *at) {
+                run.apply(failed(task, attempt, ERRORS[*error], None));
+            }
+        }
+        Move::Pass(millis) => {
+            run.pass_time(*millis);
+            run.fire_due_timers();
+        }
+        Move::Repeat(at) => repeat(run, *at),
+        Move::Cancel => {
+            run.apply(EventKind::CancelRequested {
+                reason: "enough".to_owned(),
+            });
+        }
+        Move::Retry => {
+            run.apply(EventKind::RetryRequested {});
+        }
+    }
+}
+
+/// An earlier outcome or timer arrives again: nothing but the version changes.
+fn repeat(run: &mut Run, at: usize) {
+    let event = run.history[at % run.history.len()].kind.clone();
+    if matches!(
+        event,
+        EventKind::ExecutionStarted { .. } | EventKind::RetryRequested {}
+    ) {
+        return;
+    }
+    let before = run.execution.clone();
+    let told = run.apply(event);
+    assert!(
+        told.len() == 1 && told[0].starts_with("ignored"),
+        "{told:?}"
+    );
+    let mut after = run.execution.clone();
+    after.version = before.version;
+    after.updated_at = before.updated_at;
+    assert_eq!(before, after, "a repeated event changes something");
+}
+
+/// Delivers all that is awaited, well. Each round ends an attempt or a pause
+/// of each frame, so what does not loop ends soon.
+fn drain(run: &mut Run) {
+    for _ in 0..200 {
+        if run.execution.is_closed() {
+            return;
+        }
+        let awaited: Vec<_> = run.outstanding.keys().copied().collect();
+        for (task, attempt) in awaited {
+            if run.execution.awaits(task, attempt) {
+                run.apply(completed(task, attempt, text("1")));
+            }
+        }
+        if let Some(at) = run.execution.wake_at().filter(|_| run.execution.is_idle()) {
+            run.pass_until(at);
+            run.fire_due_timers();
+        }
+    }
+    panic!("it does not end: {:?}", run.execution);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_execution_keeps_its_promises_and_ends(workflow in workflow(), moves in moves()) {
+        let mut run = Run::new(compile_value(&workflow));
+        run.start(text("{}"));
+        for next in &moves {
+            make(&mut run, next);
+        }
+        drain(&mut run);
+        prop_assert!(run.execution.is_closed());
+        run.check_replay();
+        if let Status::Failed { .. } | Status::TimedOut { .. } = run.execution.status {
+            run.apply(EventKind::RetryRequested {});
+            drain(&mut run);
+        }
+        run.apply(EventKind::CancelRequested { reason: "late".to_owned() });
+        run.check_replay();
+    }
+}

@@ -1,0 +1,339 @@
+//! Tests of the machine as transcripts: what happens, and indented beneath it
+//! what must follow.
+//!
+//! ```text
+//! start {"n":1}
+//!   enter Charge
+//!   schedule Charge#1 {"n":1}
+//! fail Charge#1 ServiceUnavailable
+//!   retry Charge#2 at 1000 after ServiceUnavailable
+//!   timer at 1000
+//! at 1000
+//!   schedule Charge#2 {"n":1}
+//! ```
+//!
+//! Happenings: `start INPUT`, `complete STATE#ATTEMPT OUTPUT`, `fail
+//! STATE#ATTEMPT ERROR [final|retryable]`, `at MS` (the clock moves on and
+//! fires what is due), `cancel REASON`, `retry`, `again` (the last event a
+//! second time). Times are in milliseconds from the start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{
+    ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json, Place,
+    Receipt, Record, SEMANTICS, TaskId, TenantId, TimerKind, Timestamp, apply, apply_traced,
+    replay,
+};
+
+use crate::compile::compile;
+
+/// When every test starts: 2026-01-31T09:30:00.000Z.
+pub(crate) const START: Timestamp = Timestamp(1_769_851_800_000);
+
+pub(crate) fn id() -> ExecutionId {
+    "0190163d-8694-739b-aea5-966c26f8ad91"
+        .parse()
+        .expect("a UUID")
+}
+
+pub(crate) fn tenant() -> TenantId {
+    "acme".parse().expect("a tenant")
+}
+
+/// Runs the happenings of `expected` and compares what follows.
+#[track_caller]
+pub(crate) fn check(workflow: &str, expected: &str) {
+    let expected = unindent(expected);
+    let mut run = Run::new(compile(workflow));
+    let mut actual = String::new();
+    for line in expected.lines().filter(|line| !line.starts_with(' ')) {
+        let told = run.happen(line);
+        actual.push_str(line);
+        actual.push('\n');
+        for line in told {
+            actual.push_str("  ");
+            actual.push_str(&line);
+            actual.push('\n');
+        }
+    }
+    assert!(
+        actual == expected,
+        "expected:\n{expected}\nactual:\n{actual}"
+    );
+    run.check_replay();
+}
+
+fn unindent(text: &str) -> String {
+    let lines = || text.lines().filter(|line| !line.trim().is_empty());
+    let margin = lines()
+        .map(|line| line.len() - line.trim_start().len())
+        .min();
+    let lines: Vec<_> = lines().map(|line| &line[margin.unwrap_or(0)..]).collect();
+    lines.join("\n") + "\n"
+}
+
+/// One execution, its history, and the shell's view of what is outstanding.
+pub(crate) struct Run {
+    pub(crate) program: Arc<Program>,
+    pub(crate) execution: Execution,
+    pub(crate) history: Vec<Event>,
+    pub(crate) outstanding: BTreeMap<(TaskId, u32), ActivityTask>,
+    now: Timestamp,
+    /// Which state each task belongs to.
+    names: BTreeMap<TaskId, String>,
+}
+
+impl Run {
+    pub(crate) fn new(program: Arc<Program>) -> Self {
+        Self {
+            program,
+            execution: Execution::new(id(), tenant()),
+            history: Vec::new(),
+            outstanding: BTreeMap::new(),
+            now: START,
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Lets one line of a transcript happen; gives what followed.
+    fn happen(&mut self, line: &str) -> Vec<String> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (subject, detail) = rest.split_once(' ').unwrap_or((rest, ""));
+        let kind = match word {
+            "start" => return self.start(json(rest)),
+            "complete" => {
+                let (task, attempt) = self.attempt(subject);
+                completed(task, attempt, json(detail))
+            }
+            "fail" => {
+                let (task, attempt) = self.attempt(subject);
+                let (error, retryable) = match detail.split_once(' ') {
+                    Some((error, "final")) => (error, Some(false)),
+                    Some((error, "retryable")) => (error, Some(true)),
+                    _ => (detail, None),
+                };
+                failed(task, attempt, error, retryable)
+            }
+            "at" => {
+                self.now = START.plus(subject.parse().expect("milliseconds"));
+                return self.fire_due_timers();
+            }
+            "cancel" => EventKind::CancelRequested {
+                reason: rest.to_owned(),
+            },
+            "retry" => EventKind::RetryRequested {},
+            "again" => self.history.last().expect("an event").kind.clone(),
+            other => panic!("nothing is called `{other}`"),
+        };
+        self.apply(kind)
+    }
+
+    /// Applies the first event.
+    pub(crate) fn start(&mut self, input: Json) -> Vec<String> {
+        self.apply(EventKind::ExecutionStarted {
+            input,
+            shards: 10,
+            machine: SEMANTICS,
+        })
+    }
+
+    /// The one outstanding task.
+    pub(crate) fn only_task(&self) -> ActivityTask {
+        assert_eq!(self.outstanding.len(), 1, "not one outstanding task");
+        self.outstanding.values().next().expect("one").clone()
+    }
+
+    pub(crate) fn pass_time(&mut self, millis: u64) {
+        self.now = self.now.plus(millis);
+    }
+
+    pub(crate) fn pass_until(&mut self, at: Timestamp) {
+        self.now = self.now.max(at);
+    }
+
+    pub(crate) fn fire_due_timers(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        for timer in self.execution.due_timers(self.now) {
+            told.extend(self.apply(EventKind::TimerFired { timer }));
+        }
+        told
+    }
+
+    /// Applies one event and checks what holds for each: the observer changes
+    /// nothing, a snapshot in between changes nothing, what the execution says
+    /// is pending is what was commanded, and what has ended stays quiet.
+    pub(crate) fn apply(&mut self, kind: EventKind) -> Vec<String> {
+        let event = Event {
+            seq: self.execution.version + 1,
+            at: self.now,
+            kind,
+        };
+        let before = self.execution.clone();
+        let snapshot = serde_json::to_string(&before).expect("an execution is JSON");
+        let restored = serde_json::from_str(&snapshot).expect("a snapshot reads back");
+        let quiet = apply(&self.program, restored, &event).expect("the event can follow");
+        let mut records = Vec::new();
+        let observed = apply_traced(&self.program, before, &event, &mut |r| records.push(r))
+            .expect("the event can follow");
+        assert_eq!(
+            quiet, observed,
+            "a snapshot or an observer makes a difference"
+        );
+        for record in &records {
+            if let Record::ActivityScheduled { place, task, .. } = record {
+                self.names.insert(*task, place.state.as_ref().to_owned());
+            }
+        }
+
+        for command in &observed.commands {
+            match command {
+                Command::ScheduleActivity(task) => {
+                    let key = (task.task, task.attempt);
+                    let old = self.outstanding.insert(key, task.clone());
+                    assert_eq!(old, None, "scheduled twice");
+                }
+                Command::CancelActivity { task, attempt } => {
+                    let old = self.outstanding.remove(&(*task, *attempt));
+                    assert!(old.is_some(), "cancelled what was not outstanding");
+                }
+            }
+        }
+        self.outstanding.retain(|key, _| match &event.kind {
+            EventKind::ActivityCompleted { task, attempt, .. }
+            | EventKind::ActivityFailed { task, attempt, .. } => *key != (*task, *attempt),
+            _ => true,
+        });
+        self.execution = observed.execution;
+        self.history.push(event);
+        let mut pending = self.execution.pending_tasks(&self.program);
+        pending.sort_by_key(|task| (task.task, task.attempt));
+        let outstanding: Vec<_> = self.outstanding.values().cloned().collect();
+        assert_eq!(
+            pending, outstanding,
+            "pending tasks are not what was commanded"
+        );
+        if self.execution.is_closed() {
+            assert_eq!((pending.len(), self.execution.wake_at()), (0, None));
+        } else {
+            assert!(
+                !pending.is_empty() || self.execution.wake_at().is_some(),
+                "it runs and waits for nothing"
+            );
+            assert_eq!(self.execution.is_idle(), pending.is_empty());
+        }
+        records.iter().map(|record| self.line(record)).collect()
+    }
+
+    /// A replay gives the same execution, and what is still to be done.
+    pub(crate) fn check_replay(&self) {
+        let (replayed, pending) =
+            replay(&self.program, id(), tenant(), &self.history).expect("the history replays");
+        assert_eq!(replayed, self.execution, "replay differs from live");
+        assert_eq!(pending.len(), self.outstanding.len());
+    }
+
+    /// `STATE#ATTEMPT` of a task scheduled at some time, the latest if several.
+    fn attempt(&self, subject: &str) -> (TaskId, u32) {
+        let (state, attempt) = subject.split_once('#').expect("STATE#ATTEMPT");
+        let mut tasks = self.names.iter().rev();
+        let task = tasks.find(|(_, name)| *name == state);
+        let (task, _) = task.unwrap_or_else(|| panic!("{state} never scheduled a task"));
+        (*task, attempt.parse().expect("an attempt"))
+    }
+
+    fn line(&self, record: &Record) -> String {
+        let ms = |at: &Timestamp| at.since(START);
+        let name = |task: &TaskId| self.names.get(task).map_or("?", String::as_str);
+        match record {
+            Record::StateEntered { place } => format!("enter {}", at(place)),
+            Record::StateExited { place, output } => {
+                format!("exit {} {}", at(place), output.as_str())
+            }
+            Record::ActivityScheduled {
+                place,
+                attempt,
+                input,
+                ..
+            } => format!("schedule {}#{attempt} {}", at(place), input.as_str()),
+            Record::ActivityCancelled { task, attempt } => {
+                format!("cancel {}#{attempt}", name(task))
+            }
+            Record::RetryScheduled {
+                place,
+                attempt,
+                at: time,
+                error,
+                ..
+            } => format!(
+                "retry {}#{attempt} at {} after {error}",
+                at(place),
+                ms(time)
+            ),
+            Record::Caught { place, error, next } => {
+                format!("caught {} {error}, on to {next}", at(place))
+            }
+            Record::TimerSet { at, kind, .. } => match kind {
+                TimerKind::Resume(_) => format!("timer at {}", ms(at)),
+                TimerKind::AttemptTimeout(_) => format!("timeout at {}", ms(at)),
+                TimerKind::WorkflowTimeout => format!("workflow timeout at {}", ms(at)),
+            },
+            Record::BranchEnded {
+                place,
+                branch,
+                open,
+            } => format!("branch {}/{branch} done, {open} open", at(place)),
+            Record::EventIgnored { reason } => format!("ignored: {reason}"),
+            Record::ExecutionRetried {} => "goes on".to_owned(),
+            Record::ExecutionCompleted { output } => format!("completed {}", output.as_str()),
+            Record::ExecutionFailed { failure } => format!(
+                "failed {} at {}: {}",
+                failure.error,
+                failure.state.as_deref().unwrap_or("the end"),
+                failure.message
+            ),
+            Record::ExecutionCancelled { reason } => format!("cancelled: {reason}"),
+            Record::ExecutionTimedOut { timeout_ms } => format!("timed out after {timeout_ms}"),
+        }
+    }
+}
+
+fn at(place: &Place) -> String {
+    match place.path.as_str() {
+        "" => place.state.as_ref().to_owned(),
+        path => format!("{path}/{}", place.state),
+    }
+}
+
+pub(crate) fn json(text: &str) -> Json {
+    Json::parse(text.to_owned()).expect("JSON")
+}
+
+pub(crate) fn completed(task: TaskId, attempt: u32, output: Json) -> EventKind {
+    EventKind::ActivityCompleted {
+        task,
+        attempt,
+        output,
+        receipt: Receipt::default(),
+    }
+}
+
+pub(crate) fn failed(
+    task: TaskId,
+    attempt: u32,
+    error: &str,
+    retryable: Option<bool>,
+) -> EventKind {
+    EventKind::ActivityFailed {
+        task,
+        attempt,
+        failure: ActivityFailure {
+            error: error.to_owned(),
+            message: "told".to_owned(),
+            retryable,
+            details: None,
+        },
+        receipt: None,
+    }
+}

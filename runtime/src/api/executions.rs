@@ -1,0 +1,577 @@
+//! `/v1/executions`: start, list, show, cancel, retry.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use cascade_cdl::program::Program;
+use cascade_cdl::{
+    Execution, ExecutionId, Failure, Frame, Json, Status, Step, TenantId, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::list;
+use super::problem::{Code, Problem, ProblemDocument};
+use super::request::{
+    Caller, Operator, Path, Query, Viewer, execution_id, header, parse_json, read_body, wait,
+};
+use super::{Api, ApiState, json};
+use crate::engine::{Closed, Start, Started, View};
+use crate::sandbox;
+use crate::store::{Filter, StatusName, Summary};
+
+/// What a request to start may have beside its input.
+const START_OVERHEAD: u64 = 64 << 10;
+
+/// Longest idempotency key, in bytes: a UUID or a URL.
+const MAX_KEY: usize = 255;
+
+/// Longest reason for a cancellation, in bytes: it goes into the history.
+const MAX_REASON: usize = 1_000;
+
+/// Bodies of requests to cancel.
+const MAX_CANCEL_BODY: u64 = 16 << 10;
+
+/// A list's page, if the client does not say.
+const DEFAULT_PAGE: u32 = 50;
+
+/// The longest page of a list.
+const MAX_PAGE: u32 = 1_000;
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(start, list))
+        .routes(routes!(show))
+        .routes(routes!(cancel))
+        .routes(routes!(retry))
+}
+
+/// What to start.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct StartBody {
+    application: String,
+    workflow: String,
+    /// Any JSON; `{}` if absent.
+    #[schema(value_type = Option<Object>)]
+    input: Option<Json>,
+    /// The execution's id, a UUID, if the client chooses it.
+    #[schema(value_type = Option<String>)]
+    id: Option<ExecutionId>,
+}
+
+/// How an execution stands.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ExecutionView {
+    #[schema(value_type = String)]
+    id: ExecutionId,
+    application: String,
+    /// The version that it runs, for ever.
+    application_version: u32,
+    workflow: String,
+    #[schema(value_type = String, example = "completed")]
+    status: StatusName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    input: Option<Json>,
+    /// Of a completed one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    output: Option<Json>,
+    /// Of one that ended otherwise: `{error, message, state?, details?}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    error: Option<Failure>,
+    #[schema(value_type = u64)]
+    started_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    closed_at: Option<Timestamp>,
+    /// When it must next be woken, if it waits for time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    wake_at: Option<Timestamp>,
+    /// Length of its history.
+    events: u64,
+    /// The states that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_states: Option<Vec<OpenState>>,
+    /// Its context, if asked for and while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    context: Option<Value>,
+}
+
+/// A state that an execution is in.
+#[derive(Serialize, ToSchema)]
+struct OpenState {
+    /// The Parallel states and branches around it, as in `Checks/us`; empty at the top.
+    path: String,
+    state: String,
+    /// `activity`, `backing_off`, `waiting`, `joining` or `stopped`.
+    step: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    /// When the attempt was scheduled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    scheduled_at: Option<Timestamp>,
+    /// When the pause or the wait ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    until: Option<Timestamp>,
+}
+
+/// A page of a list.
+#[derive(Serialize, ToSchema)]
+struct ExecutionPage {
+    items: Vec<ExecutionView>,
+    /// The cursor of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct StartQuery {
+    /// Wait so long for the end: `30s`. The header `Prefer: wait=30` does the same.
+    wait: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ShowQuery {
+    /// Wait so long for the end: `30s`. The header `Prefer: wait=30` does the same.
+    wait: Option<String>,
+    /// Show the context, too, while it runs.
+    #[serde(default)]
+    context: bool,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    application: Option<String>,
+    workflow: Option<String>,
+    /// `running`, `completed`, `failed`, `cancelled` or `timed_out`.
+    #[param(value_type = Option<String>)]
+    status: Option<StatusName>,
+    /// Milliseconds since the Unix epoch.
+    started_after: Option<u64>,
+    /// Milliseconds since the Unix epoch.
+    started_before: Option<u64>,
+    /// At most so many, up to 1000; 50 if absent.
+    limit: Option<u32>,
+    /// `next` of the page before; the filters must be the same.
+    cursor: Option<String>,
+}
+
+/// Why to cancel.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CancelBody {
+    /// Goes into the history.
+    #[serde(default)]
+    reason: String,
+}
+
+/// Start an execution
+///
+/// Returns when the start is durable; with `wait`, when the execution has
+/// ended or the time is up. The same `Idempotency-Key`, or the same `id`, never starts two.
+#[utoipa::path(
+    post, path = "/v1/executions", tag = "executions",
+    params(StartQuery, ("Idempotency-Key" = Option<String>, Header, description = "Names the execution: the same key starts one only. At most 255 visible characters")),
+    request_body = StartBody,
+    responses(
+        (status = 200, description = "It has ended", body = ExecutionView),
+        (status = 202, description = "It runs", body = ExecutionView),
+        (status = 409, description = "`key_reused`: the key or id was used for another request", body = ProblemDocument),
+        (status = 413, description = "`too_large`", body = ProblemDocument),
+        (status = 422, description = "`unknown_workflow`", body = ProblemDocument),
+        (status = 429, description = "`busy` or `limit_reached`", body = ProblemDocument),
+    )
+)]
+async fn start(
+    State(state): State<ApiState>,
+    caller: Caller<Operator>,
+    Query(query): Query<StartQuery>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let patience = wait(&state, query.wait.as_deref(), request.headers())?;
+    let idempotency_key = idempotency_key(request.headers())?;
+    let limit = caller
+        .tenant
+        .limits
+        .input_bytes
+        .saturating_add(START_OVERHEAD);
+    let body = read_body(&state, request, limit).await?;
+    let body: StartBody = parse_json(&body)?;
+    let input = match body.input {
+        Some(input) => {
+            sandbox::check_json(input.as_str())
+                .map_err(|why| Problem::new(Code::InvalidRequest, format!("the input {why}")))?;
+            input
+        }
+        None => Json::from_value(&Value::Object(serde_json::Map::new())),
+    };
+    let start = Start {
+        tenant: caller.tenant.id.clone(),
+        application: body.application.into(),
+        workflow: body.workflow.into(),
+        input,
+        id: body.id,
+        idempotency_key,
+    };
+    let (application, workflow) = (start.application.clone(), start.workflow.clone());
+    let (started, closed) = match patience {
+        Some(patience) => state.engine.start_and_wait(start, patience).await?,
+        None => (state.engine.start(start).await?, None),
+    };
+    let view = if started.created || closed.is_some() {
+        ExecutionView::of_start(&application, &workflow, started, closed)
+    } else {
+        let summary = state.store.summary(&caller.tenant.id, started.id).await?;
+        ExecutionView::of_summary(summary.ok_or_else(|| Problem::not_found("execution"))?)
+    };
+    let status = if view.closed_at.is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let mut response = json(status, &view);
+    if let Ok(place) = HeaderValue::try_from(format!("/v1/executions/{}", started.id)) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// List executions, newest first
+#[utoipa::path(
+    get, path = "/v1/executions", tag = "executions",
+    params(ListQuery),
+    responses(
+        (status = 200, body = ExecutionPage),
+        (status = 400, description = "`invalid_cursor`, `invalid_request`", body = ProblemDocument),
+    )
+)]
+async fn list(
+    State(state): State<ApiState>,
+    caller: Caller<Viewer>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Problem> {
+    let tenant = &caller.tenant.id;
+    let filter = Filter {
+        application: query.application,
+        workflow: query.workflow,
+        status: query.status,
+        started_after: query.started_after.map(Timestamp),
+        started_before: query.started_before.map(Timestamp),
+    };
+    let limit = list::limit(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
+    let before = match &query.cursor {
+        Some(cursor) => Some(list::read_cursor(cursor, tenant, &filter)?),
+        None => None,
+    };
+    let page = state.store.list(tenant, &filter, before, limit).await?;
+    let next = page
+        .next
+        .map(|next| list::write_cursor(next, tenant, &filter));
+    let items = page
+        .items
+        .into_iter()
+        .map(ExecutionView::of_summary)
+        .collect();
+    Ok(json(StatusCode::OK, &ExecutionPage { items, next }))
+}
+
+/// Show how an execution stands
+#[utoipa::path(
+    get, path = "/v1/executions/{id}", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id"), ShowQuery),
+    responses(
+        (status = 200, body = ExecutionView),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+    )
+)]
+async fn show(
+    State(state): State<ApiState>,
+    caller: Caller<Viewer>,
+    Path(id): Path<String>,
+    Query(query): Query<ShowQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let tenant = &caller.tenant.id;
+    if let Some(patience) = wait(&state, query.wait.as_deref(), &headers)? {
+        until_closed(&state, tenant, id, patience).await?;
+    }
+    let view = load(&state, tenant, id, query.context).await?;
+    Ok(json(StatusCode::OK, &view))
+}
+
+/// Cancel an execution
+#[utoipa::path(
+    post, path = "/v1/executions/{id}/cancel", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    request_body = CancelBody,
+    responses(
+        (status = 200, description = "How it stands afterwards", body = ExecutionView),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+        (status = 409, description = "`already_closed`", body = ProblemDocument),
+    )
+)]
+async fn cancel(
+    State(state): State<ApiState>,
+    caller: Caller<Operator>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let body = read_body(&state, request, MAX_CANCEL_BODY).await?;
+    let reason = if body.is_empty() {
+        String::new()
+    } else {
+        parse_json::<CancelBody>(&body)?.reason
+    };
+    if reason.len() > MAX_REASON {
+        let detail = format!("`reason` may have at most {MAX_REASON} bytes");
+        return Err(Problem::new(Code::InvalidRequest, detail));
+    }
+    let tenant = &caller.tenant.id;
+    state.engine.cancel(tenant, id, reason).await?;
+    Ok(json(
+        StatusCode::OK,
+        &load(&state, tenant, id, false).await?,
+    ))
+}
+
+/// Let a failed execution go on from the state that failed
+#[utoipa::path(
+    post, path = "/v1/executions/{id}/retry", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    responses(
+        (status = 200, description = "How it stands afterwards", body = ExecutionView),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+        (status = 409, description = "`not_retryable`", body = ProblemDocument),
+    )
+)]
+async fn retry(
+    State(state): State<ApiState>,
+    caller: Caller<Operator>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let tenant = &caller.tenant.id;
+    state.engine.retry(tenant, id).await?;
+    Ok(json(
+        StatusCode::OK,
+        &load(&state, tenant, id, false).await?,
+    ))
+}
+
+/// Returns when the execution has ended or the time is up.
+async fn until_closed(
+    state: &Api,
+    tenant: &TenantId,
+    id: ExecutionId,
+    patience: Duration,
+) -> Result<(), Problem> {
+    let deadline = tokio::time::Instant::now() + patience;
+    // Watched before it is looked at, so that no commit in between is missed.
+    let mut commits = state.engine.watch(tenant, id);
+    loop {
+        let summary = state.store.summary(tenant, id).await?;
+        if summary
+            .ok_or_else(|| Problem::not_found("execution"))?
+            .closed_at
+            .is_some()
+        {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = commits.changed() => if changed.is_err() { return Ok(()) },
+            () = tokio::time::sleep_until(deadline) => return Ok(()),
+            () = state.stopping.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn load(
+    state: &Api,
+    tenant: &TenantId,
+    id: ExecutionId,
+    context: bool,
+) -> Result<ExecutionView, Problem> {
+    let view = state.engine.show(tenant, id).await?;
+    let view = view.ok_or_else(|| Problem::not_found("execution"))?;
+    Ok(ExecutionView::of_view(view, context))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    match header(headers, "idempotency-key")? {
+        Some(key) if key.is_empty() || key.len() > MAX_KEY => {
+            let detail = format!("`Idempotency-Key` must have 1 to {MAX_KEY} characters");
+            Err(Problem::new(Code::InvalidRequest, detail))
+        }
+        key => Ok(key.map(str::to_owned)),
+    }
+}
+
+impl ExecutionView {
+    fn of_summary(summary: Summary) -> Self {
+        Self {
+            id: summary.id,
+            application: summary.application.to_string(),
+            application_version: summary.application_version,
+            workflow: summary.workflow.to_string(),
+            status: summary.status,
+            input: None,
+            output: None,
+            error: summary.error.map(|error| failure(error, String::new())),
+            started_at: summary.started_at,
+            closed_at: summary.closed_at,
+            wake_at: summary.wake_at,
+            events: summary.version,
+            open_states: None,
+            context: None,
+        }
+    }
+
+    /// As of the start, or of the end if it has come.
+    fn of_start(
+        application: &str,
+        workflow: &str,
+        started: Started,
+        closed: Option<Closed>,
+    ) -> Self {
+        let mut view = Self {
+            id: started.id,
+            application: application.to_owned(),
+            application_version: started.application_version,
+            workflow: workflow.to_owned(),
+            status: StatusName::Running,
+            input: None,
+            output: None,
+            error: None,
+            started_at: started.started_at,
+            closed_at: None,
+            wake_at: None,
+            events: 1,
+            open_states: None,
+            context: None,
+        };
+        if let Some(closed) = closed {
+            view.closed_at = Some(closed.at);
+            view.events = closed.version;
+            view.end(closed.status);
+        }
+        view
+    }
+
+    fn of_view(view: View, context: bool) -> Self {
+        let View {
+            summary,
+            input,
+            execution,
+            program,
+        } = view;
+        let mut shown = Self::of_summary(summary);
+        shown.error = None;
+        shown.input = Some(input);
+        shown.open_states = Some(open_states(&execution, &program));
+        // An execution that has ended has none any more.
+        shown.context = (context && !execution.context.is_null()).then_some(execution.context);
+        shown.end(execution.status);
+        shown
+    }
+
+    fn end(&mut self, status: Status) {
+        match status {
+            Status::Running => self.status = StatusName::Running,
+            Status::Completed { output } => {
+                self.status = StatusName::Completed;
+                self.output = Some(output);
+            }
+            Status::Failed { failure } => {
+                self.status = StatusName::Failed;
+                self.error = Some(failure);
+            }
+            Status::Cancelled { reason } => {
+                self.status = StatusName::Cancelled;
+                self.error = Some(failure("Cancelled".to_owned(), reason));
+            }
+            Status::TimedOut { timeout_ms } => {
+                self.status = StatusName::TimedOut;
+                let message = format!("the workflow's timeout of {timeout_ms} ms passed");
+                self.error = Some(failure("TimedOut".to_owned(), message));
+            }
+        }
+    }
+}
+
+fn failure(error: String, message: String) -> Failure {
+    Failure {
+        error,
+        message,
+        state: None,
+        details: None,
+    }
+}
+
+fn open_states(execution: &Execution, program: &Program) -> Vec<OpenState> {
+    let frames = execution.frames.values();
+    frames
+        .filter_map(|frame| open_state(execution, program, frame))
+        .collect()
+}
+
+fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option<OpenState> {
+    let due = |timer| execution.timers.get(timer).map(|timer| timer.at);
+    let (step, attempt, scheduled_at, until) = match &frame.step {
+        Step::Activity {
+            attempt,
+            scheduled_at,
+            ..
+        } => ("activity", Some(*attempt), Some(*scheduled_at), None),
+        Step::BackingOff { attempt, timer, .. } => {
+            ("backing_off", Some(*attempt), None, due(timer))
+        }
+        Step::Waiting { timer } => ("waiting", None, None, due(timer)),
+        Step::Joining { .. } => ("joining", None, None, None),
+        Step::Stopped {} => ("stopped", None, None, None),
+        Step::Done { .. } => return None,
+    };
+    Some(OpenState {
+        path: path(execution, program, frame),
+        state: program.state(frame.state).name.to_string(),
+        step,
+        attempt,
+        scheduled_at,
+        until,
+    })
+}
+
+/// The Parallel states and branches around a frame, from the outside in.
+fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
+    let mut parts = Vec::new();
+    let mut frame = frame;
+    while let Some(parent) = frame
+        .parent
+        .and_then(|parent| execution.frames.get(&parent))
+    {
+        parts.push(program.scope(frame.scope).name.clone());
+        parts.push(program.state(parent.state).name.to_string());
+        frame = parent;
+    }
+    parts.reverse();
+    parts.join("/")
+}

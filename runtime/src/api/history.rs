@@ -1,0 +1,314 @@
+//! What happened to an execution: its history, and the history as it grows.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{KeepAlive, Sse};
+use axum::response::{IntoResponse, Response, sse};
+use cascade_cdl::{Event, Execution, ExecutionId, Record, TenantId, apply_traced};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::{Code, Problem, ProblemDocument};
+use super::request::{Caller, Path, Query, Viewer, execution_id, header};
+use super::{Api, ApiState, json, list};
+use crate::store;
+
+/// A page, if the client does not say.
+const DEFAULT_PAGE: u32 = 100;
+
+/// The longest page, and what one read of the store fetches.
+const MAX_PAGE: u32 = 1_000;
+
+/// Events that a live history reads at a time: a few hundred KB at most as a rule.
+const LIVE_PAGE: u32 = 100;
+
+/// A comment at least so often keeps proxies from closing a silent connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Name of the server-sent events that carry an event of the history.
+const HISTORY_EVENT: &str = "history";
+
+/// Name of the last server-sent event: the execution has ended.
+const CLOSED_EVENT: &str = "closed";
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(history))
+        .routes(routes!(events))
+}
+
+/// A page of a history.
+#[derive(Serialize, ToSchema)]
+struct HistoryPage {
+    events: Vec<HistoryEvent>,
+    /// `after` of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+/// One event: `{seq, at, kind}`, and what followed from it.
+#[derive(Serialize, ToSchema)]
+struct HistoryEvent {
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    event: Event,
+    /// States entered and left, attempts scheduled, timers set, in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    records: Option<Vec<Record>>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct HistoryQuery {
+    /// Events after this number; 0 if absent.
+    #[serde(default)]
+    after: u64,
+    /// At most so many, up to 1000; 100 if absent.
+    limit: Option<u32>,
+    /// Say what followed from each event, too.
+    #[serde(default)]
+    records: bool,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct EventsQuery {
+    /// Begin after this number. The header `Last-Event-ID` wins.
+    #[serde(default)]
+    after: u64,
+}
+
+/// Show an execution's history
+///
+/// Only causes are recorded: starts, outcomes of attempts, timers, requests.
+/// With `records`, the server replays the history and says what followed from each.
+#[utoipa::path(
+    get, path = "/v1/executions/{id}/history", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id"), HistoryQuery),
+    responses(
+        (status = 200, body = HistoryPage),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+    )
+)]
+async fn history(
+    State(state): State<ApiState>,
+    caller: Caller<Viewer>,
+    Path(id): Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let tenant = &caller.tenant.id;
+    let limit = list::limit(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
+    let summary = state.store.summary(tenant, id).await?;
+    let summary = summary.ok_or_else(|| Problem::not_found("execution"))?;
+    let events = if query.records {
+        replayed(&state, &summary, query.after, limit).await?
+    } else {
+        let events = state.store.history(tenant, id, query.after, limit).await?;
+        let plain = |event| HistoryEvent {
+            event,
+            records: None,
+        };
+        events.into_iter().map(plain).collect()
+    };
+    let last = events.last().map(|last| last.event.seq);
+    let next = last.filter(|last| *last < summary.version);
+    Ok(json(StatusCode::OK, &HistoryPage { events, next }))
+}
+
+/// Follow an execution's history live
+///
+/// Server-sent events: `history` with an event of the history, its number as
+/// the id, and `closed` at the end. `Last-Event-ID` goes on after a broken connection.
+#[utoipa::path(
+    get, path = "/v1/executions/{id}/events", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id"), EventsQuery,
+        ("Last-Event-ID" = Option<u64>, Header, description = "The last event that arrived")),
+    responses(
+        (status = 200, description = "The events", content_type = "text/event-stream", body = String),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+        (status = 429, description = "`busy`: too many live histories", body = ProblemDocument),
+    )
+)]
+async fn events(
+    State(state): State<ApiState>,
+    caller: Caller<Viewer>,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let after = match header(&headers, "last-event-id")? {
+        Some(text) => text.parse().map_err(|_| {
+            let detail = "`Last-Event-ID` must be the id of an event of this stream";
+            Problem::new(Code::InvalidRequest, detail)
+        })?,
+        None => query.after,
+    };
+    let tenant = caller.tenant.id.clone();
+    // Watched before it is read, so that no commit in between is missed.
+    let commits = state.engine.watch(&tenant, id);
+    if state.store.summary(&tenant, id).await?.is_none() {
+        return Err(Problem::not_found("execution"));
+    }
+    let permit = Arc::clone(&state.streams)
+        .try_acquire_owned()
+        .map_err(|_| Problem::new(Code::Busy, "too many live histories are being followed"))?;
+    let live = Live {
+        state,
+        tenant,
+        id,
+        after,
+        commits,
+        phase: Phase::Reading,
+        _permit: permit,
+    };
+    let stream = futures::stream::unfold(live, Live::next);
+    let stream = futures::StreamExt::flat_map(stream, futures::stream::iter);
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
+}
+
+/// A page of events with what followed from them. What the machine needs is
+/// all that happened before, so the history is read from its start.
+async fn replayed(
+    state: &Api,
+    summary: &store::Summary,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<HistoryEvent>, Problem> {
+    let (tenant, id) = (&summary.tenant, summary.id);
+    let catalog = &state.catalog;
+    let (application, version) = (&summary.application, summary.application_version);
+    let program = catalog
+        .program_at(tenant, application, version, &summary.workflow)
+        .await?;
+    let damaged = |why: String| Problem::from(store::Error::Damaged(why));
+    let program = program
+        .ok_or_else(|| damaged(format!("execution {id} runs a version that is not there")))?;
+    let mut execution = Execution::new(id, tenant.clone());
+    let mut page = Vec::new();
+    while page.len() < limit as usize {
+        let events = state
+            .store
+            .history(tenant, id, execution.version, MAX_PAGE)
+            .await?;
+        if events.is_empty() {
+            break;
+        }
+        for event in events {
+            let mut records = Vec::new();
+            let observe = &mut |record| records.push(record);
+            execution = apply_traced(&program, execution, &event, observe)
+                .map_err(|error| damaged(format!("history of execution {id}: {error}")))?
+                .execution;
+            if event.seq > after && page.len() < limit as usize {
+                page.push(HistoryEvent {
+                    event,
+                    records: Some(records),
+                });
+            }
+        }
+        // A thousand events take some milliseconds: let others have the thread.
+        tokio::task::yield_now().await;
+    }
+    Ok(page)
+}
+
+/// A history that somebody follows.
+struct Live {
+    state: ApiState,
+    tenant: TenantId,
+    id: ExecutionId,
+    /// The last event that was sent.
+    after: u64,
+    commits: tokio::sync::watch::Receiver<u64>,
+    phase: Phase,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a live history does next.
+enum Phase {
+    /// There may be more in the store.
+    Reading,
+    /// All has been sent: wait for a commit.
+    Waiting,
+    /// The end has been told.
+    Ended,
+}
+
+type Sent = Result<sse::Event, Infallible>;
+
+impl Live {
+    /// The next events to send; `None` ends the stream.
+    async fn next(mut self) -> Option<(Vec<Sent>, Self)> {
+        loop {
+            match self.phase {
+                Phase::Ended => return None,
+                Phase::Reading => {
+                    if let Some(sent) = self.read().await? {
+                        return Some((sent, self));
+                    }
+                }
+                Phase::Waiting => tokio::select! {
+                    changed = self.commits.changed() => {
+                        changed.ok()?;
+                        self.phase = Phase::Reading;
+                    }
+                    // The client comes again, to whoever serves then.
+                    () = self.state.stopping.cancelled() => return None,
+                },
+            }
+        }
+    }
+
+    /// What the store has after the last event sent; `Some(None)` if nothing.
+    /// `None` ends the stream: the client comes again and finds out.
+    async fn read(&mut self) -> Option<Option<Vec<Sent>>> {
+        self.commits.borrow_and_update();
+        let store = &self.state.store;
+        // Read before the events: who sees it closed then has all of them to come.
+        let summary = log(store.summary(&self.tenant, self.id).await)??;
+        let read = store
+            .history(&self.tenant, self.id, self.after, LIVE_PAGE)
+            .await;
+        let events = log(read)?;
+        let mut sent: Vec<Sent> = Vec::with_capacity(events.len() + 1);
+        for event in events {
+            self.after = event.seq;
+            let text = serde_json::to_string(&event).expect("plain values with text keys");
+            let id = event.seq.to_string();
+            sent.push(Ok(sse::Event::default()
+                .event(HISTORY_EVENT)
+                .id(id)
+                .data(text)));
+        }
+        if self.after >= summary.version {
+            self.phase = Phase::Waiting;
+            if summary.closed_at.is_some() {
+                self.phase = Phase::Ended;
+                let status = serde_json::json!({ "status": summary.status });
+                let closed = sse::Event::default()
+                    .event(CLOSED_EVENT)
+                    .data(status.to_string());
+                sent.push(Ok(closed));
+            }
+        }
+        Some((!sent.is_empty()).then_some(sent))
+    }
+}
+
+fn log<T>(read: Result<T, store::Error>) -> Option<T> {
+    read.inspect_err(|error| tracing::error!(%error, "a live history cannot be read"))
+        .ok()
+}

@@ -1,0 +1,235 @@
+//! The command line: one file a verb, results on stdout, all else on stderr.
+//!
+//! Commands are clients of the HTTP API, but for those that need no server
+//! (`validate`, `run`, `activity new|build|run`, `bench`) and those that are
+//! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
+
+mod activity;
+mod apply;
+mod bench;
+mod client;
+mod completions;
+mod context;
+mod dev;
+pub mod diagnostics;
+mod error;
+mod events;
+mod input;
+mod local;
+mod output;
+mod process;
+mod push;
+mod replay;
+mod run;
+mod serve;
+mod source;
+pub mod template;
+mod tenant;
+pub mod toolchain;
+mod validate;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+use context::{Context, Given};
+use error::Error;
+use output::{Format, Output};
+
+use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
+
+/// Durable workflows of sandboxed WebAssembly activities.
+///
+/// Exit codes: 0 done; 1 the answer is no (an execution failed, a file is
+/// invalid); 2 usage; 3 no server; 4 not found or denied; 5 conflict;
+/// 6 the server is busy; 7 the server failed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cascade",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// The server's URL [env: `CASCADE_URL`; default: that of `cascade dev` in this folder]
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    /// API key [env: `CASCADE_API_KEY`; default: that of `cascade dev` in this folder]
+    #[arg(long, global = true, value_name = "KEY")]
+    key: Option<String>,
+    /// The tenant that a key of the server itself acts for [env: `CASCADE_TENANT`]
+    #[arg(long, global = true, value_name = "ID")]
+    tenant: Option<String>,
+    /// How results are printed
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in this process for one developer, and reload what changes
+    Dev(dev::Dev),
+    /// Run the server
+    Server(serve::Server),
+    /// Check CDL files
+    Validate(validate::Validate),
+    /// Bring a CDL file, or a folder of them, to the server
+    Apply(apply::Apply),
+    /// Run a workflow once, in memory, without a server
+    Run(run::Run),
+    /// Make, push and look at activities
+    #[command(subcommand)]
+    Activity(activity::Activity),
+    /// Start and watch executions
+    #[command(subcommand, visible_alias = "ps")]
+    Process(process::Process),
+    /// Run a history through the machine again, and compare
+    Replay(replay::Replay),
+    /// Tenants of the server
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
+    /// API keys
+    #[command(subcommand)]
+    Key(tenant::Key),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// What a command has at hand.
+#[derive(Debug)]
+struct Session {
+    given: Given,
+    output: Output,
+}
+
+impl Session {
+    /// A client of the server that the flags, the environment or the folder name.
+    fn client(&self) -> Result<Client, Error> {
+        Client::new(&self.context()?)
+    }
+
+    /// A client with a key of the server itself, which can make tenants.
+    fn server_client(&self) -> Result<Client, Error> {
+        let mut context = self.context()?;
+        context.key = context.server_key.take();
+        Client::new(&context)
+    }
+
+    fn context(&self) -> Result<Context, Error> {
+        let folder = std::env::current_dir()
+            .map_err(|source| Error::usage(format!("there is no current folder: {source}")))?;
+        context::resolve(self.given.clone().with_environment(), &folder)
+    }
+}
+
+/// Runs the command line that this process was started with.
+pub fn main() -> ExitCode {
+    // First of all: the compiler process limits itself before it does anything.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == COMPILE_SUBCOMMAND)
+    {
+        return compile_child_main();
+    }
+    // Usage errors end the process here, with exit code 2 and clap's advice.
+    let cli = Cli::parse();
+    let output = Output::new(cli.global.output);
+    let session = Session {
+        given: Given {
+            url: cli.global.url,
+            key: cli.global.key,
+            tenant: cli.global.tenant,
+        },
+        output,
+    };
+    match dispatch(cli.command, &session) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.exit() as u8)
+        }
+    }
+}
+
+fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
+    match command {
+        Command::Dev(dev) => all_threads(dev.run(session)),
+        Command::Server(server) => all_threads(server.run(session)),
+        Command::Validate(validate) => validate.run(session),
+        Command::Apply(apply) => one_thread(apply.run(session)),
+        Command::Run(run) => all_threads(run.run(session)),
+        Command::Activity(activity) => all_threads(activity.run(session)),
+        Command::Process(process) => one_thread(process.run(session)),
+        Command::Replay(replay) => all_threads(replay.run(session)),
+        Command::Tenant(tenant) => one_thread(tenant.run(session)),
+        Command::Key(key) => one_thread(key.run(session)),
+        Command::Bench(bench) => bench.run(session),
+        Command::Completions(completions) => {
+            completions.run::<Cli>();
+            Ok(())
+        }
+    }
+}
+
+/// For commands that mostly wait for a server: they start faster.
+fn one_thread<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    block_on(tokio::runtime::Builder::new_current_thread(), future)
+}
+
+/// For commands that are a server, or run activities.
+fn all_threads<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    block_on(tokio::runtime::Builder::new_multi_thread(), future)
+}
+
+fn block_on<T>(
+    mut builder: tokio::runtime::Builder,
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|source| Error::failed(format!("cannot start the runtime: {source}")))?;
+    runtime.block_on(future)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause, as they are told not to.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,199 @@
+//! Histories as people read them: what happened, and what followed from it.
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{
+    Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId, Timestamp,
+    apply_traced,
+};
+
+use super::error::Error;
+use super::output::{Tone, brief, paint, plain};
+
+/// How much of a JSON value a line shows.
+const SHOWN_JSON: usize = 100;
+
+/// A history that is replayed as it arrives.
+pub(crate) struct Live<'a> {
+    program: &'a Program,
+    execution: Option<Execution>,
+}
+
+impl<'a> Live<'a> {
+    /// Before the first event of an execution.
+    pub(crate) fn new(program: &'a Program, id: ExecutionId, tenant: TenantId) -> Self {
+        Self {
+            program,
+            execution: Some(Execution::new(id, tenant)),
+        }
+    }
+
+    /// Applies the next event and says what followed from it.
+    pub(crate) fn feed(&mut self, event: &Event) -> Result<Vec<Record>, Error> {
+        let execution = self.execution.take().ok_or_else(|| {
+            Error::failed("the history does not replay: an earlier event was refused")
+        })?;
+        let mut records = Vec::new();
+        let mut observe = |record| records.push(record);
+        let transition = apply_traced(self.program, execution, event, &mut observe)
+            .map_err(|error| Error::failed(format!("the history does not replay: {error}")))?;
+        self.execution = Some(transition.execution);
+        Ok(records)
+    }
+
+    /// The execution after the last event; `None` if one was refused.
+    pub(crate) fn execution(&self) -> Option<&Execution> {
+        self.execution.as_ref()
+    }
+}
+
+/// An event and its consequences as lines.
+pub(crate) fn step_text(event: &Event, records: &[Record], start: Timestamp) -> String {
+    let mut lines = vec![event_line(event, start)];
+    lines.extend(records.iter().map(record_line));
+    lines.join("\n")
+}
+
+/// One event on one line.
+fn event_line(event: &Event, start: Timestamp) -> String {
+    let since = event.at.since(start);
+    let at = format!("{:>+6}.{:03}s", since / 1000, since % 1000);
+    let (tone, name, detail) = describe(&event.kind);
+    let head = paint(Tone::Faint, format!("{:>4} {at}", event.seq));
+    format!("{head}  {}  {}", paint(tone, name), plain(&detail))
+}
+
+fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
+    match kind {
+        EventKind::ExecutionStarted { input, .. } => {
+            (Tone::Strong, "ExecutionStarted", json(input))
+        }
+        EventKind::ActivityCompleted {
+            task,
+            attempt,
+            output,
+            receipt,
+        } => {
+            let cost = cost(receipt.fuel, receipt.duration_us);
+            let which = attempt_name(task.0, *attempt);
+            let detail = format!("{which} {cost} → {}", json(output));
+            (Tone::Good, "ActivityCompleted", detail)
+        }
+        EventKind::ActivityFailed {
+            task,
+            attempt,
+            failure,
+            receipt,
+        } => {
+            let cost = receipt
+                .as_ref()
+                .map(|receipt| cost(receipt.fuel, receipt.duration_us))
+                .unwrap_or_default();
+            let which = attempt_name(task.0, *attempt);
+            let detail = format!("{which} {cost} {}: {}", failure.error, failure.message);
+            (Tone::Bad, "ActivityFailed", detail)
+        }
+        EventKind::TimerFired { timer } => (Tone::Busy, "TimerFired", format!("timer {}", timer.0)),
+        EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
+        EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
+    }
+}
+
+/// A consequence on one line.
+fn record_line(record: &Record) -> String {
+    let (tone, text) = match record {
+        Record::StateEntered { place } => {
+            (Tone::Plain, format!("→ {}", at(&place.path, &place.state)))
+        }
+        Record::StateExited { place, output } => (
+            Tone::Plain,
+            format!("← {} {}", at(&place.path, &place.state), json(output)),
+        ),
+        Record::ActivityScheduled {
+            task,
+            attempt,
+            input,
+            ..
+        } => (
+            Tone::Faint,
+            format!(
+                "  scheduled {} {}",
+                attempt_name(task.0, *attempt),
+                json(input)
+            ),
+        ),
+        Record::ActivityCancelled { task, attempt } => (
+            Tone::Busy,
+            format!("  no longer awaited: {}", attempt_name(task.0, *attempt)),
+        ),
+        Record::RetryScheduled {
+            attempt, at, error, ..
+        } => (
+            Tone::Busy,
+            format!("  attempt {attempt} follows at {at}, after {error}"),
+        ),
+        Record::Caught { place, error, next } => (
+            Tone::Busy,
+            format!("  {} caught {error}, next is {next}", place.state),
+        ),
+        Record::TimerSet { timer, at, .. } => {
+            (Tone::Faint, format!("  timer {} set to {at}", timer.0))
+        }
+        Record::BranchEnded { branch, open, .. } => (
+            Tone::Faint,
+            format!("  branch {branch} ended, {open} still open"),
+        ),
+        Record::EventIgnored { reason } => (Tone::Faint, format!("  changed nothing: {reason}")),
+        Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
+        Record::ExecutionCompleted { output } => {
+            (Tone::Good, format!("completed {}", json(output)))
+        }
+        Record::ExecutionFailed { failure } => (Tone::Bad, failure_text(failure)),
+        Record::ExecutionCancelled { reason } => (Tone::Bad, format!("cancelled: {reason}")),
+        Record::ExecutionTimedOut { timeout_ms } => {
+            (Tone::Bad, format!("timed out after {timeout_ms} ms"))
+        }
+    };
+    let indent = " ".repeat(17);
+    format!("{indent}{}", paint(tone, plain(&text)))
+}
+
+/// How an execution stands, in a few words.
+pub(crate) fn status_text(status: &Status) -> (Tone, String) {
+    match status {
+        Status::Running => (Tone::Busy, "running".into()),
+        Status::Completed { output } => (Tone::Good, format!("completed {}", json(output))),
+        Status::Failed { failure } => (Tone::Bad, failure_text(failure)),
+        Status::Cancelled { reason } => (Tone::Bad, format!("cancelled: {reason}")),
+        Status::TimedOut { timeout_ms } => (Tone::Bad, format!("timed out after {timeout_ms} ms")),
+    }
+}
+
+fn failure_text(failure: &Failure) -> String {
+    let place = match &failure.state {
+        Some(state) => format!(" in {state}"),
+        None => String::new(),
+    };
+    format!("failed{place} with {}: {}", failure.error, failure.message)
+}
+
+fn at(path: &str, state: &str) -> String {
+    if path.is_empty() {
+        state.to_owned()
+    } else {
+        format!("{path}/{state}")
+    }
+}
+
+fn attempt_name(task: u64, attempt: u32) -> String {
+    format!("task {task}, attempt {attempt}")
+}
+
+fn cost(fuel: u64, duration_us: u64) -> String {
+    let millis = duration_us / 1000;
+    let micros = duration_us % 1000;
+    format!("({fuel} fuel, {millis}.{micros:03} ms)")
+}
+
+fn json(json: &Json) -> String {
+    brief(json.as_str(), SHOWN_JSON)
+}

@@ -1,0 +1,437 @@
+//! `cascade process`: starts executions and says how they stand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{Event, ExecutionId};
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, Follow};
+use super::error::{Error, Exit};
+use super::output::{Output, Table, Tone, paint, plain};
+use super::replay;
+use super::wire::{CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage};
+use super::{Session, events, input};
+use crate::store::StatusName;
+
+/// How long one request waits for an execution to end. The server may answer
+/// earlier; then the command asks again.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Events that one request fetches.
+const HISTORY_PAGE: u32 = 1_000;
+
+/// Start and watch executions
+#[derive(Debug, Subcommand)]
+pub(crate) enum Process {
+    /// Start an execution
+    Start(Start),
+    /// List executions, newest first
+    List(List),
+    /// Show how an execution stands
+    Show {
+        /// The execution's id
+        id: String,
+    },
+    /// Show an execution's history, and what followed from each event
+    History {
+        /// The execution's id
+        id: String,
+    },
+    /// Follow an execution until it ends
+    Watch {
+        /// The execution's id
+        id: String,
+    },
+    /// End an execution
+    Cancel {
+        /// The execution's id
+        id: String,
+        /// Why; it goes into the history
+        #[arg(long, default_value = "cancelled from the command line")]
+        reason: String,
+    },
+    /// Let a failed execution go on from the state that failed
+    Retry {
+        /// The execution's id
+        id: String,
+        /// Wait until it ends
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+/// Start an execution
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The application
+    #[arg(long, short)]
+    app: String,
+    /// The workflow
+    #[arg(long, short)]
+    workflow: String,
+    /// JSON, or @FILE, or - for standard input; {} by default
+    #[arg(long, short, value_name = "JSON")]
+    input: Option<String>,
+    /// Starts with the same key are the same execution
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Wait until it ends; exit code 1 unless it completed
+    #[arg(long)]
+    wait: bool,
+}
+
+/// List executions, newest first
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only of this application
+    #[arg(long, short)]
+    app: Option<String>,
+    /// Only of this workflow
+    #[arg(long, short)]
+    workflow: Option<String>,
+    /// Only in this status
+    #[arg(long, value_enum)]
+    status: Option<StatusArg>,
+    /// At most so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where the last page ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum StatusArg {
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+    TimedOut,
+}
+
+impl Process {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
+        let client = session.client()?;
+        let output = session.output;
+        match self {
+            Self::Start(start) => start.run(&client, output).await,
+            Self::List(list) => list.run(&client, output).await,
+            Self::Show { id } => {
+                let view = load(&client, &id).await?;
+                output.result(&view, || describe(&view));
+                Ok(())
+            }
+            Self::History { id } => print_history(&client, output, &id).await,
+            Self::Watch { id } => {
+                let view = watch(&client, output, &id).await?;
+                verdict(output, &view)
+            }
+            Self::Cancel { id, reason } => {
+                let path = ["v1", "executions", &id, "cancel"];
+                let view: ExecutionView = client.post(&path, &json!({ "reason": reason })).await?;
+                output.result(&view, || describe(&view));
+                Ok(())
+            }
+            Self::Retry { id, wait } => {
+                let path = ["v1", "executions", &id, "retry"];
+                let view: ExecutionView = client.post(&path, &json!({})).await?;
+                if wait {
+                    return until_closed(&client, output, view).await;
+                }
+                output.result(&view, || describe(&view));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Start {
+    async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
+        let input = input::read(self.input.as_deref())?;
+        let key = self.idempotency_key.as_deref();
+        let view = start(client, &self.app, &self.workflow, &input, key).await?;
+        if self.wait {
+            return until_closed(client, output, view).await;
+        }
+        output.result(&view, || {
+            format!(
+                "started {}\nfollow it with: cascade process watch {}",
+                paint(Tone::Strong, &view.id),
+                view.id
+            )
+        });
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        let status = self.status.map(|status| {
+            let value = status.to_possible_value().expect("no variant is skipped");
+            value.get_name().to_owned()
+        });
+        let filters = [
+            ("application", self.app),
+            ("workflow", self.workflow),
+            ("status", status),
+            ("cursor", self.cursor),
+        ];
+        query.extend(
+            filters
+                .into_iter()
+                .filter_map(|(name, value)| value.map(|value| (name, value))),
+        );
+        let page: ExecutionPage = client.get(&["v1", "executions"], &query).await?;
+        output.result(&page, || table(&page));
+        Ok(())
+    }
+}
+
+/// Starts an execution. Without a key it gets one of its own, so that a request
+/// that is sent twice on the way does not start two.
+pub(crate) async fn start(
+    client: &Client,
+    application: &str,
+    workflow: &str,
+    input: &Value,
+    key: Option<&str>,
+) -> Result<ExecutionView, Error> {
+    let body = json!({
+        "application": application,
+        "workflow": workflow,
+        "input": input,
+    });
+    let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+    let request = client
+        .request(Method::POST, &["v1", "executions"], &[])
+        .header("Idempotency-Key", key);
+    client.json(request.json(&body)).await
+}
+
+/// Waits for the end of an execution.
+pub(crate) async fn wait(client: &Client, mut view: ExecutionView) -> Result<ExecutionView, Error> {
+    while view.status == StatusName::Running {
+        let query = [("wait", format!("{}s", WAIT.as_secs()))];
+        view = client.get(&["v1", "executions", &view.id], &query).await?;
+    }
+    Ok(view)
+}
+
+/// The execution as it stands.
+pub(crate) async fn load(client: &Client, id: &str) -> Result<ExecutionView, Error> {
+    client.get(&["v1", "executions", id], &[]).await
+}
+
+/// The execution with all that a replay of it needs.
+pub(crate) async fn load_with_context(client: &Client, id: &str) -> Result<ExecutionView, Error> {
+    let query = [("context", "true".to_owned())];
+    client.get(&["v1", "executions", id], &query).await
+}
+
+/// The whole history.
+pub(crate) async fn load_history(
+    client: &Client,
+    id: &str,
+) -> Result<Vec<cascade_cdl::Event>, Error> {
+    let mut all = Vec::new();
+    let mut after = 0;
+    loop {
+        let query = [
+            ("after", after.to_string()),
+            ("limit", HISTORY_PAGE.to_string()),
+        ];
+        let page: HistoryPage = client
+            .get(&["v1", "executions", id, "history"], &query)
+            .await?;
+        all.extend(page.events);
+        match page.next {
+            Some(next) if next > after => after = next,
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// Prints an execution and its history.
+pub(crate) async fn print_history(client: &Client, output: Output, id: &str) -> Result<(), Error> {
+    let view = load_with_context(client, id).await?;
+    let history = load_history(client, id).await?;
+    if output.is_json() {
+        output.result(&history, String::new);
+        return Ok(());
+    }
+    let program = program_of(client, &view).await?;
+    let mut live = live(&program, &view)?;
+    let mut lines = vec![describe(&view), String::new()];
+    for event in &history {
+        let records = live.feed(event)?;
+        lines.push(events::step_text(event, &records, view.started_at));
+    }
+    output.result(&(), || lines.join("\n"));
+    Ok(())
+}
+
+/// Prints what happens until the execution ends, and returns how it ended.
+async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionView, Error> {
+    let view = load_with_context(client, id).await?;
+    let program = program_of(client, &view).await?;
+    let mut live = live(&program, &view)?;
+    let path = ["v1", "executions", id, "events"];
+    let follow = client.follow(&path, |message| {
+        match message.event.as_str() {
+            HISTORY_EVENT => {}
+            CLOSED_EVENT => return Ok(Follow::Enough),
+            // The server may tell more than this version understands.
+            _ => return Ok(Follow::More),
+        }
+        let event: Event = serde_json::from_str(&message.data).map_err(|error| {
+            Error::new(Exit::Server, format!("an event does not read: {error}"))
+        })?;
+        let records = live.feed(&event)?;
+        output.item(&event, || {
+            events::step_text(&event, &records, view.started_at)
+        });
+        Ok(Follow::More)
+    });
+    follow.await?;
+    load(client, id).await
+}
+
+/// Waits for the end, and lets the exit code tell how it went.
+async fn until_closed(client: &Client, output: Output, view: ExecutionView) -> Result<(), Error> {
+    let spinner = output.spinner(format!("execution {}", view.id));
+    let view = wait(client, view).await;
+    spinner.finish_and_clear();
+    verdict(output, &view?)
+}
+
+/// Prints how an execution ended; anything but completion is exit code 1.
+fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
+    output.item(view, || describe(view));
+    if view.status == StatusName::Completed {
+        Ok(())
+    } else {
+        Err(Error::told(Exit::Failed))
+    }
+}
+
+/// A replay of an execution, before its first event.
+pub(crate) fn live<'a>(
+    program: &'a Program,
+    view: &ExecutionView,
+) -> Result<events::Live<'a>, Error> {
+    let id: ExecutionId = view.id.parse().map_err(|_| {
+        Error::new(
+            Exit::Server,
+            format!("`{}` is not an execution's id", view.id),
+        )
+    })?;
+    let tenant = view.tenant().ok_or_else(|| {
+        Error::new(
+            Exit::Server,
+            "the execution's context does not name its tenant",
+        )
+    })?;
+    Ok(events::Live::new(program, id, tenant))
+}
+
+/// File name and source of the application that an execution runs.
+pub(crate) async fn load_source(
+    client: &Client,
+    view: &ExecutionView,
+) -> Result<(String, String), Error> {
+    let query = [("version", view.application_version.to_string())];
+    let path = ["v1", "applications", &view.application, "source"];
+    let source = client
+        .text(client.request(Method::GET, &path, &query))
+        .await?;
+    // A shorthand is named after its file, so this is a name that fits.
+    Ok((format!("{}.yaml", view.application), source))
+}
+
+async fn program_of(client: &Client, view: &ExecutionView) -> Result<Arc<Program>, Error> {
+    let (file, source) = load_source(client, view).await?;
+    replay::compile(&file, &source, &view.workflow)
+}
+
+fn describe(view: &ExecutionView) -> String {
+    let (tone, status) = status(view.status);
+    let mut lines = vec![
+        format!("{}  {}", paint(Tone::Strong, &view.id), paint(tone, status)),
+        format!(
+            "workflow  {}/{} (version {})",
+            view.application, view.workflow, view.application_version
+        ),
+        format!("started   {}", view.started_at),
+    ];
+    if let Some(closed) = view.closed_at {
+        let took = closed.since(view.started_at);
+        lines.push(format!(
+            "ended     {closed}, after {}.{:03} s",
+            took / 1000,
+            took % 1000
+        ));
+    }
+    lines.push(format!("events    {}", view.events));
+    for open in view.open_states.iter().flatten() {
+        let until = open.until.map(|until| format!(" until {until}"));
+        let attempt = open.attempt.map(|attempt| format!(", attempt {attempt}"));
+        let (until, attempt) = (until.unwrap_or_default(), attempt.unwrap_or_default());
+        let place = if open.path.is_empty() {
+            open.state.clone()
+        } else {
+            format!("{}/{}", open.path, open.state)
+        };
+        lines.push(format!("in        {place} ({}{attempt}{until})", open.step));
+    }
+    if let Some(error) = &view.error {
+        let place = error.state.as_deref().map(|state| format!(" in {state}"));
+        let place = place.unwrap_or_default();
+        lines.push(format!(
+            "error     {}{place}: {}",
+            error.error,
+            plain(&error.message)
+        ));
+    }
+    if let Some(result) = &view.output {
+        lines.push(format!("output    {}", plain(result.as_str())));
+    }
+    lines.join("\n")
+}
+
+fn table(page: &ExecutionPage) -> String {
+    let mut table = Table::new(&["id", "workflow", "status", "started", "events"]);
+    for view in &page.items {
+        let (tone, status) = status(view.status);
+        table.row([
+            (view.id.clone(), Tone::Plain),
+            (
+                format!("{}/{}", view.application, view.workflow),
+                Tone::Plain,
+            ),
+            (status.to_owned(), tone),
+            (view.started_at.to_string(), Tone::Faint),
+            (view.events.to_string(), Tone::Plain),
+        ]);
+    }
+    let mut text = table.render();
+    if let Some(next) = &page.next {
+        text = format!("{text}\nmore: --cursor {next}");
+    }
+    text
+}
+
+fn status(status: StatusName) -> (Tone, &'static str) {
+    match status {
+        StatusName::Running => (Tone::Busy, "running"),
+        StatusName::Completed => (Tone::Good, "completed"),
+        StatusName::Failed => (Tone::Bad, "failed"),
+        StatusName::Cancelled => (Tone::Bad, "cancelled"),
+        StatusName::TimedOut => (Tone::Bad, "timed out"),
+    }
+}

@@ -1,0 +1,164 @@
+//! `cascade replay`: runs a history through the machine again and compares what
+//! comes out with what was recorded. Needs only what the history holds, so a
+//! saved one replays anywhere, years later.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cascade_cdl::program::Program;
+use cascade_cdl::{Event, Execution, Json, Source, Status};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::client::Client;
+use super::error::{Error, Exit};
+use super::output::{Output, Tone, paint};
+use super::process;
+use super::wire::ExecutionView;
+use super::{Session, events, input};
+use crate::store::StatusName;
+
+/// Run a history through the machine again, and compare
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// An execution's id, or a file that --save wrote
+    what: String,
+    /// Keep all that the replay needs in a file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Print the history with what followed from each event
+    #[arg(long)]
+    trace: bool,
+}
+
+/// All that a replay needs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Bundle {
+    execution: ExecutionView,
+    /// Name of the CDL file, for diagnostics.
+    file: String,
+    source: String,
+    events: Vec<Event>,
+}
+
+impl Replay {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
+        let path = Path::new(&self.what);
+        let bundle = if path.is_file() {
+            read(path)?
+        } else {
+            fetch(&session.client()?, &self.what).await?
+        };
+        if let Some(path) = &self.save {
+            let text = serde_json::to_string(&bundle).expect("plain values with text keys");
+            std::fs::write(path, text).map_err(|source| Error::file("write", path, &source))?;
+        }
+        let program = bundle.program()?;
+        let mut live = process::live(&program, &bundle.execution)?;
+        for event in &bundle.events {
+            let records = live.feed(event)?;
+            if self.trace {
+                let start = bundle.execution.started_at;
+                session
+                    .output
+                    .note(events::step_text(event, &records, start));
+            }
+        }
+        let execution = live
+            .execution()
+            .ok_or_else(|| Error::failed("it does not replay"))?;
+        judge(session.output, &bundle, execution)
+    }
+}
+
+/// Compares what came out with what was recorded.
+fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), Error> {
+    let recorded = &bundle.execution;
+    let (status, value) = match &execution.status {
+        Status::Running => (StatusName::Running, None),
+        Status::Completed { output } => (StatusName::Completed, Some(output)),
+        Status::Failed { .. } => (StatusName::Failed, None),
+        Status::Cancelled { .. } => (StatusName::Cancelled, None),
+        Status::TimedOut { .. } => (StatusName::TimedOut, None),
+    };
+    let failure = match &execution.status {
+        Status::Failed { failure } => Some(failure),
+        _ => None,
+    };
+    // An execution that is open moves on between the two requests.
+    let open = recorded.status == StatusName::Running;
+    let same = open
+        || (status == recorded.status
+            && value.map(Json::to_value) == recorded.output.as_ref().map(Json::to_value)
+            && failure == recorded.error.as_ref().filter(|_| failure.is_some()));
+    let (tone, text) = events::status_text(&execution.status);
+    let events = bundle.events.len();
+    output.result(
+        &json!({
+            "execution": recorded.id,
+            "events": events,
+            "matches": same,
+            "replayed": execution.status,
+            "recorded": recorded,
+        }),
+        || {
+            let verdict = match (same, open) {
+                (true, true) => paint(Tone::Good, "replays, and is still open"),
+                (true, false) => paint(Tone::Good, "replays to its recorded result"),
+                (false, _) => paint(Tone::Bad, "DIFFERS from its recorded result"),
+            };
+            format!(
+                "{} {verdict} ({events} events): {}",
+                recorded.id,
+                paint(tone, text)
+            )
+        },
+    );
+    if same {
+        Ok(())
+    } else {
+        Err(Error::told(Exit::Failed))
+    }
+}
+
+fn read(path: &Path) -> Result<Bundle, Error> {
+    let text = input::read_file(path)?;
+    serde_json::from_str(&text)
+        .map_err(|source| Error::usage(format!("{}: {source}", path.display())))
+}
+
+async fn fetch(client: &Client, id: &str) -> Result<Bundle, Error> {
+    let execution = process::load_with_context(client, id).await?;
+    let (file, source) = process::load_source(client, &execution).await?;
+    let events = process::load_history(client, id).await?;
+    Ok(Bundle {
+        execution,
+        file,
+        source,
+        events,
+    })
+}
+
+impl Bundle {
+    fn program(&self) -> Result<Arc<Program>, Error> {
+        compile(&self.file, &self.source, &self.execution.workflow)
+    }
+}
+
+/// The workflow in a CDL source that the server once accepted.
+pub(crate) fn compile(file: &str, source: &str, workflow: &str) -> Result<Arc<Program>, Error> {
+    let parsed = cascade_cdl::parse(&Source {
+        name: file,
+        bytes: source.as_bytes(),
+    });
+    let Some(application) = parsed.application else {
+        let first = parsed.diagnostics.first().map(ToString::to_string);
+        let first = first.unwrap_or_default();
+        return Err(Error::failed(format!(
+            "this version cannot read the application's source: {first}"
+        )));
+    };
+    let program = application.workflows.get(workflow).cloned();
+    program.ok_or_else(|| Error::failed(format!("{file} has no workflow `{workflow}`")))
+}

@@ -1,0 +1,189 @@
+//! What commands read from the API. Fields that they do not use are left out,
+//! and unknown ones ignored: the server may be newer.
+
+use cascade_cdl::{Event, Failure, Json, TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::sandbox::{Capability, Limits, ModuleKind};
+use crate::store::StatusName;
+
+/// Name of the server-sent events that carry an event of a history.
+pub(crate) const HISTORY_EVENT: &str = "history";
+
+/// Name of the last server-sent event: the execution has ended.
+pub(crate) const CLOSED_EVENT: &str = "closed";
+
+/// An execution as the API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExecutionView {
+    pub id: String,
+    pub application: String,
+    pub application_version: u32,
+    pub workflow: String,
+    pub status: StatusName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Json>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Json>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    pub started_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_at: Option<Timestamp>,
+    pub events: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_states: Option<Vec<OpenState>>,
+    /// If asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Value>,
+}
+
+/// A state that an execution is in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OpenState {
+    pub path: String,
+    pub state: String,
+    pub step: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl ExecutionView {
+    /// The tenant, which the context names.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        let context = self.context.as_ref()?;
+        context.pointer("/workflow/tenant")?.as_str()?.parse().ok()
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExecutionPage {
+    pub items: Vec<ExecutionView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HistoryPage {
+    pub events: Vec<Event>,
+    /// `after` of the next page; absent at the end.
+    #[serde(default)]
+    pub next: Option<u64>,
+}
+
+/// An application as it was applied.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    pub name: String,
+    pub version: u32,
+    pub created: bool,
+    #[serde(default)]
+    pub missing_activities: Vec<String>,
+}
+
+/// One version of an activity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ActivityView {
+    pub name: String,
+    pub version: String,
+    pub resource: String,
+    pub digest: String,
+    pub size: u64,
+    pub kind: ModuleKind,
+    pub pure: bool,
+    pub powers: Vec<Capability>,
+    pub granted: Vec<Capability>,
+    pub denied: Vec<Capability>,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+    pub manifest: Value,
+    pub limits: Limits,
+    pub created_at: Timestamp,
+}
+
+/// An activity with its versions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ActivityDetail {
+    #[serde(flatten)]
+    pub newest: ActivityView,
+    /// Oldest first.
+    #[serde(default)]
+    pub versions: Vec<VersionView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VersionView {
+    pub version: String,
+    pub digest: String,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<PowerDiff>,
+}
+
+/// What became of an upload.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Uploaded {
+    #[serde(flatten)]
+    pub activity: ActivityView,
+    pub created: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<PowerDiff>,
+}
+
+/// What a version can do more, and less, than the one before it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PowerDiff {
+    pub predecessor: String,
+    pub module_changed: bool,
+    pub powers_added: Vec<Capability>,
+    pub powers_removed: Vec<Capability>,
+    pub imports_added: Vec<String>,
+    pub imports_removed: Vec<String>,
+    pub hosts_added: Vec<String>,
+    pub hosts_removed: Vec<String>,
+}
+
+/// A list that has no pages.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Items<T> {
+    pub items: Vec<T>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TenantView {
+    pub id: String,
+    pub limits: Value,
+    pub weight: Value,
+    pub policy: Value,
+    pub configured: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeyView {
+    pub id: String,
+    pub tenant: String,
+    pub role: String,
+    pub label: String,
+    pub created_at: Timestamp,
+    /// The key itself, when it has just been made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// An application in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ApplicationView {
+    pub name: String,
+    pub version: u32,
+    pub workflows: Vec<WorkflowView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkflowView {
+    pub name: String,
+}

@@ -1,0 +1,235 @@
+//! Puts a server together, and takes it apart in good order.
+//!
+//! Started from the store outwards, stopped from the outside inwards: no new
+//! requests, then no new attempts, then the last commits. A kill at any point
+//! is a crash, from which the next start recovers.
+
+mod services;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::catalog::Catalog;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::dispatch::TaskQueue;
+use crate::dispatch::local::{LocalQueue, Share, Shares};
+use crate::engine::{Engine, Settings};
+use crate::sandbox::{self, Sandbox, SandboxConfig};
+use crate::store::{self, SqliteStore, Store};
+use crate::telemetry::Telemetry;
+use crate::tenancy::Tenancy;
+use crate::worker::{ActivityRunner, SandboxRunner, Workers};
+use services::StoreServices;
+
+/// Between two times that the metrics' memory is tidied.
+const UPKEEP: Duration = Duration::from_secs(10);
+
+/// How long attempts may take to notice that they were cancelled at the end:
+/// those that compute notice within milliseconds.
+const ABANDON_GRACE: Duration = Duration::from_secs(2);
+
+/// What a server takes beside its configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The binary that compiles modules; this one if absent.
+    pub compiler: Option<PathBuf>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use the data folder {}", path.display())]
+    DataDir {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot listen on {address}; choose another with server.listen or --listen")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start a worker thread")]
+    Worker(#[source] io::Error),
+    #[error("cannot find the path of this program")]
+    Compiler(#[source] io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where it listens, as clients write it.
+    pub url: String,
+    /// What moves its executions, for whoever shares the process.
+    pub engine: Engine,
+    /// What is durable, likewise.
+    pub store: Arc<dyn Store>,
+    queue: Arc<dyn TaskQueue>,
+    workers: Workers,
+    stopping: CancellationToken,
+    serving: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+    grace: Duration,
+}
+
+/// Starts a server; it is ready when this returns.
+pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
+    let config = Arc::new(config);
+    let telemetry = Telemetry::install();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = open_store(&config).await?;
+    let tenancy = Tenancy::load(&config, store.clone()).await?;
+    let sandbox = open_sandbox(&config, &options, &store, &clock)?;
+    let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
+    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(shares(tenancy.clone())));
+    let engine = Engine::open(
+        Settings {
+            shards: config.engine.shards,
+            mailbox: config.engine.queue,
+            filter_shards: config.sharding.shards,
+        },
+        store.clone(),
+        queue.clone(),
+        clock.clone(),
+        Arc::new(catalog.clone()),
+    )
+    .await?;
+    let runner: Arc<dyn ActivityRunner> = Arc::new(SandboxRunner {
+        sandbox,
+        clock: clock.clone(),
+    });
+    let threads = config.workers.threads as usize;
+    let workers = Workers::start(threads, &queue, &runner, &engine).map_err(Error::Worker)?;
+    let address = config.server.listen;
+    let listen = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let url = format!("http://{}", listener.local_addr().map_err(listen)?);
+    let stopping = CancellationToken::new();
+    let router = api::router(Api::new(api::Parts {
+        engine: engine.clone(),
+        catalog,
+        tenancy,
+        store: store.clone(),
+        clock,
+        config: config.clone(),
+        telemetry: telemetry.clone(),
+        stopping: stopping.clone(),
+    }));
+    let serving = {
+        let (config, stopping) = (config.clone(), stopping.clone());
+        tokio::spawn(async move { api::serve(listener, router, &config.server, stopping).await })
+    };
+    tracing::info!(url, "serving");
+    Ok(Running {
+        url,
+        engine,
+        store,
+        queue,
+        workers,
+        stopping,
+        serving,
+        upkeep: tokio::spawn(tidy(telemetry)),
+        grace: config.server.shutdown_grace,
+    })
+}
+
+impl Running {
+    /// Stops: lets requests and attempts end for a while, commits, closes.
+    pub async fn shutdown(self) {
+        self.stopping.cancel();
+        // No new attempts; what waits is asked for again after the next start.
+        self.queue.close();
+        let workers = self.workers;
+        let mut ended = tokio::task::spawn_blocking(move || workers.join());
+        let drained = async {
+            let served = self.serving.await;
+            if let Err(error) = served {
+                tracing::error!(%error, "serving ended badly");
+            }
+            (&mut ended).await
+        };
+        let drained = tokio::time::timeout(self.grace, drained).await.is_ok();
+        self.engine.shutdown().await;
+        if !drained {
+            tracing::warn!("attempts are cut off; the next start runs them again");
+            self.queue.abandon();
+            // Past that, the process ends with the attempt in it.
+            let _ = tokio::time::timeout(ABANDON_GRACE, ended).await;
+        }
+        self.upkeep.abort();
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
+    let path = &config.data_dir;
+    fs::create_dir_all(path).map_err(|source| Error::DataDir {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Arc::new(SqliteStore::open(&config.database_path()).await?))
+}
+
+fn open_sandbox(
+    config: &Config,
+    options: &Options,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Sandbox, Error> {
+    let compiler = match &options.compiler {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().map_err(Error::Compiler)?,
+    };
+    let services = StoreServices(store.clone());
+    let clock = clock.clone();
+    Ok(Sandbox::new(SandboxConfig {
+        data_dir: config.data_dir.clone(),
+        compiler,
+        slots: sandbox::DEFAULT_SLOTS,
+        source: Arc::new(services.clone()),
+        key_value: Arc::new(services),
+        now_ms: Arc::new(move || clock.now().0),
+    })?)
+}
+
+/// What each tenant may use of the pool, as its limits say at the moment.
+fn shares(tenancy: Tenancy) -> Shares {
+    Arc::new(move |id| {
+        let tenant = tenancy.tenant(id);
+        // A tenant that is gone has executions to end, at the smallest share.
+        tenant.map_or(
+            Share {
+                weight: 1,
+                concurrent_attempts: 1,
+                fuel_per_second: 1_000_000,
+            },
+            |tenant| Share {
+                weight: tenant.weight.0.get(),
+                concurrent_attempts: tenant.limits.concurrent_attempts,
+                fuel_per_second: tenant.limits.fuel_per_second,
+            },
+        )
+    })
+}
+
+async fn tidy(telemetry: Telemetry) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        telemetry.upkeep();
+    }
+}

@@ -1,0 +1,289 @@
+//! Modules, activities, applications, tenants, keys and values.
+
+use bytes::Bytes;
+use cascade_cdl::Timestamp;
+
+use super::*;
+use crate::store::{
+    ActivityVersion, ApiKey, ApplicationVersion, Error, KV_KEY_BYTES, KV_VALUE_BYTES, MODULE_BYTES,
+    TenantRow,
+};
+
+on_each!(
+    modules_are_kept_once_and_apart,
+    activities_are_numbered_and_immutable,
+    a_counted_version_avoids_names_that_are_taken,
+    applications_change_only_from_the_version_expected,
+    tenants_are_replaced,
+    keys_are_found_by_hash_until_deleted,
+    values_are_set_compared_and_deleted,
+    what_is_too_large_is_refused,
+    the_catalog_outlives_a_crash,
+);
+
+async fn modules_are_kept_once_and_apart(subject: Subject) {
+    let store = subject.store();
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    let wasm = Bytes::from_static(b"\0asm");
+    for _ in 0..2 {
+        let put = store.put_module(&acme, "d1", wasm.clone()).await;
+        put.expect("the same twice is no error");
+    }
+    assert_eq!(store.module(&acme, "d1").await.expect("reads"), Some(wasm));
+    assert_eq!(store.module(&acme, "d2").await.expect("reads"), None);
+    assert_eq!(store.module(&rival, "d1").await.expect("reads"), None);
+}
+
+async fn activities_are_numbered_and_immutable(subject: Subject) {
+    let store = subject.store();
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    // (tenant, name, version asked for, digest) and (version, number, digest) got
+    for ((of, name, version, digest), expected) in [
+        ((&acme, "pay", "", "a"), ("v1", 1, "a")),
+        ((&acme, "pay", "", "b"), ("v2", 2, "b")),
+        ((&acme, "pay", "stable", "c"), ("stable", 3, "c")),
+        ((&acme, "pay", "stable", "d"), ("stable", 3, "c")), // as it stands
+        ((&acme, "pay", "v1", "e"), ("v1", 1, "a")),
+        ((&acme, "ship", "", "f"), ("v1", 1, "f")),
+        ((&rival, "pay", "", "g"), ("v1", 1, "g")),
+        ((&acme, "pay", "", "h"), ("v4", 4, "h")),
+    ] {
+        let put = store
+            .put_activity(of, activity(name, version, digest))
+            .await;
+        let put = put.expect("puts");
+        let got = (put.version.as_str(), put.number, put.digest.as_str());
+        assert_eq!(got, expected);
+    }
+    let listed = store.activities(&acme).await.expect("reads");
+    let listed: Vec<_> = listed.iter().map(|it| (&*it.name, it.number)).collect();
+    let expected = [("pay", 1), ("pay", 2), ("pay", 3), ("pay", 4), ("ship", 1)];
+    assert_eq!(listed, expected, "by name and number");
+    assert_eq!(store.activities(&rival).await.expect("reads").len(), 1);
+}
+
+async fn a_counted_version_avoids_names_that_are_taken(subject: Subject) {
+    let store = subject.store();
+    let acme = tenant("acme");
+    for (asked, expected) in [("v2", ("v2", 1)), ("", ("v3", 3)), ("", ("v4", 4))] {
+        let put = store.put_activity(&acme, activity("pay", asked, "a")).await;
+        let put = put.expect("puts");
+        assert_eq!((put.version.as_str(), put.number), expected);
+    }
+}
+
+async fn applications_change_only_from_the_version_expected(subject: Subject) {
+    let store = subject.store();
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    for (of, expected, result) in [
+        (&acme, Some(1), Err(0)),
+        (&acme, Some(0), Ok(1)),
+        (&acme, Some(0), Err(1)),
+        (&acme, None, Ok(2)),
+        (&acme, Some(2), Ok(3)),
+        (&rival, Some(0), Ok(1)),
+    ] {
+        let put = store
+            .put_application(of, application("orders"), expected)
+            .await;
+        let version = put.expect("answers").map(|it| it.version);
+        assert_eq!(version, result, "{expected:?}");
+    }
+    let put = store.put_application(&acme, application("a"), None).await;
+    put.expect("answers").expect("puts");
+
+    let newest = store.applications(&acme).await.expect("reads");
+    let newest: Vec<_> = newest.iter().map(|it| (&*it.name, it.version)).collect();
+    assert_eq!(newest, [("a", 1), ("orders", 3)]);
+    for (of, version, expected) in [
+        (&acme, None, Some(3)),
+        (&acme, Some(1), Some(1)),
+        (&acme, Some(4), None),
+        (&rival, None, Some(1)),
+        (&rival, Some(3), None),
+    ] {
+        let found = store.application(of, "orders", version).await;
+        assert_eq!(found.expect("reads").map(|it| it.version), expected);
+    }
+    let unknown = store.application(&rival, "a", None).await;
+    assert_eq!(unknown.expect("reads"), None);
+}
+
+async fn tenants_are_replaced(subject: Subject) {
+    let store = subject.store();
+    for (name, settings) in [("b", "1"), ("a", "2"), ("b", "3")] {
+        let row = TenantRow {
+            id: tenant(name),
+            settings: settings.to_owned(),
+            created_at: Timestamp(1),
+        };
+        store.put_tenant(row).await.expect("puts");
+    }
+    let tenants = store.tenants().await.expect("reads");
+    let tenants: Vec<_> = tenants
+        .iter()
+        .map(|it| (it.id.as_str(), &*it.settings))
+        .collect();
+    assert_eq!(tenants, [("a", "2"), ("b", "3")]);
+}
+
+async fn keys_are_found_by_hash_until_deleted(subject: Subject) {
+    let store = subject.store();
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    for key in [
+        key("acme", "k1", "h1"),
+        key("acme", "k2", "h2"),
+        key("rival", "k3", "h3"),
+    ] {
+        store.put_key(key).await.expect("puts");
+    }
+    for taken in [key("rival", "k1", "h9"), key("rival", "k9", "h1")] {
+        let refused = store.put_key(taken).await;
+        assert!(matches!(refused, Err(Error::Exists(_))), "{refused:?}");
+    }
+    let keys = store.keys(&acme).await.expect("reads");
+    assert_eq!(keys, [key("acme", "k1", "h1"), key("acme", "k2", "h2")]);
+    let found = store.key_by_hash("h3").await.expect("reads");
+    assert_eq!(found, Some(key("rival", "k3", "h3")));
+    assert_eq!(store.key_by_hash("h9").await.expect("reads"), None);
+
+    let foreign = store.delete_key(&rival, "k1").await.expect("answers");
+    assert!(!foreign, "keys of others are not there");
+    assert!(store.delete_key(&acme, "k1").await.expect("answers"));
+    assert!(!store.delete_key(&acme, "k1").await.expect("answers"));
+    assert_eq!(store.key_by_hash("h1").await.expect("reads"), None);
+}
+
+async fn values_are_set_compared_and_deleted(subject: Subject) {
+    let store = subject.store();
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    let value = |text: &'static str| Bytes::from_static(text.as_bytes());
+    // (expected, new, whether it is set), from an absent key on
+    for (expected, new, set) in [
+        (Some(value("")), "x", false), // absent is not empty
+        (None, "", true),
+        (None, "x", false),
+        (Some(value("y")), "x", false),
+        (Some(value("")), "x", true),
+    ] {
+        let done = store
+            .kv_compare_and_set(&acme, "k", expected, value(new))
+            .await;
+        assert_eq!(done.expect("answers"), set);
+    }
+    assert_eq!(
+        store.kv_get(&acme, "k").await.expect("reads"),
+        Some(value("x"))
+    );
+    store.kv_set(&acme, "k", value("z")).await.expect("sets");
+    assert_eq!(
+        store.kv_get(&acme, "k").await.expect("reads"),
+        Some(value("z"))
+    );
+
+    assert_eq!(store.kv_get(&rival, "k").await.expect("reads"), None);
+    store.kv_delete(&rival, "k").await.expect("deletes nothing");
+    assert_eq!(
+        store.kv_get(&acme, "k").await.expect("reads"),
+        Some(value("z"))
+    );
+    store.kv_delete(&acme, "k").await.expect("deletes");
+    assert_eq!(store.kv_get(&acme, "k").await.expect("reads"), None);
+}
+
+async fn what_is_too_large_is_refused(subject: Subject) {
+    let store = subject.store();
+    let acme = tenant("acme");
+    let zeros = |bytes: usize| Bytes::from(vec![0; bytes]);
+    let longest = "k".repeat(KV_KEY_BYTES);
+    let largest = store.kv_set(&acme, &longest, zeros(KV_VALUE_BYTES)).await;
+    largest.expect("the limits themselves are in");
+
+    let too_long = longest.clone() + "k";
+    let too_large = zeros(KV_VALUE_BYTES + 1);
+    for refused in [
+        store.kv_set(&acme, &too_long, zeros(0)).await,
+        store.kv_set(&acme, "k", too_large.clone()).await,
+        store
+            .kv_compare_and_set(&acme, &too_long, None, zeros(0))
+            .await
+            .map(drop),
+        store
+            .kv_compare_and_set(&acme, "k", None, too_large)
+            .await
+            .map(drop),
+        store.put_module(&acme, "d", zeros(MODULE_BYTES + 1)).await,
+    ] {
+        assert!(
+            matches!(refused, Err(Error::TooLarge { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(store.kv_get(&acme, "k").await.expect("reads"), None);
+}
+
+async fn the_catalog_outlives_a_crash(subject: Subject) {
+    let store = subject.store();
+    let acme = tenant("acme");
+    let wasm = Bytes::from_static(b"wasm");
+    store
+        .put_module(&acme, "d", wasm.clone())
+        .await
+        .expect("puts");
+    let activity = store
+        .put_activity(&acme, activity("pay", "", "d"))
+        .await
+        .expect("puts");
+    let orders = store
+        .put_application(&acme, application("orders"), None)
+        .await;
+    let orders = orders.expect("answers").expect("puts");
+    store.put_key(key("acme", "k", "h")).await.expect("puts");
+    store.kv_set(&acme, "k", wasm.clone()).await.expect("sets");
+
+    let subject = subject.crash().await;
+    let store = subject.store();
+    assert_eq!(
+        store.module(&acme, "d").await.expect("reads"),
+        Some(wasm.clone())
+    );
+    assert_eq!(store.activities(&acme).await.expect("reads"), [activity]);
+    assert_eq!(store.applications(&acme).await.expect("reads"), [orders]);
+    assert_eq!(
+        store.keys(&acme).await.expect("reads"),
+        [key("acme", "k", "h")]
+    );
+    assert_eq!(store.kv_get(&acme, "k").await.expect("reads"), Some(wasm));
+}
+
+fn activity(name: &str, version: &str, digest: &str) -> ActivityVersion {
+    ActivityVersion {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        number: 0, // the store counts
+        digest: digest.to_owned(),
+        description: "{}".to_owned(),
+        created_at: Timestamp(5),
+    }
+}
+
+fn application(name: &str) -> ApplicationVersion {
+    ApplicationVersion {
+        name: name.to_owned(),
+        version: 0, // the store counts
+        file: "orders.yaml".to_owned(),
+        source: "workflows: {}".to_owned(),
+        created_at: Timestamp(5),
+    }
+}
+
+fn key(of: &str, id: &str, hash: &str) -> ApiKey {
+    ApiKey {
+        id: id.to_owned(),
+        tenant: tenant(of),
+        hash: hash.to_owned(),
+        role: "admin".to_owned(),
+        label: "ü".to_owned(),
+        created_at: Timestamp(5),
+    }
+}

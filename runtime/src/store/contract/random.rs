@@ -1,0 +1,175 @@
+//! Random commits, on the model and on each database, with crashes between
+//! them: what one answers and holds, the other must.
+
+use cascade_cdl::Timestamp;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+use super::*;
+use crate::store::{CommitError, Filter};
+
+/// Few of each, so that random steps meet.
+const TENANTS: [&str; 2] = ["acme", "rival"];
+const EXECUTIONS: u128 = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Commits of one batch.
+    Commit {
+        stale: bool,
+        batch: Vec<Draft>,
+    },
+    /// Somebody takes the shard.
+    Acquire,
+    Reopen,
+    Crash,
+}
+
+/// A commit before it is known at which version the execution is.
+#[derive(Debug, Clone)]
+struct Draft {
+    of: usize,
+    number: u128,
+    events: u64,
+    /// Expects this much more than what is there: 0 is right.
+    off: u64,
+    snapshot: bool,
+    status: StatusName,
+    wake_at: Option<u64>,
+}
+
+fn drafts() -> impl Strategy<Value = Draft> {
+    (
+        0..TENANTS.len(),
+        0..EXECUTIONS,
+        1..4_u64,
+        prop_oneof![20 => Just(0), 1 => 1..3_u64],
+        prop::bool::weighted(0.2),
+        prop::sample::select(vec![
+            StatusName::Running,
+            StatusName::Completed,
+            StatusName::Failed,
+        ]),
+        prop::option::of(0..10_u64),
+    )
+        .prop_map(
+            |(of, number, events, off, snapshot, status, wake_at)| Draft {
+                of,
+                number,
+                events,
+                off,
+                snapshot,
+                status,
+                wake_at,
+            },
+        )
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let batch = prop::collection::vec(drafts(), 1..5);
+    let step = prop_oneof![
+        20 => (prop::bool::weighted(0.1), batch)
+            .prop_map(|(stale, batch)| Step::Commit { stale, batch }),
+        1 => Just(Step::Acquire),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..20)
+}
+
+proptest! {
+    // Each case opens a database some times; this many take about a second.
+    #![proptest_config(Config::with_cases(48))]
+
+    #[test]
+    fn sqlite_does_what_the_model_does(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(compare(steps));
+    }
+}
+
+async fn compare(steps: Vec<Step>) {
+    let model = Subject::model();
+    let mut sqlite = Subject::sqlite().await;
+    let mut held = lease(model.store()).await;
+    assert_eq!(lease(sqlite.store()).await, held);
+    for step in steps {
+        match step {
+            Step::Commit { stale, batch } => {
+                let batch = finish(model.store(), &batch).await;
+                let mut lease = held.clone();
+                lease.epoch.0 -= u64::from(stale);
+                let expected = model.store().commit(&lease, batch.clone()).await;
+                let actual = sqlite.store().commit(&lease, batch).await;
+                assert_eq!(outcome(&actual), outcome(&expected));
+            }
+            Step::Acquire => {
+                held = lease(model.store()).await;
+                assert_eq!(lease(sqlite.store()).await, held);
+            }
+            Step::Reopen => sqlite = sqlite.reopen().await,
+            Step::Crash => sqlite = sqlite.crash().await,
+        }
+    }
+    assert_same(model.store(), sqlite.store()).await;
+}
+
+/// Makes commits of drafts. Those of one execution in one batch follow each other.
+async fn finish(model: &dyn Store, batch: &[Draft]) -> Vec<Commit> {
+    let mut versions = std::collections::BTreeMap::new();
+    let mut commits = Vec::new();
+    for draft in batch {
+        let of = TENANTS[draft.of];
+        let stored = model.summary(&tenant(of), id(draft.number)).await;
+        let stored = stored.expect("reads").map_or(0, |row| row.version);
+        let version = versions.entry((of, draft.number)).or_insert(stored);
+        let expected = *version + draft.off;
+        *version = expected + draft.events;
+        let mut summary = row(of, draft.number, *version);
+        summary.status = draft.status;
+        summary.wake_at = draft.wake_at.map(Timestamp);
+        let commit = commit(summary, expected);
+        commits.push(if draft.snapshot {
+            with_snapshot(commit)
+        } else {
+            commit
+        });
+    }
+    commits
+}
+
+fn outcome(result: &Result<(), CommitError>) -> String {
+    match result {
+        Ok(()) => "written".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn assert_same(model: &dyn Store, other: &dyn Store) {
+    for of in TENANTS {
+        let of = tenant(of);
+        for number in 0..EXECUTIONS {
+            let number = id(number);
+            let expected = model.load(&of, number).await.expect("loads");
+            let actual = other.load(&of, number).await.expect("loads");
+            assert_eq!(format!("{actual:?}"), format!("{expected:?}"));
+            for (after, limit) in [(0, 1_000), (2, 3)] {
+                let expected = model.history(&of, number, after, limit).await;
+                let actual = other.history(&of, number, after, limit).await;
+                assert_eq!(actual.expect("reads"), expected.expect("reads"));
+            }
+        }
+        for status in [None, Some(StatusName::Completed), Some(StatusName::Failed)] {
+            let filter = Filter {
+                status,
+                ..Filter::default()
+            };
+            let expected = model.list(&of, &filter, None, 2).await.expect("lists");
+            let actual = other.list(&of, &filter, None, 2).await.expect("lists");
+            assert_eq!((actual.items, actual.next), (expected.items, expected.next));
+        }
+    }
+    let expected = model.open_executions(0..4096, None, 100).await;
+    let actual = other.open_executions(0..4096, None, 100).await;
+    assert_eq!(actual.expect("reads").items, expected.expect("reads").items);
+}

@@ -1,0 +1,242 @@
+//! What is particular to the file: its lock, its damage, its growth, its death.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use futures::future::join_all;
+use sqlx::sqlite::SqliteConnectOptions;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::contract::{commit, id, lease, row, tenant};
+use crate::store::{Filter, StatusName};
+
+/// Tells the child of the kill test where its data file is.
+const CHILD: &str = "CASCADE_STORE_TEST_FILE";
+
+#[tokio::test]
+async fn a_file_is_open_once_and_says_by_whom() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let store = SqliteStore::open(&path).await.expect("opens");
+    let refused = SqliteStore::open(&path).await.map(|_| ());
+    let holder = std::process::id().to_string();
+    assert!(
+        matches!(&refused, Err(Error::InUse { holder: by, .. }) if *by == holder),
+        "{refused:?}"
+    );
+    store.close().await;
+    SqliteStore::open(&path).await.expect("is free again");
+}
+
+#[tokio::test]
+async fn batches_that_wait_share_a_transaction() {
+    let folder = TempDir::new().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("cascade.db")).await;
+    let store = store.expect("opens");
+    let lease = lease(&store).await;
+    let batches =
+        (0..100).map(|number| store.commit(&lease, vec![commit(row("acme", number, 1), 0)]));
+    for result in join_all(batches).await {
+        result.expect("commits");
+    }
+    let counters = store.counters();
+    assert_eq!(counters.executions, 100);
+    // All are sent before the writer's task runs; one may have been taken alone.
+    assert!(counters.commits <= 2, "{} commits", counters.commits);
+}
+
+#[tokio::test]
+async fn a_filtered_list_goes_on_where_a_long_scan_stopped() {
+    let folder = TempDir::new().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("cascade.db")).await;
+    let store = store.expect("opens");
+    let lease = lease(&store).await;
+    let mut oldest = row("acme", 0, 1);
+    oldest.workflow = "rare".into();
+    store
+        .commit(&lease, vec![commit(oldest, 0)])
+        .await
+        .expect("commits");
+    let scan = u128::try_from(read::SCAN_ROWS).expect("positive");
+    let others = (1..=scan)
+        .map(|number| commit(row("acme", number, 1), 0))
+        .collect();
+    store.commit(&lease, others).await.expect("commits");
+
+    let workflow = Some("rare".to_owned());
+    for status in [None, Some(StatusName::Running)] {
+        let filter = Filter {
+            workflow: workflow.clone(),
+            status,
+            ..Filter::default()
+        };
+        let first = store
+            .list(&tenant("acme"), &filter, None, 10)
+            .await
+            .expect("lists");
+        assert!(first.items.is_empty(), "it is one row beyond the scan");
+        let second = store.list(&tenant("acme"), &filter, first.next, 10).await;
+        let second = second.expect("lists");
+        let found: Vec<_> = second.items.iter().map(|row| row.id).collect();
+        assert_eq!((found, second.next), (vec![id(0)], None));
+    }
+}
+
+#[tokio::test]
+async fn the_log_starts_over_under_load() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let store = SqliteStore::open(&path).await.expect("opens");
+    let value = Bytes::from(vec![7; KV_VALUE_BYTES]);
+    for _ in 0..128 {
+        store
+            .kv_set(&tenant("acme"), "k", value.clone())
+            .await
+            .expect("sets");
+    }
+    let log = path
+        .with_extension("db-wal")
+        .metadata()
+        .expect("is there")
+        .len();
+    // 128 MiB were written. The bound leaves a checkpoint time to come round.
+    assert!(log < 64 << 20, "the log has {log} bytes");
+}
+
+#[tokio::test]
+async fn damage_is_an_error_of_what_it_touches() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    for damage in [
+        "UPDATE executions SET history = 'x' WHERE id = ?",
+        "UPDATE executions SET history = CAST(x'31ff' AS TEXT) WHERE id = ?",
+        "UPDATE executions SET version = 9 WHERE id = ?",
+        "UPDATE executions SET snapshot = '1' WHERE id = ?",
+        "UPDATE executions SET status = 77 WHERE id = ?",
+        "UPDATE executions SET bucket = -1 WHERE id = ?",
+        "UPDATE executions SET tenant = 'NOT VALID' WHERE id = ?",
+    ] {
+        let store = SqliteStore::open(&path).await.expect("opens");
+        let held = lease(&store).await;
+        let (hit, spared) = (
+            id(held.epoch.0.into()),
+            id(1_000 + u128::from(held.epoch.0)),
+        );
+        let batch = [hit, spared].map(|id| commit(row("acme", id.0.as_u128(), 1), 0));
+        store.commit(&held, batch.into()).await.expect("commits");
+        store.close().await;
+        let mut raw = SqliteConnectOptions::new()
+            .filename(&path)
+            .connect()
+            .await
+            .expect("opens");
+        sqlx::query(damage)
+            .bind(hit.0.as_bytes().to_vec())
+            .execute(&mut raw)
+            .await
+            .expect("damages");
+        raw.close().await.expect("closes");
+
+        let store = SqliteStore::open(&path).await.expect("opens");
+        let load = store.load(&tenant("acme"), hit).await;
+        let gone = damage.contains("tenant") && matches!(load, Ok(None));
+        assert!(
+            gone || matches!(load, Err(Error::Damaged(_))),
+            "{damage}: {load:?}"
+        );
+        let load = store.load(&tenant("acme"), spared).await;
+        assert!(matches!(load, Ok(Some(_))), "{damage}: {load:?}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    std::fs::write(&path, "text, and long enough to be looked at ".repeat(200)).expect("writes");
+    let refused = SqliteStore::open(&path).await.map(|_| ());
+    assert!(matches!(refused, Err(Error::Damaged(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_release_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    SqliteStore::open(&path).await.expect("opens").close().await;
+    let mut raw = SqliteConnectOptions::new()
+        .filename(&path)
+        .connect()
+        .await
+        .expect("opens");
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'later', 1, x'00', 0)",
+    )
+    .execute(&mut raw)
+    .await
+    .expect("inserts");
+    raw.close().await.expect("closes");
+    let refused = SqliteStore::open(&path).await.map(|_| ());
+    assert!(
+        matches!(&refused, Err(Error::Unavailable(text)) if text.contains("9999")),
+        "{refused:?}"
+    );
+}
+
+/// Runs this very test binary as a child that commits and says so, and kills
+/// it in the middle.
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    for acknowledged in [1, 20, 150] {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args([
+                "--exact",
+                "--nocapture",
+                "store::sqlite::tests::child_that_commits",
+            ])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut acks = output.lines().map_while(Result::ok).filter_map(|line| {
+            line.strip_prefix("ack ")
+                .and_then(|ack| ack.parse::<u128>().ok())
+        });
+        let mut seen: Vec<_> = acks.by_ref().take(acknowledged).collect();
+        child.kill().expect("was running");
+        seen.extend(acks); // said before it died, not yet read
+        child.wait().expect("is a child");
+        assert!(seen.len() >= acknowledged, "the child said {seen:?}");
+
+        let store = SqliteStore::open(&path).await.expect("opens");
+        for number in seen {
+            let history = store.history(&tenant("acme"), id(number), 0, 10).await;
+            assert_eq!(history.expect("reads").len(), 2, "execution {number}");
+        }
+        store.close().await;
+    }
+}
+
+/// The child of the test above; as a test of its own it does nothing.
+#[tokio::test]
+async fn child_that_commits() {
+    let Ok(path) = std::env::var(CHILD) else {
+        return;
+    };
+    let store = SqliteStore::open(Path::new(&path)).await.expect("opens");
+    let lease = lease(&store).await;
+    let first = u128::from(lease.epoch.0) << 64; // no two children start the same
+    for number in first.. {
+        for expected in [0, 1] {
+            let batch = vec![commit(row("acme", number, expected + 1), expected)];
+            store.commit(&lease, batch).await.expect("commits");
+        }
+        println!("ack {number}");
+    }
+}

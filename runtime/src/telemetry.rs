@@ -1,0 +1,286 @@
+//! Logs and metrics.
+//!
+//! Every metric has its name and unit here. Labels are few and closed sets:
+//! no tenant, no id, no name that a tenant chose. Payloads and secrets are
+//! never logged.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::engine::Stats;
+use crate::store::{Counters, StatusName};
+
+/// Time from an execution's start to its end, by `status`.
+pub const WORKFLOW_DURATION: &str = "cascade_workflow_duration_seconds";
+/// Executions that ended, by `status`.
+pub const WORKFLOW_EXECUTIONS: &str = "cascade_workflow_executions_total";
+/// Executions that ended otherwise than well, by `status`.
+pub const WORKFLOW_ERRORS: &str = "cascade_workflow_errors_total";
+/// Executions that are open.
+pub const WORKFLOW_ACTIVE: &str = "cascade_workflow_active";
+/// Executions that were started.
+pub const WORKFLOW_STARTED: &str = "cascade_workflow_started_total";
+/// Time that an attempt ran.
+pub const ACTIVITY_DURATION: &str = "cascade_activity_duration_seconds";
+/// Attempts that ran.
+pub const ACTIVITY_EXECUTIONS: &str = "cascade_activity_executions_total";
+/// Attempts that failed.
+pub const ACTIVITY_ERRORS: &str = "cascade_activity_errors_total";
+/// Fuel that attempts used.
+pub const ACTIVITY_FUEL: &str = "cascade_activity_fuel_total";
+/// Activity tasks that wait for a worker.
+pub const QUEUE_DEPTH: &str = "cascade_queue_depth";
+/// Transactions of the store, each synced once.
+pub const STORE_COMMITS: &str = "cascade_store_commits_total";
+/// Events that the store took.
+pub const STORE_EVENTS: &str = "cascade_store_events_total";
+/// Time from a request's arrival to its answer, by `method`, `route` and `status`.
+pub const HTTP_DURATION: &str = "cascade_http_request_duration_seconds";
+/// Memory that is resident.
+pub const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
+/// Processor time used.
+pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
+
+/// From a fast pure workflow to one that runs a minute; longer ones are told
+/// apart by their history.
+const SECONDS: [f64; 16] = [
+    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends log lines to standard error. `RUST_LOG` wins over `default`, which is
+/// a filter such as `info` or `cascade_runtime=debug`.
+///
+/// # Errors
+///
+/// If the filter does not read, or something takes log lines already.
+pub fn log(format: LogFormat, default: &str, colour: bool) -> Result<(), String> {
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter),
+        _ => EnvFilter::try_new(default),
+    };
+    let filter = filter.map_err(|error| format!("the log filter does not read: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let installed = match format {
+        LogFormat::Text => builder.with_ansi(colour).with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    installed.map_err(|error| error.to_string())
+}
+
+/// Where metrics are read. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry(PrometheusHandle);
+
+impl Telemetry {
+    /// Collects the metrics of this process; the second call gives the first one's handle.
+    pub fn install() -> Self {
+        static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+        let handle = HANDLE.get_or_init(|| {
+            let suffix = Matcher::Suffix("_seconds".to_owned());
+            let handle = PrometheusBuilder::new()
+                .set_buckets_for_metric(suffix, &SECONDS)
+                .expect("there are buckets")
+                .install_recorder()
+                .expect("nothing else in this crate records metrics");
+            describe();
+            handle
+        });
+        Self(handle.clone())
+    }
+
+    /// The metrics as text, with those that are read rather than counted.
+    pub fn render(&self, engine: Stats, store: Counters) -> String {
+        gauge!(WORKFLOW_ACTIVE).set(number(engine.open));
+        gauge!(QUEUE_DEPTH).set(number(engine.queued));
+        counter!(WORKFLOW_STARTED).absolute(engine.started);
+        counter!(STORE_COMMITS).absolute(store.commits);
+        counter!(STORE_EVENTS).absolute(store.events);
+        if let Some(process) = process() {
+            gauge!(PROCESS_MEMORY).set(number(process.resident_bytes));
+            gauge!(PROCESS_CPU).set(process.cpu.as_secs_f64());
+        }
+        self.0.render()
+    }
+
+    /// Keeps memory bounded between two readings; to be called now and then.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Counts an execution that ended.
+pub fn workflow_closed(status: StatusName, duration: Duration) {
+    let status = match status {
+        StatusName::Running => return,
+        StatusName::Completed => "completed",
+        StatusName::Failed => "failed",
+        StatusName::Cancelled => "cancelled",
+        StatusName::TimedOut => "timed_out",
+    };
+    counter!(WORKFLOW_EXECUTIONS, "status" => status).increment(1);
+    histogram!(WORKFLOW_DURATION, "status" => status).record(duration.as_secs_f64());
+    if status != "completed" {
+        counter!(WORKFLOW_ERRORS, "status" => status).increment(1);
+    }
+}
+
+/// Counts an attempt that ran.
+pub fn attempt_ended(failed: bool, pure: bool, fuel: u64, duration: Duration) {
+    let kind = if pure { "pure" } else { "capable" };
+    counter!(ACTIVITY_EXECUTIONS, "kind" => kind).increment(1);
+    counter!(ACTIVITY_FUEL, "kind" => kind).increment(fuel);
+    histogram!(ACTIVITY_DURATION, "kind" => kind).record(duration.as_secs_f64());
+    if failed {
+        counter!(ACTIVITY_ERRORS, "kind" => kind).increment(1);
+    }
+}
+
+/// Counts a request. `route` is the template of the path, so that ids stay out.
+pub fn request(method: &Method, route: &str, status: StatusCode, duration: Duration) {
+    // What clients make up must not become a label.
+    let method = match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        _ => "OTHER",
+    };
+    let status = match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    };
+    histogram!(HTTP_DURATION, "method" => method, "route" => route.to_owned(), "status" => status)
+        .record(duration.as_secs_f64());
+}
+
+/// What the operating system says of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Memory that is resident.
+    pub resident_bytes: u64,
+    /// Processor time used, in user and kernel mode.
+    pub cpu: Duration,
+}
+
+/// What the operating system says of this process; `None` where there is no `/proc`.
+pub fn process() -> Option<Process> {
+    // Both are constants of the kernel's interface on the systems we build for.
+    const PAGE: u64 = 4096;
+    const TICKS_PER_SECOND: u64 = 100;
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Process {
+        resident_bytes: pages * PAGE,
+        cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
+    })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "metrics are doubles; 53 bits are plenty"
+)]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+fn describe() {
+    let seconds = Unit::Seconds;
+    describe_histogram!(
+        WORKFLOW_DURATION,
+        seconds,
+        "Time from an execution's start to its end"
+    );
+    describe_counter!(WORKFLOW_EXECUTIONS, Unit::Count, "Executions that ended");
+    describe_counter!(
+        WORKFLOW_ERRORS,
+        Unit::Count,
+        "Executions that ended otherwise than well"
+    );
+    describe_gauge!(WORKFLOW_ACTIVE, Unit::Count, "Executions that are open");
+    describe_counter!(
+        WORKFLOW_STARTED,
+        Unit::Count,
+        "Executions that were started"
+    );
+    describe_histogram!(ACTIVITY_DURATION, seconds, "Time that an attempt ran");
+    describe_counter!(ACTIVITY_EXECUTIONS, Unit::Count, "Attempts that ran");
+    describe_counter!(ACTIVITY_ERRORS, Unit::Count, "Attempts that failed");
+    describe_counter!(ACTIVITY_FUEL, Unit::Count, "Fuel that attempts used");
+    describe_gauge!(
+        QUEUE_DEPTH,
+        Unit::Count,
+        "Activity tasks that wait for a worker"
+    );
+    describe_counter!(STORE_COMMITS, Unit::Count, "Transactions, each synced once");
+    describe_counter!(STORE_EVENTS, Unit::Count, "Events that the store took");
+    describe_histogram!(
+        HTTP_DURATION,
+        seconds,
+        "Time from a request's arrival to its answer"
+    );
+    describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory that is resident");
+    describe_gauge!(PROCESS_CPU, seconds, "Processor time used");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_has_memory_and_time() {
+        let process = process().expect("tests run where there is /proc");
+        // A test binary takes more than a MiB, and less than all memory.
+        assert!(
+            (1 << 20..1 << 40).contains(&process.resident_bytes),
+            "{process:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_counted_is_rendered_under_its_name() {
+        let telemetry = Telemetry::install();
+        workflow_closed(StatusName::Failed, Duration::from_millis(3));
+        attempt_ended(true, true, 42, Duration::from_millis(1));
+        request(
+            &Method::from_bytes(b"BREW").expect("a token"),
+            "/v1/x",
+            StatusCode::OK,
+            Duration::ZERO,
+        );
+        let text = telemetry.render(Stats::default(), Counters::default());
+        for line in [
+            "cascade_workflow_errors_total{status=\"failed\"} 1",
+            "cascade_workflow_duration_seconds_bucket{status=\"failed\",le=\"0.005\"} 1",
+            "cascade_activity_errors_total{kind=\"pure\"} 1",
+            "cascade_queue_depth 0",
+            "method=\"OTHER\"",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

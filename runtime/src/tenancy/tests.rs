@@ -1,0 +1,146 @@
+use super::*;
+use crate::store::ModelStore;
+
+const NOW: Timestamp = Timestamp(1_000);
+
+fn id(text: &str) -> TenantId {
+    text.parse().expect("valid")
+}
+
+async fn load(text: &str, store: &Arc<ModelStore>) -> Tenancy {
+    let config = Config::parse("test.yaml", text, &|_| None).expect("valid");
+    Tenancy::load(&config, Arc::clone(store) as _)
+        .await
+        .expect("loads")
+}
+
+#[tokio::test]
+async fn what_was_made_over_http_is_there_after_a_restart() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("", &store).await;
+    let mut settings = Settings::default();
+    settings.limits.memory_bytes = 7;
+    tenancy.put(id("made"), settings, NOW).await.expect("fits");
+    let new = tenancy
+        .make_key(&id("made"), Role::Author, "l".into(), NOW)
+        .await
+        .expect("made");
+    let again = load("", &store).await;
+    assert_eq!(
+        again
+            .tenant(&id("made"))
+            .expect("there")
+            .limits
+            .memory_bytes,
+        7
+    );
+    let principal = again.authenticate(&new.text).await.expect("valid");
+    assert!(
+        matches!(
+            principal,
+            Principal::Tenant {
+                role: Role::Author,
+                ..
+            }
+        ),
+        "{principal:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_file_wins_over_the_store() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("", &store).await;
+    tenancy
+        .put(id("both"), Settings::default(), NOW)
+        .await
+        .expect("fits");
+    let again = load("tenants: [{id: both, weight: 9}]", &store).await;
+    let tenant = again.tenant(&id("both")).expect("there");
+    assert_eq!((tenant.weight.0.get(), tenant.configured), (9, true));
+    let changed = again.put(id("both"), Settings::default(), NOW).await;
+    assert!(matches!(changed, Err(Error::Configured(_))), "{changed:?}");
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_at_once_though_it_was_remembered() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}, {id: b}]", &store).await;
+    let new = tenancy
+        .make_key(&id("a"), Role::Viewer, String::new(), NOW)
+        .await
+        .expect("made");
+    tenancy
+        .authenticate(&new.text)
+        .await
+        .expect("valid, and remembered now");
+    assert!(
+        !tenancy
+            .revoke(&id("b"), &new.key.id)
+            .await
+            .expect("answers"),
+        "it is not b's"
+    );
+    tenancy.authenticate(&new.text).await.expect("still valid");
+    assert!(
+        tenancy
+            .revoke(&id("a"), &new.key.id)
+            .await
+            .expect("answers")
+    );
+    let refused = tenancy.authenticate(&new.text).await;
+    assert!(matches!(refused, Err(Denied::Unknown)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_key_is_good_only_as_it_was_made() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}]", &store).await;
+    let new = tenancy
+        .make_key(&id("a"), Role::Viewer, String::new(), NOW)
+        .await
+        .expect("made");
+    for remembered in [false, true] {
+        let mut other = new.text.clone();
+        let last = if other.pop() == Some('0') { '1' } else { '0' };
+        other.push(last);
+        let upper = new.text.to_uppercase().replace("CK_", "ck_");
+        for bad in [other, upper, new.key.hash.clone(), new.key.id.clone()] {
+            assert!(
+                tenancy.authenticate(&bad).await.is_err(),
+                "{bad}, remembered: {remembered}"
+            );
+        }
+        tenancy
+            .authenticate(&new.text)
+            .await
+            .expect("remembered from here on");
+    }
+}
+
+#[tokio::test]
+async fn a_label_is_one_short_line() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}]", &store).await;
+    for label in [
+        "a\nb".to_owned(),
+        "\u{1b}[31m".to_owned(),
+        "x".repeat(MAX_LABEL + 1),
+    ] {
+        let made = tenancy.make_key(&id("a"), Role::Viewer, label, NOW).await;
+        assert!(matches!(made, Err(Error::Label)));
+    }
+    let made = tenancy
+        .make_key(&id("nobody"), Role::Viewer, String::new(), NOW)
+        .await;
+    assert!(matches!(made, Err(Error::NoTenant(_))));
+}
+
+#[test]
+fn roles_include_those_before_them() {
+    let order = [Role::Viewer, Role::Operator, Role::Author, Role::Admin];
+    assert!(order.is_sorted());
+    for role in order {
+        assert_eq!(Role::of_name(role.name()), Some(role));
+    }
+}

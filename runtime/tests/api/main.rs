@@ -1,0 +1,12 @@
+//! The API over real connections: its routes, its documents, and attacks on it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod attacks;
+mod routes;
+mod rules;
+mod support;
+mod uploads;
