@@ -7,6 +7,7 @@
 mod services;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +178,12 @@ impl Running {
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let path = &config.data_dir;
-    fs::create_dir_all(path).map_err(|source| Error::DataDir {
+    // What tenants keep here is nobody else's on this machine.
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|source| Error::DataDir {
         path: path.clone(),
         source,
     })?;

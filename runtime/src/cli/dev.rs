@@ -25,6 +25,7 @@ use super::{Session, chain, input, process, serve};
 use crate::config::{Config, HttpPolicy, KeyConfig, Policy, TenantConfig};
 use crate::sandbox::{Capability, HostPattern};
 use crate::server::{self, Running};
+use crate::telemetry::LogFormat;
 use crate::tenancy::{Digest, Role, key};
 use load::Loader;
 use watch::{Change, Watch};
@@ -63,6 +64,8 @@ impl Dev {
         let project = Project::scan(&self.dir)?;
         let data = Data::open(&self.data)?;
         let config = self.config(&data)?;
+        // The lines of activities, and what goes wrong; the rest is said here.
+        serve::log(LogFormat::Text, "warn,activity=info")?;
         let running = server::start(config, server::Options::default())
             .await
             .map_err(|error| Error::failed(chain(&error)))?;

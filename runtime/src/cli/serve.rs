@@ -1,5 +1,6 @@
 //! `cascade server`.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use super::error::Error;
 use super::{Session, chain};
 use crate::config::Config;
 use crate::server;
+use crate::telemetry::{self, LogFormat};
 
 /// Run the server
 #[derive(Debug, Args)]
@@ -23,6 +25,9 @@ pub(crate) struct Server {
     /// Where everything durable lies, instead of `data_dir`
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// How log lines look on stderr; `RUST_LOG` filters them, as in `warn,activity=debug`
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
     /// Check the configuration and stop
     #[arg(long)]
     check: bool,
@@ -47,6 +52,7 @@ impl Server {
             session.output.result(&config, || shown);
             return Ok(());
         }
+        log(self.log_format, "info")?;
         let running = server::start(config, server::Options::default())
             .await
             .map_err(|error| Error::failed(chain(&error)))?;
@@ -58,6 +64,13 @@ impl Server {
         running.shutdown().await;
         Ok(())
     }
+}
+
+/// Sends the log of this process to stderr, in colour if that is a terminal.
+pub(crate) fn log(format: LogFormat, filter: &str) -> Result<(), Error> {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = !plain && std::io::stderr().is_terminal();
+    telemetry::log(format, filter, colour).map_err(Error::usage)
 }
 
 /// Completes when somebody wants this process to end.

@@ -112,7 +112,7 @@ enum Slot {
 enum Input {
     Requests(Vec<Request>),
     Committed(Result<(), CommitError>),
-    Loaded(Key, Result<Option<(View, usize)>, store::Error>),
+    Loaded(Key, LoadResult),
     TimerDue,
     Disconnected,
 }
@@ -126,7 +126,10 @@ enum Fault {
     Panic,
 }
 
-type Load = BoxFuture<'static, (Key, Result<Option<(View, usize)>, store::Error>)>;
+/// An execution and the size of its tail, if it is there.
+type LoadResult = Result<Option<Box<(View, usize)>>, store::Error>;
+
+type Load = BoxFuture<'static, (Key, LoadResult)>;
 
 pub(super) struct Shard {
     context: Arc<Context>,
@@ -245,7 +248,7 @@ impl Shard {
                     }
                 }
                 Input::Committed(result) => self.committed(result)?,
-                Input::Loaded(key, result) => self.loaded(key, result),
+                Input::Loaded(key, result) => self.loaded(&key, result),
                 Input::TimerDue => self.timers_due(),
                 Input::Disconnected => self.stop(),
             }
@@ -299,7 +302,7 @@ impl Shard {
                     self.touch(key, Touch::Start(start));
                 } else {
                     // A fresh time-ordered id: the store cannot know it.
-                    self.create(key, *start);
+                    self.create(*start);
                 }
             }
             Request::Reports(reports) => {
@@ -378,27 +381,28 @@ impl Shard {
         }
     }
 
-    fn loaded(&mut self, key: Key, result: Result<Option<(View, usize)>, store::Error>) {
+    fn loaded(&mut self, key: &Key, result: LoadResult) {
         self.begin_loads();
-        let Some(Slot::Loading(touches)) = self.slots.remove(&key) else {
+        let Some(Slot::Loading(touches)) = self.slots.remove(key) else {
             return;
         };
         match result {
-            Ok(Some((view, tail_bytes))) => {
+            Ok(Some(found)) => {
+                let (view, tail_bytes) = *found;
                 let live = Live::restored(view, tail_bytes);
                 self.settle(Box::new(live), true);
                 for touch in touches {
                     self.touch(key.clone(), touch);
                 }
-                self.release_closed(&key);
+                self.release_closed(key);
             }
             Ok(None) => {
                 for touch in touches {
                     match touch {
-                        Touch::Start(start) if !self.slots.contains_key(&key) => {
-                            self.create(key.clone(), *start);
+                        Touch::Start(start) if !self.slots.contains_key(key) => {
+                            self.create(*start);
                         }
-                        touch if self.slots.contains_key(&key) => self.touch(key.clone(), touch),
+                        touch if self.slots.contains_key(key) => self.touch(key.clone(), touch),
                         touch => refuse(touch, None),
                     }
                 }
@@ -412,7 +416,7 @@ impl Shard {
         }
     }
 
-    fn create(&mut self, key: Key, request: StartRequest) {
+    fn create(&mut self, request: StartRequest) {
         let StartRequest {
             id,
             start,
@@ -436,7 +440,7 @@ impl Shard {
             version: 0,
         };
         let mut live = Box::new(Live::new(summary, program, start.input.clone()));
-        self.count(&key.0);
+        self.count(&live.summary.tenant);
         self.context.started.fetch_add(1, Ordering::Relaxed);
         // Who waits for the end is told of the start when it comes.
         live.urgent = closed.is_none();
@@ -832,7 +836,8 @@ impl Shard {
             .buffer_unordered(LOADS);
         while let Some((key, result)) = reads.next().await {
             match result {
-                Ok(Some((view, tail_bytes))) => {
+                Ok(Some(found)) => {
+                    let (view, tail_bytes) = *found;
                     let mut live = Box::new(Live::restored(view, tail_bytes));
                     let tasks = live.execution().pending_tasks(&live.program);
                     let failures: Vec<EventKind> = tasks
@@ -864,13 +869,13 @@ impl Shard {
     }
 }
 
-async fn read(context: &Context, key: &Key) -> Result<Option<(View, usize)>, store::Error> {
+async fn read(context: &Context, key: &Key) -> LoadResult {
     let Some(stored) = context.store.load(&key.0, key.1).await? else {
         return Ok(None);
     };
     let tail_bytes = stored.tail_bytes;
     let view = restore(context, stored).await?;
-    Ok(Some((view, tail_bytes)))
+    Ok(Some(Box::new((view, tail_bytes))))
 }
 
 fn answer_closers(live: &mut Live) {

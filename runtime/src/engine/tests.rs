@@ -231,7 +231,7 @@ fn start(workflow: &str, key: Option<&str>) -> Start {
     }
 }
 
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn a_chain_of_pure_steps_takes_one_commit() {
