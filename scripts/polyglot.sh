@@ -65,7 +65,7 @@ c() {
   python_tools fingerprint_c ziglang==0.17.1 || return
   cd "$SOURCES/c" || return
   # A core module; Cascade makes a component of it when it is uploaded.
-  build fingerprint_c "$TOOLS/python/bin/python" -m ziglang cc -target wasm32-wasi -Os -mexec-model=reactor \
+  build fingerprint_c "$TOOLS/python/bin/python" -m ziglang cc -target wasm32-wasi -Os -mexec-model=reactor -Wl,-z,stack-size=65536 \
     fingerprint.c bindings/activity.c bindings/activity_component_type.o -o "$OUT/fingerprint_c.new.wasm"
 }
 

@@ -46,12 +46,7 @@ use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
 /// invalid); 2 usage; 3 no server; 4 not found or denied; 5 conflict;
 /// 6 the server is busy; 7 the server failed.
 #[derive(Debug, Parser)]
-#[command(
-    name = "cascade",
-    version,
-    propagate_version = true,
-    max_term_width = 100
-)]
+#[command(name = "cascade", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,

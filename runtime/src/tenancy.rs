@@ -4,7 +4,7 @@
 //! Tenants come from `cascade.yaml`, which wins, and from the store, where those
 //! made over HTTP are. All of them are in memory; a change swaps the map, so a
 //! reader never waits for a writer. Keys of the file are in memory too, those of
-//! the store are looked up once and remembered for [`KEY_LIFETIME`]. A crash
+//! the store are looked up once and remembered for half a minute. A crash
 //! loses nothing: what was acknowledged is in the store.
 //!
 //! Two kinds of administration are kept apart: an `admin` key governs the keys

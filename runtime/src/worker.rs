@@ -12,6 +12,7 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cascade_cdl::ActivityFailure;
@@ -20,6 +21,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::dispatch::{HeldTask, TaskQueue};
 use crate::engine::{Engine, Report};
+use crate::telemetry;
 pub use runner::SandboxRunner;
 
 /// Attempts that one thread drives at a time. Most of them wait for the
@@ -125,6 +127,10 @@ impl Worker {
         });
         let fuel = report.receipt.as_ref().map_or(0, |receipt| receipt.fuel);
         self.queue.settle(&key, fuel);
+        if let Some(receipt) = &report.receipt {
+            let lasted = Duration::from_micros(receipt.duration_us);
+            telemetry::attempt_ended(report.result.is_err(), receipt.pure, fuel, lasted);
+        }
         report
     }
 }

@@ -152,6 +152,11 @@ mod tests {
         price: u32,
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        clippy::unnecessary_wraps,
+        reason = "the shape of an activity"
+    )]
     fn total(order: Order) -> Result<u32, Error> {
         Ok(order.items.iter().map(|item| item.price).sum())
     }
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_output_without_a_json_form_is_an_error_not_a_panic() {
-        let odd = |_: ()| Ok::<_, Error>(BTreeMap::from([(vec![1], 1)]));
+        let odd = |(): ()| Ok::<_, Error>(BTreeMap::from([(vec![1], 1)]));
         let error = run(&odd, context(), "null").expect_err("a list is no key");
         assert_eq!(
             (error.name(), error.is_retryable()),

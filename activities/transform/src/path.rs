@@ -21,19 +21,14 @@ impl From<String> for Path {
         }
         let mut characters = text.chars();
         while let Some(c) = characters.next() {
-            match c {
-                '.' => parts.push(String::new()),
-                // A backslash at the end stands for itself.
-                _ => {
-                    let c = if c == '\\' {
-                        characters.next().unwrap_or(c)
-                    } else {
-                        c
-                    };
-                    if let Some(part) = parts.last_mut() {
-                        part.push(c);
-                    }
-                }
+            if c == '.' {
+                parts.push(String::new());
+                continue;
+            }
+            // A backslash at the end stands for itself.
+            let escaped = (c == '\\').then(|| characters.next()).flatten();
+            if let Some(part) = parts.last_mut() {
+                part.push(escaped.unwrap_or(c));
             }
         }
         Self { text, parts }

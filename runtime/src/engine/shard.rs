@@ -579,11 +579,11 @@ impl Shard {
                 }
             }
         }
-        if !was_closed && live.summary.closed_at.is_some() {
+        if !was_closed && let Some(closed_at) = live.summary.closed_at {
             self.discount(&live.summary.tenant);
-            let lasted = at.since(live.summary.started_at);
-            telemetry::workflow_closed(live.summary.status, Duration::from_millis(lasted));
             self.context.closed.fetch_add(1, Ordering::Relaxed);
+            let lasted = Duration::from_millis(closed_at.since(live.summary.started_at));
+            telemetry::workflow_closed(live.summary.status, lasted);
         }
         self.settle(live, false);
     }

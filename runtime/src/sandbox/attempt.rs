@@ -203,6 +203,11 @@ async fn attempt(
     outcome.log_bytes = state.log.bytes;
     outcome.log_truncated = state.log.truncated;
     match ended? {
+        // What a language prints when it panics says more than the trap.
+        Ok(Err(Stop::Trap(kind))) => Err(Stop::Trap(with_stderr(
+            kind,
+            &store.data().wasi.stderr_tail(),
+        ))),
         Ok(returned) => returned,
         Err(panic) => Err(Stop::HostPanic(panic_message(&*panic))),
     }
@@ -414,6 +419,14 @@ fn command_failure(code: u8, stdout: Option<&str>, stderr: &str) -> ActivityFail
         message,
         retryable: None,
         details: None,
+    }
+}
+
+fn with_stderr(kind: String, stderr: &str) -> String {
+    if stderr.is_empty() {
+        kind
+    } else {
+        format!("{kind}; stderr: {stderr}")
     }
 }
 

@@ -288,11 +288,11 @@ fn admit(state: &HostState, url: &Url) -> Result<(), Error> {
     for (list, whose) in [
         (
             &grants.policy_hosts,
-            "the tenant's policy (`tenants[].policy.http_hosts` in cascade.yaml)",
+            "the tenant's policy (`tenants[].policy.http.hosts` in cascade.yaml)",
         ),
         (
             &grants.manifest_hosts,
-            "the activity's manifest (`http_hosts`)",
+            "the activity's manifest (`http.hosts`)",
         ),
     ] {
         if !list.iter().any(|pattern| pattern.matches(host, port)) {

@@ -241,7 +241,11 @@ fn read_items(component: &[u8]) -> Result<Items, InvalidModule> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    keep(&mut items.imports, import.map_err(malformed)?.name.name)?;
+                    let import = import.map_err(malformed)?;
+                    // Types that the world uses are names, not powers.
+                    if !matches!(import.ty, wasmparser::ComponentTypeRef::Type(_)) {
+                        keep(&mut items.imports, import.name.name)?;
+                    }
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {

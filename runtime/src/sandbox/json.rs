@@ -17,7 +17,7 @@ pub(super) fn check(text: String) -> Result<Json, String> {
 }
 
 /// Checks what well-formed JSON may still have that others could not read:
-/// nesting beyond [`MAX_DEPTH`], numbers that no double holds, escapes that
+/// nesting beyond 100 levels, numbers that no double holds, escapes that
 /// are no character. The error begins
 /// with a verb: `is nested ...`.
 pub fn check_json(text: &str) -> Result<(), String> {

@@ -27,12 +27,7 @@ impl KeyValue for StoreServices {
         Ok(value.map(Vec::from))
     }
 
-    async fn set(
-        &self,
-        tenant: &TenantId,
-        key: &str,
-        value: Vec<u8>,
-    ) -> Result<(), KeyValueError> {
+    async fn set(&self, tenant: &TenantId, key: &str, value: Vec<u8>) -> Result<(), KeyValueError> {
         let set = self.0.kv_set(tenant, key, value.into());
         set.await.map_err(refused)
     }

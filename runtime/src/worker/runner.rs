@@ -11,7 +11,6 @@ use crate::clock::Clock;
 use crate::dispatch::{HeldTask, QueuedTask};
 use crate::engine::Report;
 use crate::sandbox::{Cancel, Invocation, LogLevel, LogSink, Sandbox, TaskContext};
-use crate::telemetry;
 
 /// Runs attempts in a sandbox.
 pub struct SandboxRunner {
@@ -35,12 +34,6 @@ impl ActivityRunner for SandboxRunner {
                 running.await
             }
         };
-        telemetry::attempt_ended(
-            outcome.result.is_err(),
-            outcome.receipt.pure,
-            outcome.receipt.fuel,
-            Duration::from_micros(outcome.receipt.duration_us),
-        );
         Report {
             tenant: task.tenant,
             execution: task.execution,

@@ -159,6 +159,8 @@ async fn metrics_tell_routes_and_no_ids() {
     server.get("viewer", &format!("/v1/executions/{id}")).await;
     let text = server.get("viewer", "/metrics").await.text;
     assert!(text.contains("route=\"/v1/executions/{id}\""), "{text}");
+    let closed = "cascade_workflow_executions_total{status=\"completed\"}";
+    assert!(text.contains(closed), "{text}");
     for name in [
         "cascade_workflow_active",
         "cascade_queue_depth",

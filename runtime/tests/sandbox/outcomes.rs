@@ -90,6 +90,11 @@ fn every_limit_and_mistake_has_its_name() {
             ),
             ("bad_pointer", TRAP, "out of bounds"),
             ("log_invalid", INVALID_OUTPUT, "not UTF-8"),
+            (
+                "command_panics",
+                TRAP,
+                "unreachable` instruction executed; stderr: boom at 1:2!",
+            ),
         ] {
             let outcome = bed.run(fixture, "{}").await;
             let failure = failure(&outcome);

@@ -110,14 +110,21 @@ impl Watch {
 impl Change {
     /// Whether it concerns a file, a manifest beside it, or anything in a folder.
     pub(crate) fn concerns(&self, item: &Path) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Paths(paths) => paths.iter().any(|path| {
-                path.starts_with(item)
-                    || path.with_extension("").with_extension("") == item.with_extension("")
-            }),
-        }
+        let Self::Paths(paths) = self else {
+            return true;
+        };
+        // Changes are told with absolute paths, whatever is watched.
+        let item = absolute(item);
+        let stem = item.with_extension("");
+        paths.iter().any(|path| {
+            let path = absolute(path);
+            path.starts_with(&item) || path.with_extension("").with_extension("") == stem
+        })
     }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]
@@ -141,6 +148,16 @@ mod tests {
         check("p/ab.manifest.yaml", "p/a.wasm", false);
         check("p/charge/src/lib.rs", "p/charge", true);
         check("p/charge2/src/lib.rs", "p/charge", false);
+    }
+
+    #[test]
+    fn relative_and_absolute_paths_are_the_same_file() {
+        let folder = std::env::current_dir().expect("a folder");
+        let absolute = folder.join("p/a.yaml");
+        let absolute = absolute.to_str().expect("the workspace's path is UTF-8");
+        check(absolute, "p/a.yaml", true);
+        check(absolute, "./p/a.yaml", true);
+        check(absolute, "./p/b.yaml", false);
     }
 
     #[tokio::test]

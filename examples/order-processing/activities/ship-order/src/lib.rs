@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use cascade_sdk::{Context, Error};
 use serde::{Deserialize, Serialize};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Deserialize)]
 struct Input {
