@@ -35,7 +35,7 @@ const LIFE_MS: RangeInclusive<u64> = 50..=600;
 
 /// One kill in so many is followed by another before the server is ready
 /// again, in the middle of its recovery.
-const EARLY: u32 = 6;
+const EARLY: u32 = 4;
 
 /// What a campaign does.
 #[derive(Debug, Clone, Copy)]

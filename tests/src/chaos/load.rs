@@ -10,6 +10,11 @@ use super::order::{Kind, Order, end_of};
 /// One start in so many is sent again later, as by a client that forgot.
 const REPEAT: usize = 8;
 
+/// One start in so many waits for the end: half of those that end soon, few of
+/// the others, or most clients would be waiting whenever the server dies.
+const WAITS_SOON: u32 = 2;
+const WAITS_LONG: u32 = 16;
+
 /// Clients wait for ends no longer than this, so that they soon have more to start.
 const WAIT: &str = "2s";
 
@@ -30,7 +35,12 @@ pub(super) fn client(arena: &Arena, seed: u64, index: usize) -> Vec<Taken> {
     while !arena.is_over() {
         let key = format!("{seed}-{index}-{}", taken.len());
         let order = Order::random(&mut random, key);
-        let waits = random.bool();
+        let waits = match order.kind {
+            Kind::Chain | Kind::Effect | Kind::Declined => random.u32(..WAITS_SOON) == 0,
+            Kind::Timed | Kind::Parallel | Kind::Flaky => random.u32(..WAITS_LONG) == 0,
+            // Nobody but a cancellation ends it.
+            Kind::Cancelled => false,
+        };
         let Some(new) = start(arena, &order, waits) else {
             return taken;
         };
@@ -42,6 +52,7 @@ pub(super) fn client(arena: &Arena, seed: u64, index: usize) -> Vec<Taken> {
         if random.usize(..REPEAT) == 0 {
             let index = random.usize(..taken.len().max(1));
             if let Some(old) = taken.get_mut(index) {
+                let waits = old.order.kind != Kind::Cancelled && waits;
                 repeat(arena, old, waits);
             }
         }
@@ -99,8 +110,6 @@ fn repeat(arena: &Arena, taken: &mut Taken, waits: bool) {
 }
 
 fn send(arena: &Arena, order: &Order, waits: bool) -> Option<Value> {
-    // Nobody but a cancellation ends these.
-    let waits = waits && order.kind != Kind::Cancelled;
     let path = if waits {
         format!("/v1/executions?wait={WAIT}")
     } else {
