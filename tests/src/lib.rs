@@ -310,12 +310,20 @@ impl Run {
 
     /// Fails the test unless the command ended well.
     #[track_caller]
+    #[expect(
+        clippy::return_self_not_must_use,
+        reason = "the check alone is worth the call"
+    )]
     pub fn succeeds(self) -> Self {
         self.exits(0)
     }
 
     /// Fails the test unless the command ended with this code.
     #[track_caller]
+    #[expect(
+        clippy::return_self_not_must_use,
+        reason = "the check alone is worth the call"
+    )]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.exit, Some(code), "{self:#?}");
         self

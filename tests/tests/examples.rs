@@ -77,7 +77,7 @@ fn customers_are_checked_in_all_regions_at_once() {
     let accepted = run("accepted.json");
     assert_eq!(
         accepted["output"],
-        json!({ "status": "accepted", "region": "eu" })
+        json!({ "status": "accepted", "region": "ValidateEU" })
     );
 
     let refused = run("refused.json");

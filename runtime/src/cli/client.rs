@@ -369,7 +369,7 @@ fn parse_base(url: &str) -> Result<Url, Error> {
         Ok(parsed)
     } else {
         Err(Error::usage(format!("`{url}` is not an http or https URL"))
-            .hint("it looks like http://127.0.0.1:7070"))
+            .hint("it looks like http://127.0.0.1:7420"))
     }
 }
 
