@@ -5,6 +5,12 @@ use serde_json::{Value, json};
 /// Milliseconds of the pauses in `chaos.yaml` that the input sets.
 const PAUSES_MS: [u64; 4] = [200, 300, 400, 500];
 
+/// Times that the long workflow goes round, as `chaos.yaml` says.
+const ROUNDS: usize = 80;
+
+/// One order in so many is a long one, which costs as much as fifty others.
+const LONG: u32 = 64;
+
 /// A workflow of `chaos.yaml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -15,10 +21,11 @@ pub(super) enum Kind {
     Flaky,
     Declined,
     Cancelled,
+    Long,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Chain,
         Self::Effect,
         Self::Timed,
@@ -26,7 +33,16 @@ impl Kind {
         Self::Flaky,
         Self::Declined,
         Self::Cancelled,
+        Self::Long,
     ];
+
+    fn random(random: &mut fastrand::Rng) -> Self {
+        if random.u32(..LONG) == 0 {
+            return Self::Long;
+        }
+        // The long one is the last.
+        Self::ALL[random.usize(..Self::ALL.len() - 1)]
+    }
 
     pub(super) fn workflow(self) -> &'static str {
         match self {
@@ -37,6 +53,7 @@ impl Kind {
             Self::Flaky => "flaky",
             Self::Declined => "declined",
             Self::Cancelled => "cancelled",
+            Self::Long => "long",
         }
     }
 
@@ -44,6 +61,7 @@ impl Kind {
     pub(super) fn marks(self) -> usize {
         match self {
             Self::Effect | Self::Timed | Self::Parallel | Self::Declined => 1,
+            Self::Long => ROUNDS,
             Self::Chain | Self::Flaky | Self::Cancelled => 0,
         }
     }
@@ -62,7 +80,7 @@ pub(super) struct Order {
 impl Order {
     pub(super) fn random(random: &mut fastrand::Rng, key: String) -> Self {
         Self {
-            kind: Kind::ALL[random.usize(..Kind::ALL.len())],
+            kind: Kind::random(random),
             key,
             n: random.u64(..1_000_000),
             pause_ms: PAUSES_MS[random.usize(..PAUSES_MS.len())],
@@ -94,6 +112,7 @@ impl Order {
             Kind::Timed => completed(json!({ "n": (n + 1) * 3, "mark": self.key })),
             Kind::Parallel => completed(json!({ "n": 4 * n + 1 + 2 + 3 + 4 })),
             Kind::Flaky => completed(json!({ "n": n })),
+            Kind::Long => completed(json!({ "n": n + 80 })),
             Kind::Declined => json!({
                 "status": "failed",
                 "output": null,
