@@ -25,9 +25,10 @@ use load::Taken;
 const APPLICATION: &str = "chaos";
 const CDL: &str = include_str!("chaos/chaos.yaml");
 
-/// What the effects need, as the tenant's policy and as their manifest.
-const POLICY: &str = "    policy: { capabilities: [key-value] }";
-const MANIFEST: &str = "capabilities: [key-value]\n";
+/// What the effects need, as the tenant's policy and as their manifests.
+const POLICY: &str = "    policy: { capabilities: [key-value, random] }";
+const KEY_VALUE: &str = "capabilities: [key-value]\n";
+const RANDOM: &str = "capabilities: [random]\n";
 
 /// Milliseconds from ready to the kill: some die before the first timers are
 /// due, some after a few thousand commits.
@@ -122,14 +123,19 @@ fn prepare(server: &Server) {
         ("echo", read("echo.wat").as_str(), None),
         ("flaky", include_str!("chaos/activities/flaky.wat"), None),
         (
+            "draw",
+            include_str!("chaos/activities/draw.wat"),
+            Some(RANDOM),
+        ),
+        (
             "mark",
             include_str!("chaos/activities/mark.wat"),
-            Some(MANIFEST),
+            Some(KEY_VALUE),
         ),
         (
             "read_mark",
             include_str!("chaos/activities/read_mark.wat"),
-            Some(MANIFEST),
+            Some(KEY_VALUE),
         ),
     ]
     .map(|(name, wat, manifest)| (name, format!("(module\n{wat}\n{prelude})"), manifest));

@@ -120,7 +120,8 @@ impl<'a> Checker<'a> {
         if view["status"] == "running" {
             view = self.get(&path)?;
         }
-        let (end, expected) = (end_of(&view), taken.order.end());
+        let end = end_of(&view);
+        let expected = taken.order.end(&end);
         if end != expected {
             return Err(format!("ended with {end}, expected {expected}: {view}"));
         }

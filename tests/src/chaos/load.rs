@@ -36,7 +36,9 @@ pub(super) fn client(arena: &Arena, seed: u64, index: usize) -> Vec<Taken> {
         let key = format!("{seed}-{index}-{}", taken.len());
         let order = Order::random(&mut random, key);
         let waits = match order.kind {
-            Kind::Chain | Kind::Effect | Kind::Declined => random.u32(..WAITS_SOON) == 0,
+            Kind::Chain | Kind::Effect | Kind::Declined | Kind::Drawn => {
+                random.u32(..WAITS_SOON) == 0
+            }
             Kind::Timed | Kind::Parallel | Kind::Flaky | Kind::Long => {
                 random.u32(..WAITS_LONG) == 0
             }

@@ -21,11 +21,12 @@ pub(super) enum Kind {
     Flaky,
     Declined,
     Cancelled,
+    Drawn,
     Long,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Chain,
         Self::Effect,
         Self::Timed,
@@ -33,6 +34,7 @@ impl Kind {
         Self::Flaky,
         Self::Declined,
         Self::Cancelled,
+        Self::Drawn,
         Self::Long,
     ];
 
@@ -53,6 +55,7 @@ impl Kind {
             Self::Flaky => "flaky",
             Self::Declined => "declined",
             Self::Cancelled => "cancelled",
+            Self::Drawn => "drawn",
             Self::Long => "long",
         }
     }
@@ -62,7 +65,7 @@ impl Kind {
         match self {
             Self::Effect | Self::Timed | Self::Parallel | Self::Declined => 1,
             Self::Long => ROUNDS,
-            Self::Chain | Self::Flaky | Self::Cancelled => 0,
+            Self::Chain | Self::Flaky | Self::Cancelled | Self::Drawn => 0,
         }
     }
 }
@@ -101,8 +104,9 @@ impl Order {
         json!({ "mark": self.key })
     }
 
-    /// `status`, `output` and `error` of its end, worked out by hand from `chaos.yaml`.
-    pub(super) fn end(&self) -> Value {
+    /// `status`, `output` and `error` of its end, worked out by hand from
+    /// `chaos.yaml`; of `found` is only taken what chance decides.
+    pub(super) fn end(&self, found: &Value) -> Value {
         let n = self.n;
         let completed =
             |output: Value| json!({ "status": "completed", "output": output, "error": null });
@@ -112,6 +116,7 @@ impl Order {
             Kind::Timed => completed(json!({ "n": (n + 1) * 3, "mark": self.key })),
             Kind::Parallel => completed(json!({ "n": 4 * n + 1 + 2 + 3 + 4 })),
             Kind::Flaky => completed(json!({ "n": n })),
+            Kind::Drawn => completed(json!({ "drawn": found["output"]["drawn"].as_u64() })),
             Kind::Long => completed(json!({ "n": n + 80 })),
             Kind::Declined => json!({
                 "status": "failed",
