@@ -63,6 +63,8 @@ pub struct Outcome {
     pub refused: u64,
     /// Ends that a client saw while the killing went on.
     pub ends_seen: usize,
+    /// The longest that one still took when the killing was over.
+    pub slowest_end: Duration,
     pub histories_replayed: usize,
     pub events: usize,
     /// Marks of effects that were looked at, and how many had run repeatedly.
@@ -204,6 +206,11 @@ impl fmt::Display for Outcome {
             f,
             "{} histories of {} events replayed, {} marks of effects read ({} made more than once), in {:.1?}",
             self.histories_replayed, self.events, self.marks, self.repeated_marks, self.checking
+        )?;
+        writeln!(
+            f,
+            "the last execution ended within {:.1?} of being asked for",
+            self.slowest_end
         )?;
         if self.violations.is_empty() {
             return write!(f, "no promise broken");

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use cascade_cdl::program::{Application, Program};
 use cascade_cdl::{
@@ -21,8 +22,8 @@ use crate::TENANT;
 /// tell enough.
 const MARKS: usize = 3_000;
 
-/// How long an execution may take to end when nobody kills any more, asked
-/// for twice: a hundred times its longest pause.
+/// How long an execution may take to end when nobody kills any more: sixty
+/// times its longest pause.
 const WAIT: &str = "30s";
 
 /// A page of the list, the longest there is.
@@ -50,6 +51,7 @@ pub(super) fn all(arena: &Arena, taken: &[Taken], threads: usize, outcome: &mut 
             let found = thread.join().expect("a checker never panics");
             outcome.histories_replayed += found.histories;
             outcome.events += found.events;
+            outcome.slowest_end = outcome.slowest_end.max(found.slowest);
             marks.extend(found.marks);
         }
     });
@@ -74,6 +76,7 @@ pub(super) fn all(arena: &Arena, taken: &[Taken], threads: usize, outcome: &mut 
 struct Found {
     histories: usize,
     events: usize,
+    slowest: Duration,
     marks: Vec<Mark>,
 }
 
@@ -116,10 +119,9 @@ impl<'a> Checker<'a> {
     /// its history leads there.
     fn execution(&self, taken: &Taken, found: &mut Found) -> Result<(), String> {
         let path = format!("/v1/executions/{}?wait={WAIT}", taken.id);
-        let mut view = self.get(&path)?;
-        if view["status"] == "running" {
-            view = self.get(&path)?;
-        }
+        let asked = Instant::now();
+        let view = self.get(&path)?;
+        found.slowest = found.slowest.max(asked.elapsed());
         let end = end_of(&view);
         let expected = taken.order.end(&end);
         if end != expected {
