@@ -53,6 +53,14 @@ pub fn binary() -> &'static Path {
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
+        // Cargo tells tests about their own package. Build scripts that look at
+        // this, as that of `ring`, would be run again, and the minute that it
+        // takes would be lost in every other build.
+        for (name, _) in std::env::vars() {
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(name);
+            }
+        }
         let status = cargo.current_dir(root()).status().expect("cargo runs");
         assert!(status.success(), "the binary does not build");
         // This program is in `TARGET/PROFILE`, or in `deps` there if it is a test.
