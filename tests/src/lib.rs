@@ -4,6 +4,7 @@
 //! Everything goes over HTTP or the command line, as a user's would. Nothing
 //! here sleeps: a server says when it is ready, and requests wait for ends.
 
+pub mod chaos;
 mod http;
 
 use std::fs;
@@ -52,14 +53,22 @@ pub fn binary() -> &'static Path {
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
+        // Cargo tells tests about their own package. Build scripts that look at
+        // this, as that of `ring`, would be run again, and the minute that it
+        // takes would be lost in every other build.
+        for (name, _) in std::env::vars() {
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(name);
+            }
+        }
         let status = cargo.current_dir(root()).status().expect("cargo runs");
         assert!(status.success(), "the binary does not build");
-        // This program is in `TARGET/PROFILE/deps`.
+        // This program is in `TARGET/PROFILE`, or in `deps` there if it is a test.
         let own = std::env::current_exe().expect("a program has a path");
-        let profile = own
-            .ancestors()
-            .nth(2)
-            .expect("a test is in TARGET/PROFILE/deps");
+        let mut profile = own.parent().expect("a program is in a folder");
+        if profile.ends_with("deps") {
+            profile = profile.parent().expect("deps is in TARGET/PROFILE");
+        }
         profile.join("cascade")
     })
 }
@@ -77,6 +86,7 @@ pub fn guests() -> &'static Path {
 
 /// A server with data of its own. Killed when dropped.
 pub struct Server {
+    binary: PathBuf,
     folder: TempDir,
     child: Option<Child>,
     url: String,
@@ -91,6 +101,11 @@ impl Server {
     /// As [`Server::start`], with more keys for the tenant in `cascade.yaml`,
     /// each line indented by four spaces.
     pub fn with_tenant(settings: &str) -> Self {
+        Self::with_binary(binary(), settings)
+    }
+
+    /// As [`Server::with_tenant`], with another binary than this build's.
+    pub fn with_binary(binary: &Path, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = [("key", KEY), ("server-key", SERVER_KEY)];
         for (name, text) in files {
@@ -106,6 +121,7 @@ impl Server {
         );
         fs::write(folder.path().join("cascade.yaml"), config).expect("a file");
         let mut server = Self {
+            binary: binary.to_owned(),
             folder,
             child: None,
             url: String::new(),
@@ -116,16 +132,9 @@ impl Server {
 
     /// Starts the server on the data that is there, and returns when it is ready.
     pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "the server runs already");
-        let mut child = Command::new(binary())
-            .args(["server", "--output", "json", "--config"])
-            .arg(self.folder.path().join("cascade.yaml"))
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        self.launch();
+        let child = self.child.as_mut().expect("just launched");
         let stdout = child.stdout.take().expect("stdout is piped");
-        self.child = Some(child);
         let mut line = String::new();
         BufReader::new(stdout)
             .read_line(&mut line)
@@ -136,6 +145,20 @@ impl Server {
             .as_str()
             .expect("a URL")
             .clone_into(&mut self.url);
+    }
+
+    /// Starts the server on the data that is there, and returns at once, so
+    /// that it can be killed before it is ready.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "the server runs already");
+        let child = Command::new(&self.binary)
+            .args(["server", "--output", "json", "--config"])
+            .arg(self.folder.path().join("cascade.yaml"))
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        self.child = Some(child);
     }
 
     /// Ends the server at once, as a power cut would end its process: SIGKILL.
@@ -180,7 +203,7 @@ impl Server {
     }
 
     fn command(&self, args: &[&str], key: &str) -> Run {
-        let output = Command::new(binary())
+        let output = Command::new(&self.binary)
             .args(args)
             .current_dir(self.folder.path())
             .env("CASCADE_URL", &self.url)
@@ -191,8 +214,19 @@ impl Server {
 
     /// Pushes an activity of the repository by its name.
     pub fn push(&self, name: &str, manifest: Option<&str>) {
-        let wasm = guests().join(format!("{name}.wasm"));
-        let wasm = wasm.to_str().expect("the workspace's path is UTF-8");
+        self.push_file(&guests().join(format!("{name}.wasm")), name, manifest);
+    }
+
+    /// Pushes an activity given as WebAssembly text.
+    pub fn push_wat(&self, name: &str, wat: &str, manifest: Option<&str>) {
+        let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let file = self.folder.path().join(format!("{name}.wasm"));
+        fs::write(&file, wasm).expect("a file");
+        self.push_file(&file, name, manifest);
+    }
+
+    fn push_file(&self, wasm: &Path, name: &str, manifest: Option<&str>) {
+        let wasm = wasm.to_str().expect("the path is UTF-8");
         let mut args = vec!["activity", "push", wasm];
         let file = self.folder.path().join(format!("{name}.manifest.yaml"));
         if let Some(manifest) = manifest {

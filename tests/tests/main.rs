@@ -1,5 +1,6 @@
 //! End to end, over HTTP, with the real binary.
 
+mod chaos;
 mod cli;
 mod examples;
 mod recovery;
