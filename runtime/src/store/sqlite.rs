@@ -101,10 +101,11 @@ impl SqliteStore {
             .await
             .map_err(|error| unavailable(&error))?;
         migrations().run(&mut sqlite).await.map_err(unusable)?;
-        let own = cached(READER_CACHE_KIB)
+        let mut own = cached(READER_CACHE_KIB)
             .connect()
             .await
             .map_err(|error| unavailable(&error))?;
+        checkpoint::catch_up(&mut own).await;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(READER_WAIT)

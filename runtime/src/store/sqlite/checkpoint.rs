@@ -18,22 +18,34 @@ use super::writer::Connection;
 /// Bytes after which the log is worth a checkpoint. Pages that changed more
 /// than once are copied once, so larger is cheaper; recovery reads it all, so
 /// not much larger.
-const LOG_BYTES: usize = 16 << 20;
+const LOG_BYTES: u64 = 16 << 20;
 
-/// How much has been written since the last checkpoint.
+/// Size of a page, and so of a frame of the log: SQLite's default.
+const PAGE_BYTES: u64 = 4096;
+
+/// Bytes written between two looks at the length of the log. A look is a
+/// statement that reads one line of shared memory: a hundred a second cost nothing.
+const LOOK_BYTES: usize = 1 << 20;
+
+/// What a write counts beside its payload: it fills a few pages, however small
+/// it is. Only how often one looks depends on it.
+const WRITE_BYTES: usize = 16 << 10;
+
+/// How much has been written since the last look at the log.
 #[derive(Default)]
 pub(super) struct Log {
     bytes: AtomicUsize,
     closed: AtomicBool,
-    /// Full or closed.
+    /// Worth a look, or closed.
     changed: Notify,
 }
 
 impl Log {
     /// Counts a write, roughly.
     pub(super) fn wrote(&self, bytes: usize) {
+        let bytes = bytes + WRITE_BYTES;
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes >= LOG_BYTES {
+        if before + bytes >= LOOK_BYTES {
             self.changed.notify_one();
         }
     }
@@ -56,8 +68,11 @@ pub(super) async fn run(
         if log.closed.load(Ordering::Relaxed) {
             break;
         }
-        if log.bytes.swap(0, Ordering::Relaxed) < LOG_BYTES {
-            continue; // a wake-up left from before the last checkpoint
+        if log.bytes.swap(0, Ordering::Relaxed) < LOOK_BYTES {
+            continue; // a wake-up left from before the last look
+        }
+        if !is_long(&mut own).await {
+            continue;
         }
         passive(&mut own).await;
         if let Some(connection) = writer.lock().await.as_mut() {
@@ -66,6 +81,32 @@ pub(super) async fn run(
     }
     if let Err(error) = own.close().await {
         tracing::warn!(%error, "the connection for checkpoints was not closed cleanly");
+    }
+}
+
+/// Copies what a crash left, if it is much: or a server that dies early again
+/// and again would read an ever longer log at each start.
+pub(super) async fn catch_up(own: &mut SqliteConnection) {
+    if is_long(own).await {
+        passive(own).await;
+    }
+}
+
+/// Whether the log holds enough that is not in the data file yet.
+async fn is_long(sqlite: &mut SqliteConnection) -> bool {
+    // Busy, frames in the log, frames of these that are copied.
+    let looked: Result<(i64, i64, i64), _> = sqlx::query_as("PRAGMA wal_checkpoint(NOOP)")
+        .fetch_one(sqlite)
+        .await;
+    match looked {
+        Ok((_, frames, copied)) => {
+            let left = u64::try_from(frames.saturating_sub(copied)).unwrap_or(0);
+            left.saturating_mul(PAGE_BYTES) >= LOG_BYTES
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the length of the log is not known");
+            true
+        }
     }
 }
 

@@ -105,6 +105,67 @@ async fn the_log_starts_over_under_load() {
     assert!(log < 64 << 20, "the log has {log} bytes");
 }
 
+/// Each of these writes a few pages for some hundred bytes.
+#[tokio::test]
+async fn the_log_starts_over_under_small_commits() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let store = SqliteStore::open(&path).await.expect("opens");
+    let lease = lease(&store).await;
+    let mut most = 0;
+    for number in 0..4_000 {
+        let batch = vec![commit(row("acme", number, 1), 0)];
+        store.commit(&lease, batch).await.expect("commits");
+        most = most.max(log_bytes(&path));
+    }
+    // The bound, and as much again for what comes while it is copied.
+    assert!(most < 32 << 20, "the log had {most} bytes");
+}
+
+/// A server that dies again and again before its log is full must not leave
+/// an ever longer one.
+#[tokio::test]
+async fn the_log_of_a_crash_counts() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    SqliteStore::open(&path).await.expect("opens").close().await;
+    let mut raw = SqliteConnectOptions::new()
+        .filename(&path)
+        .pragma("wal_autocheckpoint", "0")
+        .connect()
+        .await
+        .expect("opens");
+    for sql in [
+        "CREATE TABLE filler (bytes BLOB)",
+        "INSERT INTO filler VALUES (zeroblob(20 << 20))",
+    ] {
+        sqlx::query(sql).execute(&mut raw).await.expect("writes");
+    }
+    // As a crash would leave them: closing the connection would copy the log.
+    let crashed = TempDir::new().expect("a folder");
+    for name in ["cascade.db", "cascade.db-wal"] {
+        std::fs::copy(folder.path().join(name), crashed.path().join(name)).expect("copies");
+    }
+    let path = crashed.path().join("cascade.db");
+    let left = log_bytes(&path);
+    assert!(left > 20 << 20, "the log has {left} bytes");
+
+    let store = SqliteStore::open(&path).await.expect("opens");
+    for _ in 0..8 {
+        let value = Bytes::from(vec![7; KV_VALUE_BYTES]);
+        store
+            .kv_set(&tenant("acme"), "k", value)
+            .await
+            .expect("sets");
+    }
+    assert_eq!(log_bytes(&path), left, "the log did not start over");
+}
+
+fn log_bytes(path: &Path) -> u64 {
+    let log = path.with_extension("db-wal");
+    log.metadata().expect("is there").len()
+}
+
 #[tokio::test]
 async fn damage_is_an_error_of_what_it_touches() {
     let folder = TempDir::new().expect("a folder");
