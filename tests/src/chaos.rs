@@ -38,6 +38,9 @@ const LIFE_MS: RangeInclusive<u64> = 50..=600;
 /// again, in the middle of its recovery.
 const EARLY: u32 = 4;
 
+/// Shards may be more or fewer after each start.
+const SHARDS: RangeInclusive<u32> = 1..=4;
+
 /// What a campaign does.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -165,6 +168,7 @@ fn torment(server: &mut Server, arena: &Arena, plan: Plan, outcome: &mut Outcome
             outcome.kills += 1;
             outcome.early_kills += 1;
         }
+        server.configure(&format!("engine: {{ shards: {} }}", random.u32(SHARDS)));
         let begun = Instant::now();
         server.restart();
         let took = begun.elapsed();

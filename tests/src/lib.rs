@@ -88,6 +88,8 @@ pub fn guests() -> &'static Path {
 pub struct Server {
     binary: PathBuf,
     folder: TempDir,
+    /// `cascade.yaml` without what [`Server::configure`] adds.
+    config: String,
     child: Option<Child>,
     url: String,
 }
@@ -119,15 +121,23 @@ impl Server {
              tenants:\n  - id: {TENANT}\n\
              \x20   keys: [{{ id: test, role: admin, secret: 'file:{at}/key' }}]\n{settings}\n"
         );
-        fs::write(folder.path().join("cascade.yaml"), config).expect("a file");
         let mut server = Self {
             binary: binary.to_owned(),
             folder,
+            config,
             child: None,
             url: String::new(),
         };
+        server.configure("");
         server.restart();
         server
+    }
+
+    /// Adds a block to `cascade.yaml`, in place of what was added before; the
+    /// next start reads it.
+    pub fn configure(&self, block: &str) {
+        let text = format!("{}{block}\n", self.config);
+        fs::write(self.folder.path().join("cascade.yaml"), text).expect("a file");
     }
 
     /// Starts the server on the data that is there, and returns when it is ready.
