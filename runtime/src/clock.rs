@@ -15,6 +15,9 @@ pub trait Clock: Send + Sync + 'static {
     async fn sleep_until(&self, at: Timestamp);
 }
 
+/// How late a sleeper may wake when the wall clock is set forward.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
 /// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
@@ -29,13 +32,14 @@ impl Clock for SystemClock {
     }
 
     async fn sleep_until(&self, at: Timestamp) {
-        // The wall clock may be set back meanwhile, so ask again after each sleep.
+        // The wall clock may be set meanwhile, or the machine suspended, so ask
+        // again after each sleep.
         loop {
             let left = at.since(self.now());
             if left == 0 {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(left)).await;
+            tokio::time::sleep(Duration::from_millis(left).min(LONGEST_SLEEP)).await;
         }
     }
 }

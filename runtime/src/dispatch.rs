@@ -9,7 +9,7 @@ pub mod local;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cascade_cdl::{ActivityTask, ExecutionId, TaskId, TenantId};
+use cascade_cdl::{ActivityTask, ExecutionId, TaskId, TenantId, Timestamp};
 
 use crate::catalog::Activity;
 
@@ -30,7 +30,9 @@ pub struct QueuedTask {
     pub activity: Arc<Activity>,
 }
 
-/// Names one attempt.
+/// Names one attempt. A shard that starts again from the store asks for
+/// attempts again; by this a queue knows those that it has, and a shard those
+/// that are not of the execution as it now is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AttemptKey {
     /// Whose it is.
@@ -41,6 +43,9 @@ pub struct AttemptKey {
     pub task: TaskId,
     /// Which try.
     pub attempt: u32,
+    /// When it was scheduled: the same after recovery, another if the start
+    /// was never durable and the execution was made anew.
+    pub scheduled_at: Timestamp,
 }
 
 impl QueuedTask {
@@ -51,6 +56,7 @@ impl QueuedTask {
             execution: self.execution,
             task: self.task.task,
             attempt: self.task.attempt,
+            scheduled_at: self.task.scheduled_at,
         }
     }
 }
@@ -67,7 +73,7 @@ pub struct HeldTask {
 /// The seam between engine and workers.
 #[async_trait]
 pub trait TaskQueue: Send + Sync + 'static {
-    /// Offers tasks. Never blocks, since shards call it from their loop: the
+    /// Offers tasks; one that waits or runs already is not taken twice. Never blocks, since shards call it from their loop: the
     /// number of tasks is bounded by the number of open executions, which is
     /// bounded where they start.
     fn push(&self, tasks: Vec<QueuedTask>);

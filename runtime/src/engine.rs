@@ -18,18 +18,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::{
-    ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TaskId, TenantId,
-    Timestamp,
+    ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TenantId, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Activity;
 use crate::clock::Clock;
-use crate::dispatch::TaskQueue;
+use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::store::{self, ShardId, Store, Summary};
 use shard::{Request, Shard, StartRequest};
 pub use watch::Watch;
+
+/// How long a shutdown waits for a shard's last commit. A commit takes some
+/// milliseconds; one that takes this long will not come.
+const LAST_COMMIT: Duration = Duration::from_secs(10);
 
 /// What a refused client is told to wait: a mailbox is worked off in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -164,10 +168,7 @@ pub enum ControlError {
 /// How an attempt ended, as a worker tells it.
 #[derive(Debug, Clone)]
 pub struct Report {
-    pub tenant: TenantId,
-    pub execution: ExecutionId,
-    pub task: TaskId,
-    pub attempt: u32,
+    pub attempt: AttemptKey,
     pub result: Result<Json, ActivityFailure>,
     /// Absent if nothing ran.
     pub receipt: Option<Receipt>,
@@ -231,6 +232,7 @@ struct Context {
     open: OpenCounts,
     started: AtomicU64,
     closed: AtomicU64,
+    stopping: CancellationToken,
 }
 
 impl Engine {
@@ -257,6 +259,7 @@ impl Engine {
             open: OpenCounts::default(),
             started: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            stopping: CancellationToken::new(),
         });
         let mut shards = Vec::new();
         for index in 0..count {
@@ -321,13 +324,6 @@ impl Engine {
             return Err(StartError::InputTooLarge {
                 size,
                 limit: admission.input_bytes,
-            });
-        }
-        let open = context.open.of(&start.tenant).load(Ordering::Relaxed);
-        if open >= admission.open_executions {
-            return Err(StartError::TooManyOpen {
-                open,
-                limit: admission.open_executions,
             });
         }
         let id = match (start.id, &start.idempotency_key) {
@@ -405,7 +401,7 @@ impl Engine {
         }
         let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
         for report in reports {
-            let index = self.index(report.execution.bucket());
+            let index = self.index(report.attempt.execution.bucket());
             by_shard.entry(index).or_default().push(report);
         }
         for (index, reports) in by_shard {
@@ -444,20 +440,18 @@ impl Engine {
 
     /// Stops taking requests, commits what is known, and lets the shards end.
     pub async fn shutdown(&self) {
-        for shard in &self.inner.shards {
-            // Fails only if the shard has ended already.
-            let _ = shard.requests.send(Request::Stop).await;
-        }
+        self.inner.context.stopping.cancel();
         for shard in &self.inner.shards {
             let task = shard
                 .task
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
-            if let Some(task) = task
-                && let Err(error) = task.await
-            {
-                tracing::error!(%error, "a shard ended badly");
+            let Some(task) = task else { continue };
+            match tokio::time::timeout(LAST_COMMIT, task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a shard ended badly"),
+                Err(_) => tracing::error!("a shard's last commit takes too long; it is left"),
             }
         }
     }

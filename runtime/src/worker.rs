@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cascade_cdl::ActivityFailure;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::dispatch::{HeldTask, TaskQueue};
@@ -90,20 +91,32 @@ struct Worker {
 impl Worker {
     async fn work(self) {
         let mut running = FuturesUnordered::new();
+        let mut ended = Vec::new();
+        // While a busy shard makes a report wait, what runs goes on.
+        let mut reporting: Option<BoxFuture<'_, ()>> = None;
         let mut open = true;
-        while open || !running.is_empty() {
+        while open || !running.is_empty() || reporting.is_some() {
             let room = PULL.min(ATTEMPTS_PER_THREAD - running.len());
             tokio::select! {
-                held = self.queue.pull(room), if open && room > 0 => {
+                held = self.queue.pull(room), if open && room > 0 && reporting.is_none() => {
                     open = !held.is_empty();
                     running.extend(held.into_iter().map(|held| self.attempt(held)));
                 }
                 Some(report) = running.next(), if !running.is_empty() => {
-                    let mut reports = vec![report];
+                    ended.push(report);
                     while let Some(Some(report)) = running.next().now_or_never() {
-                        reports.push(report);
+                        ended.push(report);
                     }
-                    self.engine.report(reports).await;
+                }
+                () = async { reporting.as_mut().expect("checked").await }, if reporting.is_some() => {
+                    reporting = None;
+                }
+            }
+            if reporting.is_none() && !ended.is_empty() {
+                let mut report = self.engine.report(std::mem::take(&mut ended)).boxed();
+                // Mostly there is room, and nothing to wait for.
+                if (&mut report).now_or_never().is_none() {
+                    reporting = Some(report);
                 }
             }
         }
@@ -113,10 +126,7 @@ impl Worker {
         let key = held.task.key();
         let report = AssertUnwindSafe(self.runner.run(held)).catch_unwind().await;
         let report = report.unwrap_or_else(|_| Report {
-            tenant: key.tenant.clone(),
-            execution: key.execution,
-            task: key.task,
-            attempt: key.attempt,
+            attempt: key.clone(),
             result: Err(ActivityFailure {
                 error: "HostPanic".to_owned(),
                 message: "the worker failed while it ran this attempt; see its log".to_owned(),

@@ -7,6 +7,7 @@
 //! when the attempt ends. Two hard limits stand beside the share: attempts at
 //! a time, and fuel per second (a token bucket that may go into debt).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,7 +39,11 @@ pub struct Share {
     pub fuel_per_second: u64,
 }
 
-/// Tells the share of a tenant; asked whenever a lane fills.
+/// How long a lane goes by the share that it was told: a change of limits
+/// reaches a tenant with a standing backlog, and asking stays cheap.
+const SHARE_LIFETIME: Duration = Duration::from_secs(1);
+
+/// Tells the share of a tenant.
 pub type Shares = Arc<dyn Fn(&TenantId) -> Share + Send + Sync>;
 
 /// A [`TaskQueue`] in memory.
@@ -55,7 +60,9 @@ struct Lanes {
     /// Virtual time of the lane served last: where a lane that was empty starts,
     /// so that idleness earns no credit.
     now: u64,
-    running: HashMap<AttemptKey, Running>,
+    /// Every attempt that waits or runs.
+    known: HashMap<AttemptKey, Place>,
+    /// Attempts that wait and are not cancelled.
     waiting: usize,
     closed: bool,
 }
@@ -69,11 +76,28 @@ struct Lane {
     /// Fuel that may still be used now; negative is debt.
     tokens: i64,
     refilled_at: Instant,
+    share_at: Instant,
+}
+
+/// Where an attempt is.
+enum Place {
+    /// In its lane; if cancelled, only until it would be taken.
+    Waiting {
+        cancelled: bool,
+    },
+    Running(Running),
 }
 
 struct Running {
     cancelled: CancellationToken,
-    charged: u64,
+    charge: Charge,
+}
+
+/// What a lane was charged beforehand.
+#[derive(Clone, Copy)]
+struct Charge {
+    fuel: u64,
+    virtual_time: u64,
 }
 
 impl LocalQueue {
@@ -84,7 +108,7 @@ impl LocalQueue {
                 by_tenant: HashMap::new(),
                 order: BTreeSet::new(),
                 now: 0,
-                running: HashMap::new(),
+                known: HashMap::new(),
                 waiting: 0,
                 closed: false,
             }),
@@ -126,7 +150,7 @@ impl TaskQueue for LocalQueue {
                     self.filled.notify_one();
                     return Vec::new();
                 }
-                let taken = lanes.take(max, Instant::now());
+                let taken = lanes.take(max, Instant::now(), &self.shares);
                 let refill = lanes.next_refill();
                 if !taken.is_empty() && lanes.waiting > 0 {
                     self.filled.notify_one();
@@ -160,12 +184,7 @@ impl TaskQueue for LocalQueue {
     }
 
     fn cancel(&self, attempt: &AttemptKey) {
-        let mut lanes = self.lanes();
-        if let Some(running) = lanes.running.get(attempt) {
-            running.cancelled.cancel();
-        } else {
-            lanes.remove(attempt);
-        }
+        self.lanes().cancel(attempt);
     }
 
     fn depth(&self) -> usize {
@@ -178,21 +197,26 @@ impl TaskQueue for LocalQueue {
     }
 
     fn abandon(&self) {
-        for running in self.lanes().running.values() {
-            running.cancelled.cancel();
+        for place in self.lanes().known.values() {
+            if let Place::Running(running) = place {
+                running.cancelled.cancel();
+            }
         }
     }
 }
 
 impl Lanes {
     fn push(&mut self, task: QueuedTask, shares: &Shares) {
+        let Entry::Vacant(place) = self.known.entry(task.key()) else {
+            return;
+        };
+        place.insert(Place::Waiting { cancelled: false });
         let now = self.now;
         let lane = self
             .by_tenant
             .entry(task.tenant.clone())
             .or_insert_with(|| Lane::new(shares(&task.tenant)));
         if lane.tasks.is_empty() {
-            lane.set_share(shares(&task.tenant));
             lane.virtual_time = lane.virtual_time.max(now);
             self.order.insert((lane.virtual_time, task.tenant.clone()));
         }
@@ -200,10 +224,10 @@ impl Lanes {
         self.waiting += 1;
     }
 
-    fn take(&mut self, max: usize, now: Instant) -> Vec<HeldTask> {
+    fn take(&mut self, max: usize, now: Instant, shares: &Shares) -> Vec<HeldTask> {
         let mut taken = Vec::new();
         while taken.len() < max {
-            let Some(entry) = self.next_lane(now) else {
+            let Some(entry) = self.next_lane(now, shares) else {
                 break;
             };
             self.order.remove(&entry);
@@ -216,32 +240,39 @@ impl Lanes {
                 .tasks
                 .pop_front()
                 .expect("a lane in the order has tasks");
-            self.now = self.now.max(time);
-            self.waiting -= 1;
-            let charged = lane.charge();
+            let place = self
+                .known
+                .get_mut(&task.key())
+                .expect("what is in a lane is known");
+            if matches!(place, Place::Waiting { cancelled: true }) {
+                self.known.remove(&task.key());
+            } else {
+                self.now = self.now.max(time);
+                self.waiting -= 1;
+                let cancelled = CancellationToken::new();
+                *place = Place::Running(Running {
+                    cancelled: cancelled.clone(),
+                    charge: lane.charge(),
+                });
+                taken.push(HeldTask { task, cancelled });
+            }
             if !lane.tasks.is_empty() {
                 self.order.insert((lane.virtual_time, tenant));
             }
-            let cancelled = CancellationToken::new();
-            self.running.insert(
-                task.key(),
-                Running {
-                    cancelled: cancelled.clone(),
-                    charged,
-                },
-            );
-            taken.push(HeldTask { task, cancelled });
         }
         taken
     }
 
     /// The lane that lags most among those that may run something now.
-    fn next_lane(&mut self, now: Instant) -> Option<(u64, TenantId)> {
+    fn next_lane(&mut self, now: Instant, shares: &Shares) -> Option<(u64, TenantId)> {
         for entry in &self.order {
             let lane = self
                 .by_tenant
                 .get_mut(&entry.1)
                 .expect("a lane in the order exists");
+            if now.saturating_duration_since(lane.share_at) > SHARE_LIFETIME {
+                lane.set_share(shares(&entry.1), now);
+            }
             lane.refill(now);
             if lane.tokens > 0 && lane.running < lane.share.concurrent_attempts {
                 return Some(entry.clone());
@@ -261,7 +292,7 @@ impl Lanes {
     }
 
     fn settle(&mut self, attempt: &AttemptKey, fuel: u64) {
-        let Some(running) = self.running.remove(attempt) else {
+        let Some(Place::Running(running)) = self.known.remove(attempt) else {
             return;
         };
         let Some(lane) = self.by_tenant.get_mut(&attempt.tenant) else {
@@ -272,27 +303,21 @@ impl Lanes {
             self.order
                 .remove(&(lane.virtual_time, attempt.tenant.clone()));
         }
-        lane.settle(running.charged, fuel);
+        lane.settle(running.charge, fuel);
         if waits {
             self.order
                 .insert((lane.virtual_time, attempt.tenant.clone()));
         }
     }
 
-    fn remove(&mut self, attempt: &AttemptKey) {
-        let Some(lane) = self.by_tenant.get_mut(&attempt.tenant) else {
-            return;
-        };
-        let before = lane.tasks.len();
-        lane.tasks.retain(|task| {
-            task.execution != attempt.execution
-                || task.task.task != attempt.task
-                || task.task.attempt != attempt.attempt
-        });
-        self.waiting -= before - lane.tasks.len();
-        if before > 0 && lane.tasks.is_empty() {
-            self.order
-                .remove(&(lane.virtual_time, attempt.tenant.clone()));
+    fn cancel(&mut self, attempt: &AttemptKey) {
+        match self.known.get_mut(attempt) {
+            Some(Place::Running(running)) => running.cancelled.cancel(),
+            Some(Place::Waiting { cancelled }) if !*cancelled => {
+                *cancelled = true;
+                self.waiting -= 1;
+            }
+            Some(Place::Waiting { .. }) | None => {}
         }
     }
 }
@@ -307,32 +332,36 @@ impl Lane {
             estimate: FIRST_ESTIMATE,
             tokens: bucket(share),
             refilled_at: Instant::now(),
+            share_at: Instant::now(),
         }
     }
 
-    fn set_share(&mut self, share: Share) {
+    fn set_share(&mut self, share: Share, now: Instant) {
         self.share = share;
+        self.share_at = now;
         self.tokens = self.tokens.min(bucket(share));
     }
 
-    fn charge(&mut self) -> u64 {
+    fn charge(&mut self) -> Charge {
+        let charge = Charge {
+            fuel: self.estimate,
+            virtual_time: self.weighted(self.estimate),
+        };
         self.running += 1;
-        self.tokens = self.tokens.saturating_sub_unsigned(self.estimate);
-        self.virtual_time = self
-            .virtual_time
-            .saturating_add(self.weighted(self.estimate));
-        self.estimate
+        self.tokens = self.tokens.saturating_sub_unsigned(charge.fuel);
+        self.virtual_time = self.virtual_time.saturating_add(charge.virtual_time);
+        charge
     }
 
-    fn settle(&mut self, charged: u64, used: u64) {
+    fn settle(&mut self, charge: Charge, used: u64) {
         self.running = self.running.saturating_sub(1);
         self.tokens = self
             .tokens
-            .saturating_add_unsigned(charged)
+            .saturating_add_unsigned(charge.fuel)
             .saturating_sub_unsigned(used);
         self.virtual_time = self
             .virtual_time
-            .saturating_sub(self.weighted(charged))
+            .saturating_sub(charge.virtual_time)
             .saturating_add(self.weighted(used));
         self.estimate =
             self.estimate - (self.estimate >> ESTIMATE_SHIFT) + (used >> ESTIMATE_SHIFT);
@@ -372,3 +401,6 @@ impl Lane {
 fn bucket(share: Share) -> i64 {
     i64::try_from(share.fuel_per_second).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ApplyError, Event, EventKind, Execution, ExecutionId, Json, Status, TenantId, Timestamp, apply,
+    ApplyError, Event, EventKind, Execution, ExecutionId, Json, Status, TaskId, TenantId,
+    Timestamp, apply,
 };
 use tokio::sync::oneshot;
 
@@ -37,6 +38,8 @@ pub(super) enum Effect {
     Started(oneshot::Sender<Result<Started, StartError>>, Started),
     /// The answer to a cancel or retry.
     Controlled(oneshot::Sender<Result<(), ControlError>>),
+    /// A refusal, which rests on what the execution is by now.
+    Refused(Box<dyn FnOnce() + Send>),
 }
 
 /// An execution that moves.
@@ -61,6 +64,8 @@ pub(super) struct Live {
     releasing: Vec<Effect>,
     /// Who wants to be told when it ends.
     pub(super) closers: Vec<oneshot::Sender<Closed>>,
+    /// Attempts that have been asked for and not been heard of.
+    asked: Vec<AttemptKey>,
     /// Somebody waits for `events` to become durable.
     pub(super) urgent: bool,
     /// Listed for a commit, or for one a little later.
@@ -104,6 +109,7 @@ impl Live {
             held: Vec::new(),
             releasing: Vec::new(),
             closers: Vec::new(),
+            asked: Vec::new(),
             urgent: false,
             listed: false,
             deferred: false,
@@ -135,6 +141,10 @@ impl Live {
             at,
             kind,
         };
+        if matches!(event.kind, EventKind::RetryRequested {}) {
+            // Set again if it ends at once.
+            self.summary.closed_at = None;
+        }
         let transition = apply(&self.program, execution, &event)?;
         self.tail_bytes += payload_len(&event.kind) + EVENT_OVERHEAD;
         self.tail_events += 1;
@@ -152,10 +162,53 @@ impl Live {
         summary.wake_at = execution.wake_at();
         summary.idle = execution.is_idle();
         let (status, error) = name(&execution.status);
-        if summary.status != status {
-            summary.closed_at = execution.is_closed().then_some(at);
-            summary.error = error.map(str::to_owned);
-            summary.status = status;
+        summary.status = status;
+        summary.error = error.map(str::to_owned);
+        if !execution.is_closed() {
+            summary.closed_at = None;
+        } else if summary.closed_at.is_none() {
+            summary.closed_at = Some(at);
+        }
+    }
+
+    /// Notes an attempt that is asked for.
+    pub(super) fn ask(&mut self, attempt: AttemptKey) {
+        self.asked.push(attempt);
+    }
+
+    /// Whether this report is of an attempt that the execution waits for; it
+    /// does not wait for it any more then.
+    pub(super) fn hears(&mut self, attempt: &AttemptKey) -> bool {
+        let asked = self.asked.iter().position(|asked| asked == attempt);
+        if let Some(index) = asked {
+            self.asked.swap_remove(index);
+        }
+        asked.is_some() && self.execution().awaits(attempt.task, attempt.attempt)
+    }
+
+    /// Takes an attempt back: the effect that has not left is dropped, one that
+    /// has is followed by its cancellation.
+    pub(super) fn take_back(&mut self, task: TaskId, attempt: u32) {
+        let is = |key: &AttemptKey| key.task == task && key.attempt == attempt;
+        let before = self.held.len();
+        self.held
+            .retain(|effect| !matches!(effect, Effect::Dispatch(queued) if is(&queued.key())));
+        let left = self.held.len() == before;
+        if let Some(index) = self.asked.iter().position(is) {
+            let key = self.asked.swap_remove(index);
+            if left {
+                self.held.push(Effect::Cancel(key));
+            }
+        }
+    }
+
+    /// Refuses something, once what the refusal rests on is durable.
+    pub(super) fn refuse(&mut self, answer: impl FnOnce() + Send + 'static) {
+        if self.is_durable() {
+            answer();
+        } else {
+            self.urgent |= self.is_dirty();
+            self.held.push(Effect::Refused(Box::new(answer)));
         }
     }
 
@@ -246,11 +299,12 @@ pub(super) struct Frozen {
     tail_bytes: usize,
     tail_events: u64,
     wake: Option<Timestamp>,
+    closers: Vec<oneshot::Sender<Closed>>,
 }
 
 impl Frozen {
     /// Freezes an execution whose events are all durable.
-    pub(super) fn freeze(live: &Live) -> Result<Self, serde_json::Error> {
+    pub(super) fn freeze(live: &mut Live) -> Result<Self, serde_json::Error> {
         debug_assert!(live.is_durable(), "what is frozen has nothing to commit");
         Ok(Self {
             snapshot: serde_json::to_vec(live.execution())?.into(),
@@ -260,6 +314,7 @@ impl Frozen {
             tail_bytes: live.tail_bytes,
             tail_events: live.tail_events,
             wake: live.wake,
+            closers: std::mem::take(&mut live.closers),
         })
     }
 
@@ -270,6 +325,7 @@ impl Frozen {
         live.tail_bytes = self.tail_bytes;
         live.tail_events = self.tail_events;
         live.wake = self.wake;
+        live.closers = self.closers;
         Ok(live)
     }
 

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, Command, EventKind, ExecutionId, SEMANTICS, Status, TenantId,
-    Timestamp,
+    ActivityFailure, ActivityTask, Command, EventKind, Execution, ExecutionId, SEMANTICS, Status,
+    TenantId, Timestamp, limits,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -61,6 +61,12 @@ const RECOVERY_PAGE: u32 = 1_000;
 /// Loads at a time during recovery and when sleepers wake.
 const LOADS: usize = 16;
 
+/// Failures of missing activities taken in between two looks at the other inputs.
+const FOLLOW_UPS: usize = 32;
+
+/// Pause before an execution that could not be read is woken again.
+const LOAD_AGAIN: u64 = 1_000;
+
 /// Pause before a shard that failed starts again.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
@@ -79,7 +85,6 @@ pub(super) enum Request {
         id: ExecutionId,
         reply: oneshot::Sender<Result<(), ControlError>>,
     },
-    Stop,
 }
 
 /// A start, resolved.
@@ -114,7 +119,8 @@ enum Input {
     Committed(Result<(), CommitError>),
     Loaded(Key, LoadResult),
     TimerDue,
-    Disconnected,
+    FollowUps,
+    Stop,
 }
 
 /// Why a shard drops its memory.
@@ -144,6 +150,8 @@ pub(super) struct Shard {
     in_flight: Option<InFlight>,
     /// Tasks whose cause is durable, or that are pure.
     ready: Vec<QueuedTask>,
+    /// Failures of activities that are not there, to be taken in like reports.
+    follow_ups: VecDeque<Report>,
     loads: FuturesUnordered<Load>,
     waiting_loads: VecDeque<Key>,
     /// This shard's part of the open executions that the engine counts.
@@ -170,6 +178,7 @@ impl Shard {
             deferred: VecDeque::new(),
             in_flight: None,
             ready: Vec::new(),
+            follow_ups: VecDeque::new(),
             loads: FuturesUnordered::new(),
             waiting_loads: VecDeque::new(),
             open: HashMap::new(),
@@ -192,21 +201,18 @@ impl Shard {
             if let Fault::Commit(CommitError::LeaseLost { .. }) = fault {
                 // Somebody else moves these executions on now.
                 tracing::error!(shard.id = id.0, %fault, "shard stops");
-                return self.uncount();
+                return;
             }
             tracing::error!(shard.id = id.0, %fault, "shard starts again from the store");
-            // Callers learn at once that their answer is lost.
+            // Callers learn at once that their answer is lost. The old count of
+            // open executions goes only with the old shard, so that it is never
+            // too low meanwhile.
             self.slots.clear();
-            let fresh = loop {
-                tokio::time::sleep(RESTART_PAUSE).await;
-                match Self::open(id, self.context.clone()).await {
-                    Ok(shard) => break shard,
-                    Err(error) => tracing::error!(shard.id = id.0, %error, "shard not recovered"),
-                }
+            let context = self.context.clone();
+            self = tokio::select! {
+                fresh = reopen(id, &context) => fresh,
+                () = context.stopping.cancelled() => return,
             };
-            // Only now, so that the count is never too low meanwhile.
-            self.uncount();
-            self = fresh;
         }
     }
 
@@ -221,16 +227,6 @@ impl Shard {
         if let Some(open) = self.open.get_mut(tenant).filter(|open| **open > 0) {
             *open -= 1;
             self.context.open.of(tenant).fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes this shard's part out of the count.
-    fn uncount(&mut self) {
-        for (tenant, open) in self.open.drain() {
-            self.context
-                .open
-                .of(&tenant)
-                .fetch_sub(open, Ordering::Relaxed);
         }
     }
 
@@ -250,7 +246,8 @@ impl Shard {
                 Input::Committed(result) => self.committed(result)?,
                 Input::Loaded(key, result) => self.loaded(&key, result),
                 Input::TimerDue => self.timers_due(),
-                Input::Disconnected => self.stop(),
+                Input::FollowUps => self.follow_up(),
+                Input::Stop => self.stop(),
             }
         }
     }
@@ -261,6 +258,7 @@ impl Shard {
             context,
             in_flight,
             loads,
+            follow_ups,
             stopping,
             ..
         } = self;
@@ -270,8 +268,12 @@ impl Shard {
             result = async { (&mut in_flight.as_mut().expect("checked").done).await },
                 if in_flight.is_some() => Input::Committed(result),
             count = inbox.recv_many(&mut requests, TURN), if !*stopping => {
-                if count == 0 { Input::Disconnected } else { Input::Requests(requests) }
+                if count == 0 { Input::Stop } else { Input::Requests(requests) }
             }
+            () = std::future::ready(()), if !follow_ups.is_empty() && !*stopping => {
+                Input::FollowUps
+            }
+            () = context.stopping.cancelled(), if !*stopping => Input::Stop,
             Some((key, result)) = loads.next(), if !loads.is_empty() => {
                 Input::Loaded(key, result)
             }
@@ -307,12 +309,7 @@ impl Shard {
             }
             Request::Reports(reports) => {
                 for report in reports {
-                    let key = (report.tenant.clone(), report.execution);
-                    // An execution that waits for a report is in memory;
-                    // elsewhere nobody waits for this one.
-                    if self.slots.contains_key(&key) {
-                        self.touch(key, Touch::Report(report));
-                    }
+                    self.report(report);
                 }
             }
             Request::Cancel {
@@ -322,7 +319,26 @@ impl Shard {
                 reply,
             } => self.touch((tenant, id), Touch::Cancel(reason, reply)),
             Request::Retry { tenant, id, reply } => self.touch((tenant, id), Touch::Retry(reply)),
-            Request::Stop => self.stop(),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let key = (report.attempt.tenant.clone(), report.attempt.execution);
+        // An execution that waits for a report is in memory; elsewhere nobody
+        // waits for this one.
+        if self.slots.contains_key(&key) {
+            self.touch(key, Touch::Report(report));
+        }
+    }
+
+    /// Takes some failures of missing activities in. Not all at once: a
+    /// workflow may catch each of them and ask for the next.
+    fn follow_up(&mut self) {
+        for _ in 0..FOLLOW_UPS {
+            let Some(report) = self.follow_ups.pop_front() else {
+                return;
+            };
+            self.report(report);
         }
     }
 
@@ -409,6 +425,11 @@ impl Shard {
             }
             Err(error) => {
                 tracing::error!(execution.id = %key.1, %error, "execution not loaded");
+                let sleeps = touches.iter().any(|touch| matches!(touch, Touch::Wake));
+                if sleeps && !matches!(error, store::Error::Damaged(_)) {
+                    let again = self.context.clock.now().plus(LOAD_AGAIN);
+                    self.timers.insert((again, key.clone()));
+                }
                 for touch in touches {
                     refuse(touch, Some(&error));
                 }
@@ -424,6 +445,16 @@ impl Shard {
             started,
             closed,
         } = request;
+        let limit = self
+            .context
+            .definitions
+            .admission(&start.tenant)
+            .open_executions;
+        let open = self.context.open.of(&start.tenant).load(Ordering::Relaxed);
+        if open >= limit {
+            let _ = started.send(Err(StartError::TooManyOpen { open, limit }));
+            return;
+        }
         let summary = Summary {
             tenant: start.tenant,
             id,
@@ -459,29 +490,15 @@ impl Shard {
         match touch {
             Touch::Start(request) => self.start_again(live, *request),
             Touch::Report(report) => {
-                let kind = match report.result {
-                    Ok(output) => EventKind::ActivityCompleted {
-                        task: report.task,
-                        attempt: report.attempt,
-                        output,
-                        receipt: report.receipt.unwrap_or_default(),
-                    },
-                    Err(failure) => EventKind::ActivityFailed {
-                        task: report.task,
-                        attempt: report.attempt,
-                        failure,
-                        receipt: report.receipt,
-                    },
-                };
-                if live.execution().awaits(report.task, report.attempt) {
-                    self.advance(live, kind);
+                if live.hears(&report.attempt) {
+                    self.advance(live, ended(report));
                 } else {
                     self.settle(live, false);
                 }
             }
             Touch::Cancel(reason, reply) => {
                 if live.summary.closed_at.is_some() {
-                    let _ = reply.send(Err(ControlError::AlreadyClosed));
+                    live.refuse(|| drop(reply.send(Err(ControlError::AlreadyClosed))));
                     return self.settle(live, false);
                 }
                 live.urgent = true;
@@ -489,17 +506,12 @@ impl Shard {
                 self.advance(live, EventKind::CancelRequested { reason });
             }
             Touch::Retry(reply) => {
-                let failed = matches!(
-                    live.execution().status,
-                    Status::Failed { .. } | Status::TimedOut { .. }
-                );
-                if !failed {
-                    let _ = reply.send(Err(ControlError::NotRetryable));
+                if !can_retry(live.execution()) {
+                    live.refuse(|| drop(reply.send(Err(ControlError::NotRetryable))));
                     return self.settle(live, false);
                 }
                 live.urgent = true;
                 live.held.push(Effect::Controlled(reply));
-                self.count(&live.summary.tenant);
                 self.advance(live, EventKind::RetryRequested {});
             }
             Touch::Wake => self.wake(live),
@@ -519,8 +531,7 @@ impl Shard {
             && live.summary.workflow == start.workflow
             && live.has_input(&start.input);
         if !same {
-            // The caller may have given up waiting.
-            let _ = started.send(Err(StartError::KeyReused(id)));
+            live.refuse(move || drop(started.send(Err(StartError::KeyReused(id)))));
             return self.settle(live, false);
         }
         let reply = live.started(false);
@@ -530,6 +541,8 @@ impl Shard {
             live.urgent |= live.is_dirty();
             live.held.push(Effect::Started(started, reply));
         }
+        // Who asked before may have given up.
+        live.closers.retain(|closer| !closer.is_closed());
         live.closers.extend(closed);
         self.settle(live, false);
     }
@@ -547,57 +560,65 @@ impl Shard {
         }
     }
 
-    /// Applies an event and what follows from it without any effect.
+    /// Applies an event, and does or holds back what the machine commands.
     fn advance(&mut self, mut live: Box<Live>, kind: EventKind) {
-        let was_closed = live.summary.closed_at.is_some();
+        let was_open = live.summary.version > 0 && live.summary.closed_at.is_none();
+        let was_new = live.summary.version == 0;
         let at = self.context.clock.now();
-        let mut kinds = VecDeque::from([kind]);
-        while let Some(kind) = kinds.pop_front() {
-            let commands = match live.apply(at, kind) {
-                Ok(commands) => commands,
-                Err(error) => {
-                    // A bug or damage, never a failing workflow. What was
-                    // committed stays; a restart of the process tries again.
-                    tracing::error!(
-                        tenant.id = %live.summary.tenant,
-                        execution.id = %live.summary.id,
-                        %error,
-                        "an event does not apply; the execution is set aside"
-                    );
-                    return self.drop_timer(&mut live);
-                }
-            };
-            for command in commands {
-                match command {
-                    Command::ScheduleActivity(task) => {
-                        kinds.extend(self.schedule(&mut live, task));
-                    }
-                    Command::CancelActivity { task, attempt } => {
-                        live.held.push(Effect::Cancel(AttemptKey {
-                            tenant: live.summary.tenant.clone(),
-                            execution: live.summary.id,
-                            task,
-                            attempt,
-                        }));
-                    }
-                }
+        let commands = match live.apply(at, kind) {
+            Ok(commands) => commands,
+            Err(error) => {
+                // A bug or damage, never a failing workflow. What was
+                // committed stays; a restart of the process tries again.
+                tracing::error!(
+                    tenant.id = %live.summary.tenant,
+                    execution.id = %live.summary.id,
+                    %error,
+                    "an event does not apply; the execution is set aside"
+                );
+                return self.drop_timer(&mut live);
+            }
+        };
+        for command in commands {
+            match command {
+                Command::ScheduleActivity(task) => self.schedule(&mut live, task),
+                Command::CancelActivity { task, attempt } => live.take_back(task, attempt),
             }
         }
-        if !was_closed && let Some(closed_at) = live.summary.closed_at {
-            self.discount(&live.summary.tenant);
-            self.context.closed.fetch_add(1, Ordering::Relaxed);
-            let lasted = Duration::from_millis(closed_at.since(live.summary.started_at));
-            telemetry::workflow_closed(live.summary.status, lasted);
+        let counted = was_open || was_new;
+        match live.summary.closed_at {
+            Some(closed_at) => {
+                if counted {
+                    self.discount(&live.summary.tenant);
+                }
+                self.context.closed.fetch_add(1, Ordering::Relaxed);
+                let lasted = Duration::from_millis(closed_at.since(live.summary.started_at));
+                telemetry::workflow_closed(live.summary.status, lasted);
+            }
+            None if !counted => self.count(&live.summary.tenant),
+            None => {}
         }
         self.settle(live, false);
     }
 
     /// Sends a pure activity on its way, holds another until its cause is
     /// durable, and fails one that nobody has uploaded.
-    fn schedule(&mut self, live: &mut Live, task: ActivityTask) -> Option<EventKind> {
+    fn schedule(&mut self, live: &mut Live, task: ActivityTask) {
         let tenant = &live.summary.tenant;
+        let attempt = AttemptKey {
+            tenant: tenant.clone(),
+            execution: live.summary.id,
+            task: task.task,
+            attempt: task.attempt,
+            scheduled_at: task.scheduled_at,
+        };
         let Some(activity) = self.context.definitions.activity(tenant, &task.resource) else {
-            return Some(activity_not_found(&task));
+            self.follow_ups.push_back(Report {
+                attempt: attempt.clone(),
+                result: Err(activity_not_found(&task)),
+                receipt: None,
+            });
+            return live.ask(attempt);
         };
         let pure = activity.pure;
         let queued = QueuedTask {
@@ -608,13 +629,13 @@ impl Shard {
             task,
             activity,
         };
+        live.ask(attempt);
         if pure {
             self.ready.push(queued);
         } else {
             live.urgent = true;
             live.held.push(Effect::Dispatch(Box::new(queued)));
         }
-        None
     }
 
     /// Decides what becomes of an execution after it was touched. `keep` holds
@@ -636,7 +657,7 @@ impl Shard {
             if closed && !keep {
                 return answer_closers(&mut live);
             }
-            if !closed && live.summary.idle && live.closers.is_empty() && self.freeze(&live) {
+            if !keep && !closed && live.summary.idle && self.freeze(&mut live) {
                 return;
             }
         }
@@ -645,21 +666,25 @@ impl Shard {
 
     /// Lets go of an execution that has ended and that nothing holds.
     fn release_closed(&mut self, key: &Key) {
-        if let Some(Slot::Live(live)) = self.slots.remove(key) {
-            self.settle(live, false);
+        match self.slots.remove(key) {
+            Some(Slot::Live(live)) => self.settle(live, false),
+            // A touch has put it away already, or reads it once more.
+            Some(other) => drop(self.slots.insert(key.clone(), other)),
+            None => {}
         }
     }
 
     /// Puts a sleeping execution away; says whether it did.
-    fn freeze(&mut self, live: &Live) -> bool {
+    fn freeze(&mut self, live: &mut Live) -> bool {
         let now = self.context.clock.now();
         let naps = live.wake.is_some_and(|at| at.since(now) < SHORT_NAP);
         if naps {
             return false;
         }
         if self.frozen_bytes >= FROZEN_BYTES {
-            // The timer stays; the store has the rest.
-            return true;
+            // The timer stays; the store has the rest, but not who waits.
+            live.closers.retain(|closer| !closer.is_closed());
+            return live.closers.is_empty();
         }
         match Frozen::freeze(live) {
             Ok(frozen) => {
@@ -726,9 +751,12 @@ impl Shard {
     }
 
     fn begin_commit(&mut self) {
-        if self.in_flight.is_some() || self.urgent.is_empty() {
-            return;
+        while self.in_flight.is_none() && !self.urgent.is_empty() {
+            self.begin_next_commit();
         }
+    }
+
+    fn begin_next_commit(&mut self) {
         let rest = self
             .urgent
             .split_off(self.urgent.len().min(COMMIT_EXECUTIONS));
@@ -787,6 +815,7 @@ impl Shard {
             // Callers may have given up waiting.
             Effect::Started(reply, started) => drop(reply.send(Ok(started))),
             Effect::Controlled(reply) => drop(reply.send(Ok(()))),
+            Effect::Refused(answer) => answer(),
         }
     }
 
@@ -839,24 +868,15 @@ impl Shard {
                 Ok(Some(found)) => {
                     let (view, tail_bytes) = *found;
                     let mut live = Box::new(Live::restored(view, tail_bytes));
-                    let tasks = live.execution().pending_tasks(&live.program);
-                    let failures: Vec<EventKind> = tasks
-                        .into_iter()
-                        .filter_map(|task| self.schedule(&mut live, task))
-                        .collect();
+                    for task in live.execution().pending_tasks(&live.program) {
+                        self.schedule(&mut live, task);
+                    }
                     // What is asked again has its cause in the store already.
                     for effect in std::mem::take(&mut live.held) {
                         self.release(effect);
                     }
                     live.urgent = false;
                     self.settle(live, false);
-                    for kind in failures {
-                        match self.slots.remove(&key) {
-                            Some(Slot::Live(live)) => self.advance(live, kind),
-                            Some(other) => drop(self.slots.insert(key.clone(), other)),
-                            None => {}
-                        }
-                    }
                 }
                 Ok(None) => {}
                 Err(store::Error::Damaged(what)) => {
@@ -866,6 +886,59 @@ impl Shard {
             }
         }
         Ok(())
+    }
+}
+
+/// The count of open executions is of what a shard holds.
+impl Drop for Shard {
+    fn drop(&mut self) {
+        for (tenant, open) in self.open.drain() {
+            self.context
+                .open
+                .of(&tenant)
+                .fetch_sub(open, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Opens a shard again, however often it takes.
+async fn reopen(id: ShardId, context: &Arc<Context>) -> Shard {
+    loop {
+        tokio::time::sleep(RESTART_PAUSE).await;
+        let opened = AssertUnwindSafe(Shard::open(id, context.clone())).catch_unwind();
+        match opened.await {
+            Ok(Ok(shard)) => return shard,
+            Ok(Err(error)) => tracing::error!(shard.id = id.0, %error, "shard not recovered"),
+            Err(_) => tracing::error!(shard.id = id.0, "shard panicked while it recovered"),
+        }
+    }
+}
+
+/// Whether a retry would go on with something: the machine keeps the frames of
+/// what failed or timed out, unless it failed before it had any.
+fn can_retry(execution: &Execution) -> bool {
+    let failed = matches!(
+        execution.status,
+        Status::Failed { .. } | Status::TimedOut { .. }
+    );
+    failed && !execution.frames.is_empty() && execution.version < limits::MAX_EVENTS
+}
+
+fn ended(report: Report) -> EventKind {
+    let AttemptKey { task, attempt, .. } = report.attempt;
+    match report.result {
+        Ok(output) => EventKind::ActivityCompleted {
+            task,
+            attempt,
+            output,
+            receipt: report.receipt.unwrap_or_default(),
+        },
+        Err(failure) => EventKind::ActivityFailed {
+            task,
+            attempt,
+            failure,
+            receipt: report.receipt,
+        },
     }
 }
 
@@ -905,19 +978,14 @@ fn refuse(touch: Touch, error: Option<&store::Error>) {
     }
 }
 
-fn activity_not_found(task: &ActivityTask) -> EventKind {
-    EventKind::ActivityFailed {
-        task: task.task,
-        attempt: task.attempt,
-        failure: ActivityFailure {
-            error: "ActivityNotFound".to_owned(),
-            message: format!(
-                "no activity `{}` has been uploaded; push it with `cascade activity push`",
-                task.resource
-            ),
-            retryable: None,
-            details: None,
-        },
-        receipt: None,
+fn activity_not_found(task: &ActivityTask) -> ActivityFailure {
+    ActivityFailure {
+        error: "ActivityNotFound".to_owned(),
+        message: format!(
+            "no activity `{}` has been uploaded; push it with `cascade activity push`",
+            task.resource
+        ),
+        retryable: None,
+        details: None,
     }
 }

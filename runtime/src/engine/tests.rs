@@ -34,6 +34,9 @@ workflows:
         catch: [{error: ActivityNotFound, result: $.error, next: Saved}]
         end: true
       - {name: Saved, type: Pass, end: true}
+  doomed:
+    states:
+      - {name: Never, type: Fail, error: Doomed}
   nap:
     states:
       - {name: Sleep, type: Wait, duration: 1h, next: Rise}
@@ -193,10 +196,7 @@ impl Bench {
     async fn report(&self, task: &QueuedTask, result: Result<Json, ActivityFailure>) {
         self.engine
             .report(vec![Report {
-                tenant: task.tenant.clone(),
-                execution: task.execution,
-                task: task.task.task,
-                attempt: task.task.attempt,
+                attempt: task.key(),
                 result,
                 receipt: Some(Receipt::default()),
             }])
@@ -274,6 +274,92 @@ async fn an_effect_waits_for_its_commit_and_a_pure_activity_does_not() {
     let effect = bench.task().await;
     assert_eq!(&*effect.task.task.state, "Left");
     assert!(starting.await.expect("no panic").expect("starts").created);
+}
+
+#[tokio::test]
+async fn an_effect_that_is_cancelled_before_its_commit_never_leaves() {
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
+    bench.store.hold_commits();
+    let engine = bench.engine.clone();
+    let first = tokio::spawn(async move { engine.start(start("nap", None)).await });
+    bench.store.held(1).await;
+    // Both wait for the commit in flight, and share the next one.
+    let id = ExecutionId(uuid::Uuid::now_v7());
+    let second = Start {
+        id: Some(id),
+        ..start("effect", None)
+    };
+    let engine = bench.engine.clone();
+    let starting = async { engine.start(second).await.expect("starts") };
+    let cancelling = async {
+        let cancelled = engine.cancel(&tenant(), id, "no".into()).await;
+        cancelled.expect("cancels");
+    };
+    let releasing = async {
+        while bench.engine.stats().open > 1 || bench.engine.stats().started < 2 {
+            tokio::task::yield_now().await;
+        }
+        bench.store.release();
+    };
+    tokio::join!(starting, cancelling, releasing);
+    first.await.expect("no panic").expect("starts");
+    assert_eq!(
+        bench.queue.depth(),
+        0,
+        "the activity of a cancelled execution left"
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_is_not_asked_for_twice_by_a_shard_that_starts_again() {
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
+    let started = bench
+        .engine
+        .start(start("effect", None))
+        .await
+        .expect("starts");
+    let held = bench.task().await;
+    bench.store.fail_next(Fault::Lost);
+    let refused = bench.engine.start(start("nap", None)).await;
+    assert!(
+        matches!(refused, Err(StartError::Interrupted)),
+        "{refused:?}"
+    );
+    // Served after the recovery, which asked for the attempt again.
+    bench
+        .engine
+        .start(start("nap", None))
+        .await
+        .expect("starts");
+    assert_eq!(
+        bench.queue.depth(),
+        0,
+        "the attempt that runs is waiting once more"
+    );
+    bench.complete(&held.task, json!("ok")).await;
+    assert_eq!(bench.output(started.id).await, json!({"paid": "ok"}));
+}
+
+#[tokio::test]
+async fn retries_that_fail_at_once_are_not_counted_as_open() {
+    let bench = Bench::new().await;
+    let (started, closed) = bench
+        .engine
+        .start_and_wait(start("doomed", None), LONG)
+        .await
+        .expect("starts");
+    assert!(matches!(
+        closed.expect("ended").status,
+        Status::Failed { .. }
+    ));
+    for _ in 0..5 {
+        bench
+            .engine
+            .retry(&tenant(), started.id)
+            .await
+            .expect("retries");
+    }
+    assert_eq!(bench.engine.stats().open, 0);
 }
 
 #[tokio::test]

@@ -35,10 +35,7 @@ impl ActivityRunner for SandboxRunner {
             }
         };
         Report {
-            tenant: task.tenant,
-            execution: task.execution,
-            task: task.task.task,
-            attempt: task.task.attempt,
+            attempt: task.key(),
             result: outcome.result,
             receipt: Some(outcome.receipt),
         }

@@ -1,0 +1,208 @@
+//! The queue with the test as engine and worker.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cascade_cdl::program::Resource;
+use cascade_cdl::{ActivityTask, ExecutionId, TaskId, Timestamp};
+use serde_json::json;
+
+use super::*;
+use crate::catalog::Activity;
+
+const AMPLE: Share = Share {
+    weight: 1,
+    concurrent_attempts: 1_000,
+    fuel_per_second: u64::MAX,
+};
+
+fn queue(share: impl Fn(&TenantId) -> Share + Send + Sync + 'static) -> LocalQueue {
+    LocalQueue::new(Arc::new(share))
+}
+
+fn task(tenant: &str, number: u64) -> QueuedTask {
+    let info = json!({
+        "digest": "00", "size": 1, "kind": "handler", "imports": [], "exports": [],
+        "powers": [], "componentized": false, "slots": 1,
+    });
+    QueuedTask {
+        tenant: tenant.parse().expect("valid"),
+        execution: ExecutionId(uuid::Uuid::nil()),
+        application: "app".into(),
+        workflow: "w".into(),
+        task: ActivityTask {
+            task: TaskId(number),
+            attempt: 1,
+            resource: Resource {
+                name: "a".into(),
+                version: None,
+                region: None,
+            },
+            state: "S".into(),
+            input: json!({}).into(),
+            scheduled_at: Timestamp(1),
+            timeout_ms: None,
+            heartbeat_ms: None,
+        },
+        activity: Arc::new(Activity {
+            name: "a".into(),
+            version: "v1".into(),
+            digest: "00".into(),
+            number: 1,
+            info: Arc::new(serde_json::from_value(info).expect("as the sandbox describes it")),
+            manifest: Arc::default(),
+            grants: Arc::default(),
+            pure: true,
+            limits: crate::sandbox::Limits::default(),
+            created_at: Timestamp(0),
+        }),
+    }
+}
+
+/// Tasks of a tenant, numbered on from `first`.
+fn tasks(tenant: &str, first: u64, count: u64) -> Vec<QueuedTask> {
+    (first..first + count).map(|n| task(tenant, n)).collect()
+}
+
+/// Runs `count` attempts, one after the other, and says how many were whose.
+async fn serve(queue: &LocalQueue, count: usize, fuel: impl Fn(&str) -> u64) -> [usize; 2] {
+    let mut served = [0; 2];
+    for _ in 0..count {
+        let held = queue.pull(1).await.pop().expect("open and filled");
+        let tenant = held.task.tenant.as_str();
+        served[usize::from(tenant != "a")] += 1;
+        queue.settle(&held.task.key(), fuel(tenant));
+    }
+    served
+}
+
+#[tokio::test]
+async fn tenants_share_by_fuel_and_not_by_the_number_of_tasks() {
+    let queue = queue(|_| AMPLE);
+    queue.push(tasks("a", 0, 2_000));
+    queue.push(tasks("b", 0, 2_000));
+    // Each attempt of `b` burns nine times as much, so `a` gets nine times as many.
+    let [a, b] = serve(&queue, 1_000, |t| if t == "a" { 100_000 } else { 900_000 }).await;
+    assert!((880..=920).contains(&a), "{a} to {b}");
+}
+
+#[tokio::test]
+async fn a_weight_of_three_gets_three_times_the_fuel() {
+    let queue = queue(|tenant| Share {
+        weight: if tenant.as_str() == "a" { 3 } else { 1 },
+        ..AMPLE
+    });
+    queue.push(tasks("a", 0, 2_000));
+    queue.push(tasks("b", 0, 2_000));
+    let [a, b] = serve(&queue, 1_000, |_| 100_000).await;
+    assert!((730..=770).contains(&a), "{a} to {b}");
+}
+
+#[tokio::test]
+async fn idleness_earns_no_credit() {
+    let queue = queue(|_| AMPLE);
+    queue.push(tasks("a", 0, 1_000));
+    serve(&queue, 500, |_| 1_000_000).await;
+    queue.push(tasks("b", 0, 1_000));
+    // From here on they alternate: `b` does not catch up on what it never asked for.
+    let [a, b] = serve(&queue, 100, |_| 1_000_000).await;
+    assert!((45..=55).contains(&b), "{a} to {b}");
+}
+
+#[tokio::test]
+async fn a_tenant_at_its_concurrency_leaves_the_workers_to_others() {
+    let queue = queue(|_| Share {
+        concurrent_attempts: 2,
+        ..AMPLE
+    });
+    queue.push(tasks("a", 0, 10));
+    queue.push(tasks("b", 0, 1));
+    let held = queue.pull(32).await;
+    assert_eq!(held.len(), 3, "two of `a`, one of `b`");
+    assert_eq!(queue.depth(), 8);
+    queue.settle(&held[0].task.key(), 1);
+    assert_eq!(queue.pull(32).await.len(), 1);
+}
+
+#[test]
+fn fuel_beyond_the_rate_waits_for_the_bucket() {
+    let queue = queue(|_| Share {
+        fuel_per_second: 1_000_000,
+        ..AMPLE
+    });
+    queue.push(tasks("a", 0, 2));
+    let began = Instant::now();
+    let take = |after| queue.lanes().take(1, began + after, &queue.shares);
+    let first = take(Duration::ZERO).pop().expect("filled");
+    // Five seconds' worth at once: one second was in the bucket, four are owed.
+    queue.settle(&first.task.key(), 5_000_000);
+    assert!(take(Duration::from_millis(3_900)).is_empty());
+    let ready = queue.lanes().next_refill().expect("it waits for fuel");
+    assert!(ready > began + Duration::from_millis(3_900));
+    assert!(ready < began + Duration::from_millis(4_200));
+    assert_eq!(take(Duration::from_millis(4_200)).len(), 1);
+}
+
+#[tokio::test]
+async fn a_task_that_is_there_is_not_taken_twice() {
+    let queue = queue(|_| AMPLE);
+    queue.push(vec![task("a", 1), task("a", 1)]);
+    assert_eq!(queue.depth(), 1);
+    let held = queue.pull(32).await;
+    assert_eq!(held.len(), 1);
+    queue.push(vec![task("a", 1)]);
+    assert_eq!(queue.depth(), 0, "it runs");
+    queue.settle(&held[0].task.key(), 1);
+    queue.push(vec![task("a", 1)]);
+    assert_eq!(
+        queue.depth(),
+        1,
+        "once it has ended it may be asked for again"
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_task_is_stopped_or_never_taken() {
+    let queue = queue(|_| AMPLE);
+    queue.push(tasks("a", 0, 3));
+    let held = queue.pull(1).await.pop().expect("filled");
+    queue.cancel(&held.task.key());
+    assert!(held.cancelled.is_cancelled());
+    queue.cancel(&task("a", 1).key());
+    queue.cancel(&task("a", 1).key());
+    assert_eq!(queue.depth(), 1);
+    let rest = queue.pull(32).await;
+    let numbers: Vec<u64> = rest.iter().map(|held| held.task.task.task.0).collect();
+    assert_eq!(numbers, [2]);
+}
+
+#[test]
+fn a_change_of_limits_reaches_a_tenant_that_is_busy() {
+    let limit = Arc::new(AtomicU64::new(1));
+    let told = limit.clone();
+    let queue = queue(move |_| Share {
+        concurrent_attempts: u32::try_from(told.load(Ordering::Relaxed)).expect("small"),
+        ..AMPLE
+    });
+    queue.push(tasks("a", 0, 10));
+    let now = Instant::now();
+    assert_eq!(queue.lanes().take(32, now, &queue.shares).len(), 1);
+    limit.store(4, Ordering::Relaxed);
+    let later = now + 2 * SHARE_LIFETIME;
+    assert_eq!(queue.lanes().take(32, later, &queue.shares).len(), 3);
+}
+
+#[tokio::test]
+async fn every_puller_is_let_go_when_the_queue_closes() {
+    let queue = Arc::new(queue(|_| AMPLE));
+    let pullers: Vec<_> = (0..3)
+        .map(|_| {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.pull(1).await.len() })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    queue.close();
+    for puller in pullers {
+        assert_eq!(puller.await.expect("no panic"), 0);
+    }
+}
