@@ -2,5 +2,6 @@
 
 mod chaos;
 mod cli;
+mod direction;
 mod examples;
 mod recovery;

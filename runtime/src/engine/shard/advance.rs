@@ -1,0 +1,259 @@
+//! How an execution of a shard moves: what is done to it, and what the machine
+//! commands in turn.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cascade_cdl::{
+    ActivityFailure, ActivityTask, Command, EventKind, Execution, SEMANTICS, Status, limits,
+};
+
+use super::{Shard, StartRequest, Touch};
+use crate::dispatch::{AttemptKey, QueuedTask};
+use crate::engine::live::{Effect, Live};
+use crate::engine::{ControlError, Report, StartError};
+use crate::store::{StatusName, Summary};
+use crate::telemetry;
+
+impl Shard {
+    pub(super) fn create(&mut self, request: StartRequest) {
+        let StartRequest {
+            id,
+            start,
+            program: (application_version, program),
+            started,
+            closed,
+        } = request;
+        let limit = self
+            .context
+            .definitions
+            .admission(&start.tenant)
+            .open_executions;
+        let open = self.context.open.of(&start.tenant).load(Ordering::Relaxed);
+        if open >= limit {
+            let _ = started.send(Err(StartError::TooManyOpen { open, limit }));
+            return;
+        }
+        let summary = Summary {
+            tenant: start.tenant,
+            id,
+            bucket: id.bucket(),
+            application: start.application,
+            application_version,
+            workflow: start.workflow,
+            status: StatusName::Running,
+            error: None,
+            started_at: self.context.clock.now(),
+            closed_at: None,
+            wake_at: None,
+            idle: false,
+            version: 0,
+        };
+        let mut live = Box::new(Live::new(summary, program, start.input.clone()));
+        self.count(&live.summary.tenant);
+        self.context.started.fetch_add(1, Ordering::Relaxed);
+        // Who waits for the end is told of the start when it comes.
+        live.urgent = closed.is_none();
+        let reply = live.started(true);
+        live.held.push(Effect::Started(started, reply));
+        live.closers.extend(closed);
+        let kind = EventKind::ExecutionStarted {
+            input: start.input,
+            shards: self.context.settings.filter_shards,
+            machine: SEMANTICS,
+        };
+        self.advance(live, kind);
+    }
+
+    pub(super) fn handle(&mut self, mut live: Box<Live>, touch: Touch) {
+        match touch {
+            Touch::Start(request) => self.start_again(live, *request),
+            Touch::Report(report) => {
+                if live.hears(&report.attempt) {
+                    self.advance(live, ended(report));
+                } else {
+                    self.settle(live, false);
+                }
+            }
+            Touch::Cancel(reason, reply) => {
+                if live.summary.closed_at.is_some() {
+                    live.refuse(|| drop(reply.send(Err(ControlError::AlreadyClosed))));
+                    return self.settle(live, false);
+                }
+                live.urgent = true;
+                live.held.push(Effect::Controlled(reply));
+                self.advance(live, EventKind::CancelRequested { reason });
+            }
+            Touch::Retry(reply) => {
+                if !can_retry(live.execution()) {
+                    live.refuse(|| drop(reply.send(Err(ControlError::NotRetryable))));
+                    return self.settle(live, false);
+                }
+                live.urgent = true;
+                live.held.push(Effect::Controlled(reply));
+                self.advance(live, EventKind::RetryRequested {});
+            }
+            Touch::Wake => self.wake(live),
+        }
+    }
+
+    /// A start of an execution that exists.
+    pub(super) fn start_again(&mut self, mut live: Box<Live>, request: StartRequest) {
+        let StartRequest {
+            id,
+            start,
+            started,
+            closed,
+            ..
+        } = request;
+        let same = live.summary.application == start.application
+            && live.summary.workflow == start.workflow
+            && live.has_input(&start.input);
+        if !same {
+            live.refuse(move || drop(started.send(Err(StartError::KeyReused(id)))));
+            return self.settle(live, false);
+        }
+        let reply = live.started(false);
+        if live.summary.version > 0 && live.is_durable() {
+            let _ = started.send(Ok(reply));
+        } else {
+            live.urgent |= live.is_dirty();
+            live.held.push(Effect::Started(started, reply));
+        }
+        // Who asked before may have given up.
+        live.closers.retain(|closer| !closer.is_closed());
+        live.closers.extend(closed);
+        self.settle(live, false);
+    }
+
+    pub(super) fn wake(&mut self, mut live: Box<Live>) {
+        let now = self.context.clock.now();
+        // Set again by `settle`: further timers that are due wake it at once.
+        self.drop_timer(&mut live);
+        match live.execution().due_timers(now).first() {
+            Some(timer) => {
+                let timer = *timer;
+                self.advance(live, EventKind::TimerFired { timer });
+            }
+            None => self.settle(live, false),
+        }
+    }
+
+    /// Applies an event, and does or holds back what the machine commands.
+    pub(super) fn advance(&mut self, mut live: Box<Live>, kind: EventKind) {
+        let was_open = live.summary.version > 0 && live.summary.closed_at.is_none();
+        let was_new = live.summary.version == 0;
+        let at = self.context.clock.now();
+        let commands = match live.apply(at, kind) {
+            Ok(commands) => commands,
+            Err(error) => {
+                // A bug or damage, never a failing workflow. What was
+                // committed stays; a restart of the process tries again.
+                tracing::error!(
+                    tenant.id = %live.summary.tenant,
+                    execution.id = %live.summary.id,
+                    %error,
+                    "an event does not apply; the execution is set aside"
+                );
+                return self.drop_timer(&mut live);
+            }
+        };
+        for command in commands {
+            match command {
+                Command::ScheduleActivity(task) => self.schedule(&mut live, task),
+                Command::CancelActivity { task, attempt } => live.take_back(task, attempt),
+            }
+        }
+        let counted = was_open || was_new;
+        match live.summary.closed_at {
+            Some(closed_at) => {
+                if counted {
+                    self.discount(&live.summary.tenant);
+                }
+                self.context.closed.fetch_add(1, Ordering::Relaxed);
+                let lasted = Duration::from_millis(closed_at.since(live.summary.started_at));
+                telemetry::workflow_closed(live.summary.status, lasted);
+            }
+            None if !counted => self.count(&live.summary.tenant),
+            None => {}
+        }
+        self.settle(live, false);
+    }
+
+    /// Sends a pure activity on its way, holds another until its cause is
+    /// durable, and fails one that nobody has uploaded.
+    pub(super) fn schedule(&mut self, live: &mut Live, task: ActivityTask) {
+        let tenant = &live.summary.tenant;
+        let attempt = AttemptKey {
+            tenant: tenant.clone(),
+            execution: live.summary.id,
+            task: task.task,
+            attempt: task.attempt,
+            scheduled_at: task.scheduled_at,
+        };
+        let Some(activity) = self.context.definitions.activity(tenant, &task.resource) else {
+            self.follow_ups.push_back(Report {
+                attempt: attempt.clone(),
+                result: Err(activity_not_found(&task)),
+                receipt: None,
+            });
+            return live.ask(attempt);
+        };
+        let pure = activity.pure;
+        let queued = QueuedTask {
+            tenant: tenant.clone(),
+            execution: live.summary.id,
+            application: live.summary.application.clone(),
+            workflow: live.summary.workflow.clone(),
+            task,
+            activity,
+        };
+        live.ask(attempt);
+        if pure {
+            self.ready.push(queued);
+        } else {
+            live.urgent = true;
+            live.held.push(Effect::Dispatch(Box::new(queued)));
+        }
+    }
+}
+
+/// Whether a retry would go on with something: the machine keeps the frames of
+/// what failed or timed out, unless it failed before it had any.
+fn can_retry(execution: &Execution) -> bool {
+    let failed = matches!(
+        execution.status,
+        Status::Failed { .. } | Status::TimedOut { .. }
+    );
+    failed && !execution.frames.is_empty() && execution.version < limits::MAX_EVENTS
+}
+
+fn ended(report: Report) -> EventKind {
+    let AttemptKey { task, attempt, .. } = report.attempt;
+    match report.result {
+        Ok(output) => EventKind::ActivityCompleted {
+            task,
+            attempt,
+            output,
+            receipt: report.receipt.unwrap_or_default(),
+        },
+        Err(failure) => EventKind::ActivityFailed {
+            task,
+            attempt,
+            failure,
+            receipt: report.receipt,
+        },
+    }
+}
+
+fn activity_not_found(task: &ActivityTask) -> ActivityFailure {
+    ActivityFailure {
+        error: "ActivityNotFound".to_owned(),
+        message: format!(
+            "no activity `{}` has been uploaded; push it with `cascade activity push`",
+            task.resource
+        ),
+        retryable: None,
+        details: None,
+    }
+}
