@@ -28,7 +28,7 @@ use crate::sandbox::{self, Sandbox, SandboxConfig};
 use crate::store::{self, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
-use crate::worker::{ActivityRunner, SandboxRunner, Workers};
+use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, SandboxRunner, Workers};
 use services::StoreServices;
 
 /// Between two times that the metrics' memory is tidied.
@@ -95,7 +95,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let tenancy = Tenancy::load(&config, store.clone()).await?;
     let sandbox = open_sandbox(&config, &options, &store, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
-    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(shares(tenancy.clone())));
+    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(shares(tenancy.clone(), &config)));
     let engine = Engine::open(
         Settings {
             shards: config.engine.shards,
@@ -213,7 +213,10 @@ fn open_sandbox(
 }
 
 /// What each tenant may use of the pool, as its limits say at the moment.
-fn shares(tenancy: Tenancy) -> Shares {
+fn shares(tenancy: Tenancy, config: &Config) -> Shares {
+    // However many a tenant may run, half of the places are left to others.
+    let places = config.workers.threads as usize * ATTEMPTS_PER_THREAD;
+    let most = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
     Arc::new(move |id| {
         let tenant = tenancy.tenant(id);
         // A tenant that is gone has executions to end, at the smallest share.
@@ -225,7 +228,7 @@ fn shares(tenancy: Tenancy) -> Shares {
             },
             |tenant| Share {
                 weight: tenant.weight.0.get(),
-                concurrent_attempts: tenant.limits.concurrent_attempts,
+                concurrent_attempts: tenant.limits.concurrent_attempts.min(most),
                 fuel_per_second: tenant.limits.fuel_per_second,
             },
         )

@@ -7,6 +7,7 @@
 //! loses the attempts in progress; recovery asks for them again.
 
 mod runner;
+mod turns;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -24,10 +25,11 @@ use crate::dispatch::{HeldTask, TaskQueue};
 use crate::engine::{Engine, Report};
 use crate::telemetry;
 pub use runner::SandboxRunner;
+use turns::Turns;
 
 /// Attempts that one thread drives at a time. Most of them wait for the
 /// network; each holds a stack and an instance of the sandbox's pool.
-const ATTEMPTS_PER_THREAD: usize = 64;
+pub const ATTEMPTS_PER_THREAD: usize = 64;
 
 /// Tasks taken at a time: amortises the queue's lock and the report, and is
 /// small enough that tenants alternate.
@@ -90,6 +92,7 @@ struct Worker {
 
 impl Worker {
     async fn work(self) {
+        let turns = Turns::default();
         let mut running = FuturesUnordered::new();
         let mut ended = Vec::new();
         // While a busy shard makes a report wait, what runs goes on.
@@ -100,7 +103,9 @@ impl Worker {
             tokio::select! {
                 held = self.queue.pull(room), if open && room > 0 && reporting.is_none() => {
                     open = !held.is_empty();
-                    running.extend(held.into_iter().map(|held| self.attempt(held)));
+                    running.extend(held.into_iter().map(|held| {
+                        turns.pace(held.task.tenant.clone(), self.attempt(held))
+                    }));
                 }
                 Some(report) = running.next(), if !running.is_empty() => {
                     ended.push(report);
