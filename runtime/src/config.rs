@@ -347,17 +347,11 @@ impl Default for EngineConfig {
 pub struct Workers {
     /// Threads that run activities.
     pub threads: u32,
-    /// Attempts that wait for a thread.
-    pub queue: usize,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Self {
-            threads: cores(),
-            // Inputs of attempts are held by their executions, so an entry is small.
-            queue: 100_000,
-        }
+        Self { threads: cores() }
     }
 }
 
@@ -448,7 +442,6 @@ impl Config {
         for (block, key, value) in [
             ("server", "max_connections", self.server.max_connections),
             ("engine", "queue", self.engine.queue),
-            ("workers", "queue", self.workers.queue),
         ] {
             if value == 0 {
                 reader.problem(&root.join(block).join(key), "must be at least 1".to_owned());
