@@ -102,23 +102,36 @@ impl Definitions for OneFile {
     }
 }
 
-/// A clock that stands until the test moves it.
-struct HandClock(watch::Sender<Timestamp>);
+/// A clock that stands until the test moves it, or moves by `step_ms` whenever
+/// it is read.
+struct HandClock {
+    now: watch::Sender<Timestamp>,
+    step_ms: u64,
+}
 
 impl HandClock {
     fn new() -> Arc<Self> {
-        Arc::new(Self(watch::Sender::new(Timestamp(1_000_000))))
+        Self::stepping(0)
+    }
+
+    fn stepping(step_ms: u64) -> Arc<Self> {
+        let now = watch::Sender::new(Timestamp(1_000_000));
+        Arc::new(Self { now, step_ms })
     }
 }
 
 #[async_trait]
 impl Clock for HandClock {
     fn now(&self) -> Timestamp {
-        *self.0.borrow()
+        let now = *self.now.borrow();
+        if self.step_ms > 0 {
+            self.now.send_replace(now.plus(self.step_ms));
+        }
+        now
     }
 
     async fn sleep_until(&self, at: Timestamp) {
-        let mut now = self.0.subscribe();
+        let mut now = self.now.subscribe();
         // The sender lives as long as the clock.
         let _ = now.wait_for(|now| *now >= at).await;
     }
@@ -181,7 +194,7 @@ impl Bench {
     }
 
     fn advance(&self, millis: u64) {
-        self.clock.0.send_modify(|now| *now = now.plus(millis));
+        self.clock.now.send_modify(|now| *now = now.plus(millis));
     }
 
     async fn task(&self) -> HeldTask {
@@ -232,6 +245,23 @@ fn start(workflow: &str, key: Option<&str>) -> Start {
 }
 
 const LONG: Duration = Duration::from_hours(1);
+
+#[tokio::test]
+async fn a_start_is_answered_with_the_time_that_its_history_tells() {
+    let bench = Bench::on(Arc::new(ModelStore::new()), HandClock::stepping(1)).await;
+    let started = bench
+        .engine
+        .start(start("ten", None))
+        .await
+        .expect("starts");
+    let view = bench
+        .engine
+        .show(&tenant(), started.id)
+        .await
+        .expect("reads");
+    let stored = view.expect("stored").execution.started_at;
+    assert_eq!(started.started_at, stored);
+}
 
 #[tokio::test]
 async fn a_chain_of_pure_steps_takes_one_commit() {

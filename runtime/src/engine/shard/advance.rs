@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, Command, EventKind, Execution, SEMANTICS, Status, limits,
+    ActivityFailure, ActivityTask, Command, EventKind, Execution, SEMANTICS, Status, Timestamp,
+    limits,
 };
 
 use super::{Shard, StartRequest, Touch};
@@ -34,6 +35,8 @@ impl Shard {
             let _ = started.send(Err(StartError::TooManyOpen { open, limit }));
             return;
         }
+        // The answer and the event tell the same time, so the clock is read once.
+        let now = self.context.clock.now();
         let summary = Summary {
             tenant: start.tenant,
             id,
@@ -43,7 +46,7 @@ impl Shard {
             workflow: start.workflow,
             status: StatusName::Running,
             error: None,
-            started_at: self.context.clock.now(),
+            started_at: now,
             closed_at: None,
             wake_at: None,
             idle: false,
@@ -62,7 +65,7 @@ impl Shard {
             shards: self.context.settings.filter_shards,
             machine: SEMANTICS,
         };
-        self.advance(live, kind);
+        self.advance_at(now, live, kind);
     }
 
     pub(super) fn handle(&mut self, mut live: Box<Live>, touch: Touch) {
@@ -139,11 +142,15 @@ impl Shard {
         }
     }
 
-    /// Applies an event, and does or holds back what the machine commands.
-    pub(super) fn advance(&mut self, mut live: Box<Live>, kind: EventKind) {
+    /// Applies an event of this moment, and does or holds back what the machine
+    /// commands.
+    pub(super) fn advance(&mut self, live: Box<Live>, kind: EventKind) {
+        self.advance_at(self.context.clock.now(), live, kind);
+    }
+
+    fn advance_at(&mut self, at: Timestamp, mut live: Box<Live>, kind: EventKind) {
         let was_open = live.summary.version > 0 && live.summary.closed_at.is_none();
         let was_new = live.summary.version == 0;
-        let at = self.context.clock.now();
         let commands = match live.apply(at, kind) {
             Ok(commands) => commands,
             Err(error) => {
