@@ -9,16 +9,19 @@
 mod runner;
 mod turns;
 
+use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cascade_cdl::ActivityFailure;
+use cascade_cdl::{ActivityFailure, TenantId};
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::dispatch::{HeldTask, TaskQueue};
@@ -34,6 +37,16 @@ pub const ATTEMPTS_PER_THREAD: usize = 64;
 /// Tasks taken at a time: amortises the queue's lock and the report, and is
 /// small enough that tenants alternate.
 const PULL: usize = 32;
+
+/// An attempt that ran so long without waiting for anything computes. Half the
+/// sandbox's slice, so that a slice cut short by the tick counts.
+const COMPUTES: Duration = Duration::from_micros(500);
+
+/// How far the threads that run guests stand back behind those that serve
+/// requests and commit (`nice`). Guests may fill all cores; a request, which
+/// needs a core for microseconds, must not wait for them at each step of its
+/// way. Not so far that a server that is busy with requests forgets its guests.
+const NICE: i32 = 5;
 
 /// Runs one attempt; the seam between worker and sandbox.
 #[async_trait]
@@ -68,7 +81,10 @@ impl Workers {
                 };
                 std::thread::Builder::new()
                     .name(format!("worker-{index}"))
-                    .spawn(move || runtime.block_on(worker.work()))
+                    .spawn(move || {
+                        stand_back();
+                        runtime.block_on(worker.work());
+                    })
             })
             .collect::<io::Result<_>>()?;
         Ok(Self { threads })
@@ -84,41 +100,64 @@ impl Workers {
     }
 }
 
+/// Lowers the priority of this thread: on Linux a thread has its own.
+fn stand_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::warn!(%error, "a worker thread keeps its priority");
+    }
+}
+
 struct Worker {
     queue: Arc<dyn TaskQueue>,
     runner: Arc<dyn ActivityRunner>,
     engine: Engine,
 }
 
+/// What a worker thread has in hand.
+struct Hand<'a> {
+    /// Attempts that wait for something.
+    waiting: FuturesUnordered<Waiting<'a>>,
+    /// Attempts that compute, one slice at a time.
+    computing: Turns<LocalBoxFuture<'a, Report>>,
+    /// Time that attempts which do not compute have had since the last slice
+    /// of one that does: they get as much in turn.
+    owed: Duration,
+    ended: Vec<Report>,
+}
+
 impl Worker {
     async fn work(self) {
-        let turns = Turns::default();
-        let mut running = FuturesUnordered::new();
-        let mut ended = Vec::new();
+        let mut hand = Hand::new();
         // While a busy shard makes a report wait, what runs goes on.
         let mut reporting: Option<BoxFuture<'_, ()>> = None;
         let mut open = true;
-        while open || !running.is_empty() || reporting.is_some() {
-            let room = PULL.min(ATTEMPTS_PER_THREAD - running.len());
+        while open || !hand.is_empty() || reporting.is_some() {
+            let room = PULL.min(ATTEMPTS_PER_THREAD - hand.len());
+            let due = hand.owed >= COMPUTES && !hand.computing.is_empty();
             tokio::select! {
-                held = self.queue.pull(room), if open && room > 0 && reporting.is_none() => {
-                    open = !held.is_empty();
-                    running.extend(held.into_iter().map(|held| {
-                        turns.pace(held.task.tenant.clone(), self.attempt(held))
-                    }));
-                }
-                Some(report) = running.next(), if !running.is_empty() => {
-                    ended.push(report);
-                    while let Some(Some(report)) = running.next().now_or_never() {
-                        ended.push(report);
-                    }
-                }
+                // New attempts go first: most are done within microseconds.
+                biased;
                 () = async { reporting.as_mut().expect("checked").await }, if reporting.is_some() => {
                     reporting = None;
                 }
+                held = self.queue.pull(room), if open && room > 0 && reporting.is_none() && !due => {
+                    open = !held.is_empty();
+                    for held in held {
+                        let tenant = held.task.tenant.clone();
+                        hand.begin(tenant, self.attempt(held).boxed_local());
+                    }
+                }
+                Some(paused) = hand.waiting.next(), if !hand.waiting.is_empty() && !due => {
+                    hand.take(paused);
+                }
+                () = std::future::ready(()), if !hand.computing.is_empty() => {
+                    hand.slice();
+                    // Lets the thread's timers and sockets have their say.
+                    tokio::task::yield_now().await;
+                }
             }
-            if reporting.is_none() && !ended.is_empty() {
-                let mut report = self.engine.report(std::mem::take(&mut ended)).boxed();
+            if reporting.is_none() && !hand.ended.is_empty() {
+                let mut report = self.engine.report(std::mem::take(&mut hand.ended)).boxed();
                 // Mostly there is room, and nothing to wait for.
                 if (&mut report).now_or_never().is_none() {
                     reporting = Some(report);
@@ -147,5 +186,99 @@ impl Worker {
             telemetry::attempt_ended(report.result.is_err(), receipt.pure, fuel, lasted);
         }
         report
+    }
+}
+
+impl<'a> Hand<'a> {
+    fn new() -> Self {
+        Self {
+            waiting: FuturesUnordered::new(),
+            computing: Turns::new(),
+            owed: Duration::ZERO,
+            ended: Vec::new(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len() + self.computing.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Runs an attempt for the first time.
+    fn begin(&mut self, tenant: TenantId, mut attempt: LocalBoxFuture<'a, Report>) {
+        // Nobody is to be woken: if it waits, it is polled again at once where
+        // it waits. Most attempts end here, and cost nothing of that.
+        let (polled, spent) = poll(&mut attempt, &mut Context::from_waker(Waker::noop()));
+        match polled {
+            Poll::Ready(report) => self.take(Paused::Ended(report, spent)),
+            Poll::Pending if spent >= COMPUTES => {
+                self.take(Paused::Computes(tenant, attempt, spent));
+            }
+            Poll::Pending => self.waiting.push(Waiting(Some((tenant, attempt)))),
+        }
+    }
+
+    fn take(&mut self, paused: Paused<'a>) {
+        let (Paused::Ended(_, spent) | Paused::Computes(_, _, spent)) = paused;
+        self.owed += spent;
+        match paused {
+            Paused::Ended(report, _) => self.ended.push(report),
+            Paused::Computes(tenant, attempt, spent) => {
+                self.computing.line_up(tenant, spent, attempt);
+            }
+        }
+    }
+
+    /// Gives the attempt whose turn it is one slice.
+    fn slice(&mut self) {
+        let Some((tenant, mut attempt)) = self.computing.next() else {
+            return;
+        };
+        self.owed = Duration::ZERO;
+        let (polled, spent) = poll(&mut attempt, &mut Context::from_waker(Waker::noop()));
+        match polled {
+            Poll::Ready(report) => self.ended.push(report),
+            Poll::Pending if spent >= COMPUTES => self.computing.line_up(tenant, spent, attempt),
+            Poll::Pending => self.waiting.push(Waiting(Some((tenant, attempt)))),
+        }
+    }
+}
+
+/// Polls an attempt, and tells for how long it ran.
+fn poll(
+    attempt: &mut LocalBoxFuture<'_, Report>,
+    cx: &mut Context<'_>,
+) -> (Poll<Report>, Duration) {
+    let began = Instant::now();
+    let polled = attempt.as_mut().poll(cx);
+    (polled, began.elapsed())
+}
+
+/// An attempt that waits for something, until it ends or computes.
+struct Waiting<'a>(Option<(TenantId, LocalBoxFuture<'a, Report>)>);
+
+/// Why an attempt does not wait any more, and for how long it ran.
+enum Paused<'a> {
+    Ended(Report, Duration),
+    Computes(TenantId, LocalBoxFuture<'a, Report>, Duration),
+}
+
+impl<'a> Future for Waiting<'a> {
+    type Output = Paused<'a>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Paused<'a>> {
+        let (_, attempt) = self.0.as_mut().expect("not polled after it was ready");
+        let (polled, spent) = poll(attempt, cx);
+        if polled.is_pending() && spent < COMPUTES {
+            return Poll::Pending;
+        }
+        let (tenant, attempt) = self.0.take().expect("it was just there");
+        Poll::Ready(match polled {
+            Poll::Ready(report) => Paused::Ended(report, spent),
+            Poll::Pending => Paused::Computes(tenant, attempt, spent),
+        })
     }
 }
