@@ -4,12 +4,13 @@
 //! no tenant, no id, no name that a tenant chose. Payloads and secrets are
 //! never logged.
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -143,14 +144,36 @@ pub fn workflow_closed(status: StatusName, duration: Duration) {
     }
 }
 
-/// Counts an attempt that ran.
+/// Counters of attempts of one kind. Looked up once: to find them by name and
+/// labels at every attempt takes longer than to count it.
+struct Attempts {
+    executions: Counter,
+    errors: Counter,
+    fuel: Counter,
+    duration: Histogram,
+}
+
+impl Attempts {
+    fn of(kind: &'static str) -> Self {
+        Self {
+            executions: counter!(ACTIVITY_EXECUTIONS, "kind" => kind),
+            errors: counter!(ACTIVITY_ERRORS, "kind" => kind),
+            fuel: counter!(ACTIVITY_FUEL, "kind" => kind),
+            duration: histogram!(ACTIVITY_DURATION, "kind" => kind),
+        }
+    }
+}
+
+/// Counts an attempt that ran. [`Telemetry::install`] comes first, where anybody reads.
 pub fn attempt_ended(failed: bool, pure: bool, fuel: u64, duration: Duration) {
-    let kind = if pure { "pure" } else { "capable" };
-    counter!(ACTIVITY_EXECUTIONS, "kind" => kind).increment(1);
-    counter!(ACTIVITY_FUEL, "kind" => kind).increment(fuel);
-    histogram!(ACTIVITY_DURATION, "kind" => kind).record(duration.as_secs_f64());
+    static PURE: LazyLock<Attempts> = LazyLock::new(|| Attempts::of("pure"));
+    static CAPABLE: LazyLock<Attempts> = LazyLock::new(|| Attempts::of("capable"));
+    let attempts = if pure { &PURE } else { &CAPABLE };
+    attempts.executions.increment(1);
+    attempts.fuel.increment(fuel);
+    attempts.duration.record(duration.as_secs_f64());
     if failed {
-        counter!(ACTIVITY_ERRORS, "kind" => kind).increment(1);
+        attempts.errors.increment(1);
     }
 }
 
