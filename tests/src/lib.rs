@@ -6,6 +6,7 @@
 
 pub mod chaos;
 mod http;
+pub mod isolation;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,6 +24,9 @@ pub const TENANT: &str = "test";
 
 /// Its key: the id and 32 characters, as keys must have.
 const KEY: &str = "ck_test_0123456789abcdef0123456789abcdef";
+
+/// The key of another tenant, which means harm.
+const ATTACKER_KEY: &str = "ck_evil_0123456789abcdef0123456789abcdef";
 
 /// The server's own key.
 const SERVER_KEY: &str = "ck_root_0123456789abcdef0123456789abcdef";
@@ -109,7 +113,11 @@ impl Server {
     /// As [`Server::with_tenant`], with another binary than this build's.
     pub fn with_binary(binary: &Path, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let files = [("key", KEY), ("server-key", SERVER_KEY)];
+        let files = [
+            ("key", KEY),
+            ("attacker-key", ATTACKER_KEY),
+            ("server-key", SERVER_KEY),
+        ];
         for (name, text) in files {
             fs::write(folder.path().join(name), text).expect("a file");
         }
@@ -118,7 +126,9 @@ impl Server {
             "data_dir: {at}/data\n\
              server:\n  listen: 127.0.0.1:0\n  admin_keys:\n\
              \x20   - {{ id: root, secret: 'file:{at}/server-key' }}\n\
-             tenants:\n  - id: {TENANT}\n\
+             tenants:\n  - id: attacker\n\
+             \x20   keys: [{{ id: evil, role: admin, secret: 'file:{at}/attacker-key' }}]\n\
+             \x20 - id: {TENANT}\n\
              \x20   keys: [{{ id: test, role: admin, secret: 'file:{at}/key' }}]\n{settings}\n"
         );
         let mut server = Self {

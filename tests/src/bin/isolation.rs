@@ -1,0 +1,56 @@
+//! Latency of one tenant beside the attacks of another:
+//! `cargo run --release -p cascade-tests --bin isolation -- --clients 4 --seconds 5`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cascade_tests::isolation::{self, Plan};
+
+const USAGE: &str = "usage: isolation [--clients N] [--seconds N] [--only TEXT] [--server FILE]";
+
+fn main() -> ExitCode {
+    let mut plan = Plan {
+        clients: 4,
+        seconds: 5,
+        only: String::new(),
+    };
+    let mut server: Option<PathBuf> = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(name) = args.next() {
+        let value = args.next().unwrap_or_default();
+        let read = match name.as_str() {
+            "--clients" => value.parse().map(|clients| plan.clients = clients).is_ok(),
+            "--seconds" => value.parse().map(|seconds| plan.seconds = seconds).is_ok(),
+            "--only" => {
+                plan.only.clone_from(&value);
+                true
+            }
+            "--server" => {
+                server = std::fs::canonicalize(&value).ok();
+                server.is_some()
+            }
+            _ => false,
+        };
+        if !read {
+            eprintln!("cannot read `{name} {value}`\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
+    let server = server.unwrap_or_else(|| cascade_tests::binary().to_owned());
+    println!(
+        "a neighbour of {} clients, alone and beside each attack, {} s each, on {}",
+        plan.clients,
+        plan.seconds,
+        server.display()
+    );
+    let mut wrong = false;
+    isolation::run(&server, &plan, |row| {
+        println!("{row}");
+        wrong |= !row.wrong.is_empty();
+    });
+    if wrong {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

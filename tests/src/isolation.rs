@@ -1,0 +1,307 @@
+//! Measures how much one tenant's attacks slow another tenant down.
+//!
+//! The neighbour runs `cascade bench` for some seconds, alone and then beside
+//! an attack. Attackers are executions that try the same thing for ever, so the
+//! load comes from inside the server and costs no client; uploads, which only a
+//! client can make, are sent one after the other. Every attempt of an attack
+//! must end with the named error of its attack; how long it went on past its
+//! timeout is told as well.
+//!
+//! Figures, not a test: what a machine that does other things shows is its noise.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cascade_cdl::{Event, EventKind};
+use serde_json::{Value, json};
+
+use crate::{ATTACKER_KEY, Answer, KEY, Server, http, root};
+
+/// Executions that attack at the same time.
+const ATTACKERS: usize = 64;
+
+/// Longest that an attempt of an attack may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Seconds that the neighbour runs before it is measured.
+const WARM_UP: &str = "1";
+
+/// Functions of a module that is to keep the compiler busy.
+const FUNCTIONS: usize = 99_000;
+
+/// What attempts do, and the errors that may end them.
+const ATTACKS: [(&str, &str, &[&str]); 13] = [
+    ("endless loop", "loop", &["TimeoutError", "FuelExhausted"]),
+    (
+        "loop at the start",
+        "start_loop",
+        &["TimeoutError", "FuelExhausted"],
+    ),
+    ("endless recursion", "recursion", &["Trap"]),
+    ("memory bomb", "memory_bomb", &["MemoryExceeded"]),
+    (
+        "memory, all of it written",
+        "memory_flood",
+        &["TimeoutError", "FuelExhausted"],
+    ),
+    ("table bomb", "table_bomb", &["MemoryExceeded"]),
+    ("log flood", "log_flood", &["TimeoutError", "FuelExhausted"]),
+    (
+        "heartbeat flood",
+        "beat_flood",
+        &["TimeoutError", "FuelExhausted"],
+    ),
+    ("huge output", "huge_output", &["OutputTooLarge"]),
+    (
+        "gigantic output",
+        "gigantic_output",
+        &["OutputTooLarge", "MemoryExceeded"],
+    ),
+    ("invalid UTF-8", "invalid_utf8", &["InvalidOutput"]),
+    ("invalid JSON", "invalid_json", &["InvalidOutput"]),
+    ("trap", "unreachable", &["Trap"]),
+];
+
+/// What a measurement takes.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The neighbour's clients.
+    pub clients: u32,
+    /// Seconds of each measurement.
+    pub seconds: u32,
+    /// Only attacks with this in their names.
+    pub only: String,
+}
+
+/// The neighbour's latency, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Latency {
+    pub p50: f64,
+    pub p99: f64,
+}
+
+/// What came of one attack.
+#[derive(Debug)]
+pub struct Row {
+    pub attack: &'static str,
+    pub alone: Latency,
+    pub beside: Latency,
+    /// How attempts ended, and how often, in a sample of them.
+    pub ends: BTreeMap<String, usize>,
+    /// The longest that an attempt went on past its timeout.
+    pub overrun: Duration,
+    /// Ends other than those that the attack may have.
+    pub wrong: Vec<String>,
+}
+
+/// Measures all attacks against a binary, each on a server of its own.
+pub fn run(binary: &Path, plan: &Plan, mut each: impl FnMut(&Row)) {
+    for (attack, fixture, expected) in ATTACKS {
+        if attack.contains(&plan.only) {
+            each(&attempts(binary, plan, attack, fixture, expected));
+        }
+    }
+    if "uploads".contains(&plan.only) {
+        each(&uploads(binary, plan));
+    }
+}
+
+fn attempts(
+    binary: &Path,
+    plan: &Plan,
+    attack: &'static str,
+    fixture: &str,
+    expected: &[&str],
+) -> Row {
+    let server = Server::with_binary(binary, "");
+    push(&server, fixture);
+    let alone = neighbour(binary, &server, plan);
+    let ids: Vec<String> = (0..ATTACKERS).map(|_| strike(&server)).collect();
+    let beside = neighbour(binary, &server, plan);
+    let mut row = Row {
+        attack,
+        alone,
+        beside,
+        ends: BTreeMap::new(),
+        overrun: Duration::ZERO,
+        wrong: Vec::new(),
+    };
+    for id in &ids {
+        for (error, lasted) in ended(&server, id) {
+            row.overrun = row.overrun.max(lasted.saturating_sub(TIMEOUT));
+            if !expected.contains(&error.as_str()) {
+                row.wrong.push(error.clone());
+            }
+            *row.ends.entry(error).or_default() += 1;
+        }
+    }
+    if row.ends.is_empty() {
+        row.wrong.push("no attempt ended".to_owned());
+    }
+    row
+}
+
+/// Uploads modules that take long to compile, each another one.
+fn uploads(binary: &Path, plan: &Plan) -> Row {
+    let server = Server::with_binary(binary, "");
+    let alone = neighbour(binary, &server, plan);
+    let over = AtomicBool::new(false);
+    let mut row = Row {
+        attack: "uploads",
+        alone,
+        beside: alone,
+        ends: BTreeMap::new(),
+        overrun: Duration::ZERO,
+        wrong: Vec::new(),
+    };
+    let ends = std::thread::scope(|scope| {
+        let uploader = scope.spawn(|| {
+            let mut ends = BTreeMap::<String, usize>::new();
+            for number in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let wasm = many_functions(number);
+                let answer = upload(&server, &wasm);
+                let status = answer.map_or_else(
+                    |error| error.to_string(),
+                    |answer| answer.status.to_string(),
+                );
+                *ends.entry(status).or_default() += 1;
+            }
+            ends
+        });
+        row.beside = neighbour(binary, &server, plan);
+        over.store(true, Ordering::Relaxed);
+        uploader.join().expect("an uploader never panics")
+    });
+    row.ends = ends;
+    row
+}
+
+/// A module of nothing but functions, which is no other number's.
+fn many_functions(number: usize) -> Vec<u8> {
+    let body = "(func (result i32) (i32.add (i32.const 1) (i32.const 2)))".repeat(FUNCTIONS);
+    let text = format!("(module (func (export \"handle\") (drop (i32.const {number}))) {body})");
+    wat::parse_str(text).expect("it is plain")
+}
+
+fn upload(server: &Server, wasm: &[u8]) -> io::Result<Answer> {
+    ask(server, "POST", "/v1/activities/attack/versions", wasm)
+}
+
+/// A request of the attacker.
+fn ask(server: &Server, method: &str, path: &str, body: impl AsRef<[u8]>) -> io::Result<Answer> {
+    http::request(server.url(), ATTACKER_KEY, method, path, &[], body)
+}
+
+fn push(server: &Server, fixture: &str) {
+    let read = |name: &str| {
+        let path = root().join("runtime/tests/fixtures").join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let wat = format!(
+        "(module\n{}\n{})",
+        read(&format!("{fixture}.wat")),
+        read("prelude.wat")
+    );
+    let wasm = wat::parse_str(&wat).unwrap_or_else(|error| panic!("{fixture}: {error}"));
+    let pushed = upload(server, &wasm).expect("the server answers");
+    assert!(pushed.status < 300, "{}", pushed.body);
+    let cdl = format!(
+        "workflows:\n  - name: attack\n    states:\n      - {{ name: Strike, type: Task, \
+         resource: 'urn:cascade:activity:attack', timeout: {}s, retries: {{ max_attempts: 1 }}, \
+         catch: [{{ error: '*', next: Strike }}], next: Strike }}\n",
+        TIMEOUT.as_secs()
+    );
+    let applied = ask(server, "PUT", "/v1/applications/attack", cdl);
+    let applied = applied.expect("the server answers");
+    assert!(applied.status < 300, "{}", applied.body);
+}
+
+/// Starts an execution that attacks for ever.
+fn strike(server: &Server) -> String {
+    let body = json!({ "application": "attack", "workflow": "attack", "input": {} }).to_string();
+    let started = ask(server, "POST", "/v1/executions", body).expect("the server answers");
+    assert_eq!(started.status, 202, "{}", started.body);
+    started.body["id"].as_str().expect("an id").to_owned()
+}
+
+/// Runs the neighbour and gives its latency.
+fn neighbour(binary: &Path, server: &Server, plan: &Plan) -> Latency {
+    let (clients, seconds) = (plan.clients.to_string(), plan.seconds.to_string());
+    let output = Command::new(binary)
+        .args(["bench", "workflow", "--url", server.url(), "--key", KEY])
+        .args(["--clients", &clients, "--seconds", &seconds])
+        .args(["--warm-up", WARM_UP, "--output", "json"])
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        panic!("{error}: {text}{complaint}")
+    });
+    let latency = |name: &str| report["latency_ms"][name].as_f64().expect("a latency");
+    Latency {
+        p50: latency("p50"),
+        p99: latency("p99"),
+    }
+}
+
+/// Errors and durations of an execution's first attempts.
+fn ended(server: &Server, id: &str) -> Vec<(String, Duration)> {
+    let path = format!("/v1/executions/{id}/history?limit=1000");
+    let mut answer = ask(server, "GET", &path, "").expect("the server answers");
+    let events: Vec<Event> =
+        serde_json::from_value(answer.body["events"].take()).expect("events of a history");
+    let ended = events.into_iter().filter_map(|event| match event.kind {
+        EventKind::ActivityFailed {
+            failure, receipt, ..
+        } => {
+            let lasted = receipt.map_or(0, |receipt| receipt.duration_us);
+            Some((failure.error, Duration::from_micros(lasted)))
+        }
+        EventKind::ActivityCompleted { receipt, .. } => Some((
+            "none".to_owned(),
+            Duration::from_micros(receipt.duration_us),
+        )),
+        _ => None,
+    });
+    ended.collect()
+}
+
+impl Row {
+    /// How many times as long the slowest hundredth takes.
+    pub fn ratio(&self) -> f64 {
+        self.beside.p99 / self.alone.p99
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { alone, beside, .. } = self;
+        write!(
+            f,
+            "{:<26} p50 {:>6.2} → {:>6.2} ms, p99 {:>6.2} → {:>6.2} ms ({:.1}×), {:>4.0} ms past the timeout;",
+            self.attack,
+            alone.p50,
+            beside.p50,
+            alone.p99,
+            beside.p99,
+            self.ratio(),
+            self.overrun.as_secs_f64() * 1000.0,
+        )?;
+        for (end, count) in &self.ends {
+            write!(f, " {end} {count}")?;
+        }
+        if !self.wrong.is_empty() {
+            write!(f, " WRONG: {:?}", &self.wrong[..self.wrong.len().min(5)])?;
+        }
+        Ok(())
+    }
+}
