@@ -174,6 +174,11 @@ pub struct TenantLimits {
     pub attempt_timeout: Duration,
     /// Executions that have not ended.
     pub open_executions: u64,
+    /// Keys of the key-value capability.
+    pub key_value_keys: u64,
+    /// Keys and values of the key-value capability together.
+    #[serde(with = "units::bytes")]
+    pub key_value_bytes: u64,
 }
 
 impl Default for TenantLimits {
@@ -193,6 +198,10 @@ impl Default for TenantLimits {
             attempt_timeout: attempt.attempt_timeout(),
             // 1 GB of memory at the 4 KB that a sleeping execution takes.
             open_executions: 250_000,
+            // Some 10 MB of index: it is for cursors and small results.
+            key_value_keys: 100_000,
+            // A hundred such tenants fit an ordinary disk, and its backups.
+            key_value_bytes: 256 << 20,
         }
     }
 }

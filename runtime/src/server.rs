@@ -93,7 +93,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store(&config).await?;
     let tenancy = Tenancy::load(&config, store.clone()).await?;
-    let sandbox = open_sandbox(&config, &options, &store, &clock)?;
+    let sandbox = open_sandbox(&config, &options, &store, &tenancy, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
     let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(shares(tenancy.clone(), &config)));
     let engine = Engine::open(
@@ -194,13 +194,17 @@ fn open_sandbox(
     config: &Config,
     options: &Options,
     store: &Arc<dyn Store>,
+    tenancy: &Tenancy,
     clock: &Arc<dyn Clock>,
 ) -> Result<Sandbox, Error> {
     let compiler = match &options.compiler {
         Some(path) => path.clone(),
         None => std::env::current_exe().map_err(Error::Compiler)?,
     };
-    let services = StoreServices(store.clone());
+    let services = StoreServices {
+        store: store.clone(),
+        tenancy: tenancy.clone(),
+    };
     let clock = clock.clone();
     Ok(Sandbox::new(SandboxConfig {
         data_dir: config.data_dir.clone(),

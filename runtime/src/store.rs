@@ -36,6 +36,23 @@ pub const KV_KEY_BYTES: usize = 512;
 /// occupies the only writer.
 pub const KV_VALUE_BYTES: usize = 1 << 20;
 
+/// What one tenant may keep with the key-value capability. The caller knows
+/// the tenant's limits; the store holds a write to those that come with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvQuota {
+    /// Number of keys.
+    pub keys: u64,
+    /// Bytes of keys and values together.
+    pub bytes: u64,
+}
+
+/// What one tenant keeps, counted as [`KvQuota`] bounds it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct KvUsage {
+    keys: u64,
+    bytes: u64,
+}
+
 /// A range of buckets that one engine owns at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -234,6 +251,17 @@ pub enum Error {
         bytes: usize,
         limit: usize,
     },
+    /// A write would take a tenant beyond its quota; nothing was written.
+    #[error(
+        "the key-value store would hold {needed} {what}, the limit is {limit}; raise \
+         `tenants[].limits.key_value_{what}` in cascade.yaml, or delete keys"
+    )]
+    OverQuota {
+        /// `keys` or `bytes`.
+        what: &'static str,
+        needed: u64,
+        limit: u64,
+    },
     /// What must be unique is there already.
     #[error("{0} exists already")]
     Exists(String),
@@ -263,6 +291,26 @@ impl Commit {
             summary.id,
             summary.version
         );
+    }
+}
+
+impl KvQuota {
+    /// Refuses what would go beyond the quota. What keeps no more than before
+    /// passes, or a tenant whose quota was lowered could not make room.
+    fn check(self, before: KvUsage, after: KvUsage) -> Result<(), Error> {
+        for (what, before, needed, limit) in [
+            ("keys", before.keys, after.keys, self.keys),
+            ("bytes", before.bytes, after.bytes, self.bytes),
+        ] {
+            if needed > limit && needed > before {
+                return Err(Error::OverQuota {
+                    what,
+                    needed,
+                    limit,
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -395,15 +443,25 @@ pub trait Store: Send + Sync + 'static {
 
     /// Value of a key of the key-value capability.
     async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error>;
-    /// Sets a key.
-    async fn kv_set(&self, tenant: &TenantId, key: &str, value: Bytes) -> Result<(), Error>;
-    /// Sets a key if it holds `expected`; says whether it did.
+    /// Sets a key, if the tenant then keeps no more than `quota`. Writes that
+    /// arrive while a commit is in flight share the next one with the batches
+    /// of [`Store::commit`]; those of one key apply in the order of arrival.
+    async fn kv_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        value: Bytes,
+        quota: KvQuota,
+    ) -> Result<(), Error>;
+    /// Sets a key likewise if it holds `expected`; says whether it did. What it
+    /// holds comes first: where nothing is set, there is no quota to exceed.
     async fn kv_compare_and_set(
         &self,
         tenant: &TenantId,
         key: &str,
         expected: Option<Bytes>,
         value: Bytes,
+        quota: KvQuota,
     ) -> Result<bool, Error>;
     /// Removes a key.
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error>;
@@ -418,7 +476,8 @@ pub trait Store: Send + Sync + 'static {
 /// What the store has done since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
-    /// Transactions committed by [`Store::commit`], each synced to disk once.
+    /// Transactions that wrote executions, values of the key-value capability,
+    /// or both, each synced to disk once.
     pub commits: u64,
     /// Executions written by them.
     pub executions: u64,

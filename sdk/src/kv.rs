@@ -19,7 +19,8 @@ use crate::host;
 pub enum Error {
     /// Policy or manifest does not allow it.
     Denied(String),
-    /// Key or value is beyond its limit.
+    /// Key or value is beyond its limit, or the tenant's keys and values are
+    /// together: the text says which limit, and how to raise it.
     TooLarge(String),
     /// The store does not answer now.
     Unavailable(String),

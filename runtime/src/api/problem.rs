@@ -208,6 +208,7 @@ impl From<store::Error> for Problem {
             }
             store::Error::Damaged(_) => Self::internal(Code::Internal, &error),
             store::Error::TooLarge { .. } => Self::new(Code::TooLarge, error.to_string()),
+            store::Error::OverQuota { .. } => Self::new(Code::LimitReached, error.to_string()),
             store::Error::Exists(_) => Self::new(Code::Conflict, error.to_string()),
         }
     }

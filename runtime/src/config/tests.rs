@@ -37,12 +37,13 @@ fn an_empty_file_is_the_defaults() {
 
 #[test]
 fn units_and_plain_numbers_mean_the_same() {
-    let human = "tenants: [{id: a, limits: {memory_bytes: 64MiB, attempt_timeout: 1m30s}}]";
-    let plain = "tenants: [{id: a, limits: {memory_bytes: 67108864, attempt_timeout: 90}}]";
+    let human = "tenants: [{id: a, limits: {memory_bytes: 64MiB, attempt_timeout: 1m30s, key_value_bytes: 1GiB}}]";
+    let plain = "tenants: [{id: a, limits: {memory_bytes: 67108864, attempt_timeout: 90, key_value_bytes: 1073741824}}]";
     let (human, plain) = (parse(human).expect("valid"), parse(plain).expect("valid"));
     assert_eq!(human, plain);
     assert_eq!(human.tenants[0].limits.attempt().attempt_timeout_ms, 90_000);
     assert_eq!(human.tenants[0].limits.memory_bytes, 64 << 20);
+    assert_eq!(human.tenants[0].limits.key_value_bytes, 1 << 30);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod catalog;
 mod executions;
+mod key_values;
 mod random;
 
 use std::path::Path;
@@ -14,7 +15,13 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{Commit, Lease, ModelStore, ShardId, SqliteStore, StatusName, Store, Summary};
+use super::{Commit, KvQuota, Lease, ModelStore, ShardId, SqliteStore, StatusName, Store, Summary};
+
+/// A quota that no test comes near.
+pub(crate) const ROOM: KvQuota = KvQuota {
+    keys: 1 << 40,
+    bytes: 1 << 40,
+};
 
 /// Runs each of a module's functions as a test on every backend.
 macro_rules! on_each {

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, StatusName,
-    Store, Stored, Summary, TenantRow, bounded, codec, next_activity, page_size,
+    Error, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES, Page,
+    ShardId, StatusName, Store, Stored, Summary, TenantRow, bounded, codec, next_activity,
+    page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -186,6 +187,32 @@ impl State {
             };
             row.append(commit);
         }
+    }
+
+    fn put_value(
+        &mut self,
+        key: (TenantId, String),
+        value: Bytes,
+        quota: KvQuota,
+    ) -> Result<(), Error> {
+        let before = self.kv_usage(&key.0);
+        let old = self.kv.insert(key.clone(), value);
+        let kept = quota.check(before, self.kv_usage(&key.0));
+        match (&kept, old) {
+            (Ok(()), _) => self.counters.commits += 1,
+            (Err(_), Some(old)) => drop(self.kv.insert(key, old)),
+            (Err(_), None) => drop(self.kv.remove(&key)),
+        }
+        kept
+    }
+
+    /// Counted anew each time: it cannot be out of step with what is there.
+    fn kv_usage(&self, tenant: &TenantId) -> KvUsage {
+        let own = self.kv.iter().filter(|((of, _), _)| of == tenant);
+        own.fold(KvUsage::default(), |usage, ((_, key), value)| KvUsage {
+            keys: usage.keys + 1,
+            bytes: usage.bytes + (key.len() + value.len()) as u64,
+        })
     }
 }
 
@@ -473,12 +500,17 @@ impl Store for ModelStore {
         Ok(self.open()?.kv.get(&key).cloned())
     }
 
-    async fn kv_set(&self, tenant: &TenantId, key: &str, value: Bytes) -> Result<(), Error> {
+    async fn kv_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        value: Bytes,
+        quota: KvQuota,
+    ) -> Result<(), Error> {
         bounded("key", key.len(), KV_KEY_BYTES)?;
         bounded("value", value.len(), KV_VALUE_BYTES)?;
         let key = (tenant.clone(), key.to_owned());
-        self.open()?.kv.insert(key, value);
-        Ok(())
+        self.open()?.put_value(key, value, quota)
     }
 
     async fn kv_compare_and_set(
@@ -487,6 +519,7 @@ impl Store for ModelStore {
         key: &str,
         expected: Option<Bytes>,
         value: Bytes,
+        quota: KvQuota,
     ) -> Result<bool, Error> {
         bounded("key", key.len(), KV_KEY_BYTES)?;
         bounded("value", value.len(), KV_VALUE_BYTES)?;
@@ -494,14 +527,16 @@ impl Store for ModelStore {
         let key = (tenant.clone(), key.to_owned());
         let holds = state.kv.get(&key) == expected.as_ref();
         if holds {
-            state.kv.insert(key, value);
+            state.put_value(key, value, quota)?;
         }
         Ok(holds)
     }
 
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error> {
         let key = (tenant.clone(), key.to_owned());
-        self.open()?.kv.remove(&key);
+        let mut state = self.open()?;
+        let was_there = state.kv.remove(&key).is_some();
+        state.counters.commits += u64::from(was_there);
         Ok(())
     }
 

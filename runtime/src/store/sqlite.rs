@@ -7,6 +7,7 @@
 
 mod catalog;
 mod checkpoint;
+mod key_value;
 mod lock;
 mod read;
 mod statements;
@@ -32,22 +33,30 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use self::checkpoint::Log;
+use self::key_value::{Change, OnlyIf, Write};
 use self::lock::FileLock;
 use self::statements::Statements;
-use self::writer::{Connection, Request, Row, Tally, WAITING, Writer};
+use self::writer::{BATCHES_WAITING, Batch, Connection, Row, Tally, WRITES_WAITING, Writer};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, Store, Stored,
-    Summary, TenantRow, bounded, codec,
+    Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Page, ShardId, Store,
+    Stored, Summary, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "initial",
-    include_str!("../../migrations/sqlite/0001_initial.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../../migrations/sqlite/0001_initial.sql"),
+    ),
+    (
+        2,
+        "key_value_usage",
+        include_str!("../../migrations/sqlite/0002_key_value_usage.sql"),
+    ),
+];
 
 /// Readers: lists and loads are short, and the machine's cores have other work.
 const READERS: u32 = 4;
@@ -67,7 +76,8 @@ const READER_CACHE_KIB: i64 = 1 << 10;
 
 /// The store in one file.
 pub struct SqliteStore {
-    requests: mpsc::Sender<Request>,
+    batches: mpsc::Sender<Batch>,
+    key_values: mpsc::Sender<Write>,
     connection: Arc<Mutex<Option<Connection>>>,
     readers: SqlitePool,
     tally: Arc<Tally>,
@@ -114,13 +124,15 @@ impl SqliteStore {
             .max_lifetime(None)
             .connect_lazy_with(cached(READER_CACHE_KIB).read_only(true));
 
-        let (requests, waiting) = mpsc::channel(WAITING);
+        let (batches, waiting_batches) = mpsc::channel(BATCHES_WAITING);
+        let (key_values, waiting_key_values) = mpsc::channel(WRITES_WAITING);
         let connection = Arc::new(Mutex::new(Some(Connection::new(sqlite, lock))));
         let tally = Arc::<Tally>::default();
         let log = Arc::<Log>::default();
         let closing = Arc::new(Notify::new());
         let writer = Writer {
-            requests: waiting,
+            batches: waiting_batches,
+            key_values: waiting_key_values,
             connection: Arc::clone(&connection),
             statements: Statements::new(),
             tally: Arc::clone(&tally),
@@ -129,7 +141,8 @@ impl SqliteStore {
         };
         let checkpoints = checkpoint::run(Arc::clone(&log), own, Arc::clone(&connection));
         Ok(Self {
-            requests,
+            batches,
+            key_values,
             connection,
             readers,
             tally,
@@ -142,6 +155,20 @@ impl SqliteStore {
     /// The writing connection, in turn with the commits.
     async fn connection(&self) -> Result<MappedMutexGuard<'_, Connection>, Error> {
         MutexGuard::try_map(self.connection.lock().await, Option::as_mut).map_err(|_| Error::Closed)
+    }
+
+    /// Makes a key-value write in a group commit; says whether it changed anything.
+    async fn write(&self, tenant: &TenantId, key: &str, change: Change) -> Result<bool, Error> {
+        let (done, answer) = oneshot::channel();
+        let write = Write {
+            tenant: tenant.clone(),
+            key: key.to_owned(),
+            change,
+            done,
+        };
+        let sent = self.key_values.send(write).await;
+        sent.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 }
 
@@ -162,12 +189,12 @@ impl Store for SqliteStore {
 
     async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
         let (done, answer) = oneshot::channel();
-        let request = Request {
+        let batch = Batch {
             lease: lease.clone(),
             rows: batch.into_iter().map(Row::new).collect(),
             done,
         };
-        let sent = self.requests.send(request).await;
+        let sent = self.batches.send(batch).await;
         sent.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
@@ -285,16 +312,24 @@ impl Store for SqliteStore {
     }
 
     async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error> {
-        catalog::kv_get(&self.readers, tenant, key).await
+        key_value::get(&self.readers, tenant, key).await
     }
 
-    async fn kv_set(&self, tenant: &TenantId, key: &str, value: Bytes) -> Result<(), Error> {
+    async fn kv_set(
+        &self,
+        tenant: &TenantId,
+        key: &str,
+        value: Bytes,
+        quota: KvQuota,
+    ) -> Result<(), Error> {
         bounded("key", key.len(), KV_KEY_BYTES)?;
         bounded("value", value.len(), KV_VALUE_BYTES)?;
-        let mut connection = self.connection().await?;
-        catalog::kv_set(&mut connection.sqlite, tenant, key, &value).await?;
-        self.log.wrote(value.len());
-        Ok(())
+        let set = Change::Set {
+            only_if: OnlyIf::Anything,
+            value,
+            quota,
+        };
+        self.write(tenant, key, set).await.map(drop)
     }
 
     async fn kv_compare_and_set(
@@ -303,20 +338,20 @@ impl Store for SqliteStore {
         key: &str,
         expected: Option<Bytes>,
         value: Bytes,
+        quota: KvQuota,
     ) -> Result<bool, Error> {
         bounded("key", key.len(), KV_KEY_BYTES)?;
         bounded("value", value.len(), KV_VALUE_BYTES)?;
-        let mut connection = self.connection().await?;
-        let sqlite = &mut connection.sqlite;
-        let set = catalog::kv_compare_and_set(sqlite, tenant, key, expected.as_ref(), &value);
-        let set = set.await?;
-        self.log.wrote(value.len());
-        Ok(set)
+        let set = Change::Set {
+            only_if: expected.map_or(OnlyIf::Absent, OnlyIf::Holds),
+            value,
+            quota,
+        };
+        self.write(tenant, key, set).await
     }
 
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error> {
-        let mut connection = self.connection().await?;
-        catalog::kv_delete(&mut connection.sqlite, tenant, key).await
+        self.write(tenant, key, Change::Delete).await.map(drop)
     }
 
     fn counters(&self) -> Counters {
@@ -344,11 +379,15 @@ impl Store for SqliteStore {
 }
 
 fn migrations() -> Migrator {
-    let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+    migrator(&MIGRATIONS)
+}
+
+fn migrator(list: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migration = |&(version, name, sql): &(i64, &'static str, &'static str)| {
         let sql = SqlStr::from_static(sql);
         Migration::new(version, name.into(), MigrationType::Simple, sql, false)
     };
-    Migrator::with_migrations(MIGRATIONS.map(migration).into())
+    Migrator::with_migrations(list.iter().map(migration).collect())
 }
 
 /// Why a file could not be brought up to date.

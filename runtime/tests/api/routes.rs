@@ -334,9 +334,13 @@ async fn a_tenant_made_over_http_works_at_once_and_its_keys_end_at_once() {
         let path = format!("/v1/tenants/{id}");
         answer(server.request("server", Method::PUT, &path).json(&body))
     };
-    let made = put("fresh", json!({ "limits": { "memory_bytes": "1MiB" } })).await;
+    let limits = json!({ "memory_bytes": "1MiB", "key_value_bytes": "2MiB", "key_value_keys": 0 });
+    let made = put("fresh", json!({ "limits": limits })).await;
     assert_eq!(made.status, StatusCode::OK, "{made:?}");
-    assert_eq!(made.json()["limits"]["memory_bytes"], 1 << 20);
+    let limits = &made.json()["limits"];
+    assert_eq!(limits["memory_bytes"], 1 << 20);
+    assert_eq!(limits["key_value_bytes"], 2 << 20);
+    assert_eq!(limits["key_value_keys"], 0, "nothing may be kept");
     assert_eq!(
         put("acme", json!({})).await.code(),
         "conflict",

@@ -1,13 +1,10 @@
-//! Modules, activities, applications, tenants, keys and values.
+//! Modules, activities, applications, tenants and keys.
 
 use bytes::Bytes;
 use cascade_cdl::Timestamp;
 
 use super::*;
-use crate::store::{
-    ActivityVersion, ApiKey, ApplicationVersion, Error, KV_KEY_BYTES, KV_VALUE_BYTES, MODULE_BYTES,
-    TenantRow,
-};
+use crate::store::{ActivityVersion, ApiKey, ApplicationVersion, Error, MODULE_BYTES, TenantRow};
 
 on_each!(
     modules_are_kept_once_and_apart,
@@ -16,8 +13,7 @@ on_each!(
     applications_change_only_from_the_version_expected,
     tenants_are_replaced,
     keys_are_found_by_hash_until_deleted,
-    values_are_set_compared_and_deleted,
-    what_is_too_large_is_refused,
+    a_module_that_is_too_large_is_refused,
     the_catalog_outlives_a_crash,
 );
 
@@ -154,72 +150,14 @@ async fn keys_are_found_by_hash_until_deleted(subject: Subject) {
     assert_eq!(store.key_by_hash("h1").await.expect("reads"), None);
 }
 
-async fn values_are_set_compared_and_deleted(subject: Subject) {
-    let store = subject.store();
-    let (acme, rival) = (tenant("acme"), tenant("rival"));
-    let value = |text: &'static str| Bytes::from_static(text.as_bytes());
-    // (expected, new, whether it is set), from an absent key on
-    for (expected, new, set) in [
-        (Some(value("")), "x", false), // absent is not empty
-        (None, "", true),
-        (None, "x", false),
-        (Some(value("y")), "x", false),
-        (Some(value("")), "x", true),
-    ] {
-        let done = store
-            .kv_compare_and_set(&acme, "k", expected, value(new))
-            .await;
-        assert_eq!(done.expect("answers"), set);
-    }
-    assert_eq!(
-        store.kv_get(&acme, "k").await.expect("reads"),
-        Some(value("x"))
-    );
-    store.kv_set(&acme, "k", value("z")).await.expect("sets");
-    assert_eq!(
-        store.kv_get(&acme, "k").await.expect("reads"),
-        Some(value("z"))
-    );
-
-    assert_eq!(store.kv_get(&rival, "k").await.expect("reads"), None);
-    store.kv_delete(&rival, "k").await.expect("deletes nothing");
-    assert_eq!(
-        store.kv_get(&acme, "k").await.expect("reads"),
-        Some(value("z"))
-    );
-    store.kv_delete(&acme, "k").await.expect("deletes");
-    assert_eq!(store.kv_get(&acme, "k").await.expect("reads"), None);
-}
-
-async fn what_is_too_large_is_refused(subject: Subject) {
-    let store = subject.store();
+async fn a_module_that_is_too_large_is_refused(subject: Subject) {
+    let too_large = Bytes::from(vec![0; MODULE_BYTES + 1]);
     let acme = tenant("acme");
-    let zeros = |bytes: usize| Bytes::from(vec![0; bytes]);
-    let longest = "k".repeat(KV_KEY_BYTES);
-    let largest = store.kv_set(&acme, &longest, zeros(KV_VALUE_BYTES)).await;
-    largest.expect("the limits themselves are in");
-
-    let too_long = longest.clone() + "k";
-    let too_large = zeros(KV_VALUE_BYTES + 1);
-    for refused in [
-        store.kv_set(&acme, &too_long, zeros(0)).await,
-        store.kv_set(&acme, "k", too_large.clone()).await,
-        store
-            .kv_compare_and_set(&acme, &too_long, None, zeros(0))
-            .await
-            .map(drop),
-        store
-            .kv_compare_and_set(&acme, "k", None, too_large)
-            .await
-            .map(drop),
-        store.put_module(&acme, "d", zeros(MODULE_BYTES + 1)).await,
-    ] {
-        assert!(
-            matches!(refused, Err(Error::TooLarge { .. })),
-            "{refused:?}"
-        );
-    }
-    assert_eq!(store.kv_get(&acme, "k").await.expect("reads"), None);
+    let refused = subject.store().put_module(&acme, "d", too_large).await;
+    assert!(
+        matches!(refused, Err(Error::TooLarge { .. })),
+        "{refused:?}"
+    );
 }
 
 async fn the_catalog_outlives_a_crash(subject: Subject) {
@@ -239,7 +177,6 @@ async fn the_catalog_outlives_a_crash(subject: Subject) {
         .await;
     let orders = orders.expect("answers").expect("puts");
     store.put_key(key("acme", "k", "h")).await.expect("puts");
-    store.kv_set(&acme, "k", wasm.clone()).await.expect("sets");
 
     let subject = subject.crash().await;
     let store = subject.store();
@@ -253,7 +190,6 @@ async fn the_catalog_outlives_a_crash(subject: Subject) {
         store.keys(&acme).await.expect("reads"),
         [key("acme", "k", "h")]
     );
-    assert_eq!(store.kv_get(&acme, "k").await.expect("reads"), Some(wasm));
 }
 
 fn activity(name: &str, version: &str, digest: &str) -> ActivityVersion {

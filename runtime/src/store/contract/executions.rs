@@ -449,6 +449,8 @@ async fn a_closed_store_says_so(subject: Subject) {
     assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     let refused = store.acquire(ShardId(0)).await;
     assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    let refused = store.kv_delete(&tenant("acme"), "k").await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
 }
 
 async fn commit_all(store: &dyn Store, lease: &Lease, batch: impl IntoIterator<Item = Commit>) {

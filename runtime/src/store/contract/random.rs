@@ -1,23 +1,28 @@
-//! Random commits, on the model and on each database, with crashes between
-//! them: what one answers and holds, the other must.
+//! Random commits with key-value writes beside them, on the model and on each
+//! database, with crashes between them: what one answers and holds, the other must.
 
 use cascade_cdl::Timestamp;
+use futures::future::join_all;
+use futures::join;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
+use super::key_values::{Call, make};
 use super::*;
 use crate::store::{CommitError, Filter};
 
 /// Few of each, so that random steps meet.
 const TENANTS: [&str; 2] = ["acme", "rival"];
 const EXECUTIONS: u128 = 3;
+const KEYS: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Commits of one batch.
+    /// Commits of one batch, and key-value writes at the same time.
     Commit {
         stale: bool,
         batch: Vec<Draft>,
+        writes: Vec<(&'static str, KvQuota, Call)>,
     },
     /// Somebody takes the shard.
     Acquire,
@@ -65,11 +70,32 @@ fn drafts() -> impl Strategy<Value = Draft> {
         )
 }
 
+fn writes() -> impl Strategy<Value = (&'static str, KvQuota, Call)> {
+    let length = || 0..6_usize;
+    let quotas = vec![
+        KvQuota { keys: 2, bytes: 10 },
+        KvQuota { keys: 3, bytes: 6 },
+        ROOM,
+    ];
+    let key = || prop::sample::select(&KEYS[..]);
+    let call = prop_oneof![
+        (key(), length()).prop_map(|(key, new)| Call::Set(key, new)),
+        (key(), prop::option::of(length()), length())
+            .prop_map(|(key, old, new)| Call::Swap(key, old, new)),
+        key().prop_map(Call::Delete),
+    ];
+    (
+        prop::sample::select(&TENANTS[..]),
+        prop::sample::select(quotas),
+        call,
+    )
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let batch = prop::collection::vec(drafts(), 1..5);
     let step = prop_oneof![
-        20 => (prop::bool::weighted(0.1), batch)
-            .prop_map(|(stale, batch)| Step::Commit { stale, batch }),
+        20 => (prop::bool::weighted(0.1), batch, prop::collection::vec(writes(), 0..6))
+            .prop_map(|(stale, batch, writes)| Step::Commit { stale, batch, writes }),
         1 => Just(Step::Acquire),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
@@ -95,13 +121,17 @@ async fn compare(steps: Vec<Step>) {
     assert_eq!(lease(sqlite.store()).await, held);
     for step in steps {
         match step {
-            Step::Commit { stale, batch } => {
+            Step::Commit {
+                stale,
+                batch,
+                writes,
+            } => {
                 let batch = finish(model.store(), &batch).await;
                 let mut lease = held.clone();
                 lease.epoch.0 -= u64::from(stale);
-                let expected = model.store().commit(&lease, batch.clone()).await;
-                let actual = sqlite.store().commit(&lease, batch).await;
-                assert_eq!(outcome(&actual), outcome(&expected));
+                let expected = take(model.store(), &lease, batch.clone(), &writes).await;
+                let actual = take(sqlite.store(), &lease, batch, &writes).await;
+                assert_eq!(actual, expected);
             }
             Step::Acquire => {
                 held = lease(model.store()).await;
@@ -138,6 +168,20 @@ async fn finish(model: &dyn Store, batch: &[Draft]) -> Vec<Commit> {
     commits
 }
 
+/// What comes of a batch and the writes beside it.
+async fn take(
+    store: &dyn Store,
+    lease: &Lease,
+    batch: Vec<Commit>,
+    writes: &[(&str, KvQuota, Call)],
+) -> (String, Vec<String>) {
+    let writes = writes
+        .iter()
+        .map(|(of, quota, call)| make(store, of, *quota, *call));
+    let (committed, written) = join!(store.commit(lease, batch), join_all(writes));
+    (outcome(&committed), written)
+}
+
 fn outcome(result: &Result<(), CommitError>) -> String {
     match result {
         Ok(()) => "written".to_owned(),
@@ -158,6 +202,10 @@ async fn assert_same(model: &dyn Store, other: &dyn Store) {
                 let actual = other.history(&of, number, after, limit).await;
                 assert_eq!(actual.expect("reads"), expected.expect("reads"));
             }
+        }
+        for key in KEYS {
+            let expected = model.kv_get(&of, key).await.expect("reads");
+            assert_eq!(other.kv_get(&of, key).await.expect("reads"), expected);
         }
         for status in [None, Some(StatusName::Completed), Some(StatusName::Failed)] {
             let filter = Filter {

@@ -1,6 +1,5 @@
-//! What changes seldom: modules, activities, applications, tenants, keys, and
-//! the values of the key-value capability. Each write is a transaction of its
-//! own, in turn with the commits of executions.
+//! What changes seldom: modules, activities, applications, tenants and keys.
+//! Each write is a transaction of its own, in turn with the group commits.
 
 use bytes::Bytes;
 use cascade_cdl::TenantId;
@@ -260,80 +259,6 @@ pub(super) async fn delete_key(
         .await
         .map_err(|error| unavailable(&error))?;
     Ok(done.rows_affected() > 0)
-}
-
-pub(super) async fn kv_get(
-    pool: &SqlitePool,
-    tenant: &TenantId,
-    key: &str,
-) -> Result<Option<Bytes>, Error> {
-    let found: Option<(Vec<u8>,)> =
-        sqlx::query_as("SELECT value FROM kv WHERE tenant = ? AND key = ?")
-            .bind(tenant.as_str())
-            .bind(key)
-            .fetch_optional(pool)
-            .await
-            .map_err(|error| unavailable(&error))?;
-    Ok(found.map(|(value,)| value.into()))
-}
-
-pub(super) async fn kv_set(
-    sqlite: &mut SqliteConnection,
-    tenant: &TenantId,
-    key: &str,
-    value: &Bytes,
-) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO kv (tenant, key, value) VALUES (?, ?, ?) \
-         ON CONFLICT (tenant, key) DO UPDATE SET value = excluded.value",
-    )
-    .bind(tenant.as_str())
-    .bind(key)
-    .bind(value.to_vec())
-    .execute(sqlite)
-    .await
-    .map_err(|error| unavailable(&error))?;
-    Ok(())
-}
-
-pub(super) async fn kv_compare_and_set(
-    sqlite: &mut SqliteConnection,
-    tenant: &TenantId,
-    key: &str,
-    expected: Option<&Bytes>,
-    value: &Bytes,
-) -> Result<bool, Error> {
-    let query = match expected {
-        None => sqlx::query(
-            "INSERT INTO kv (value, tenant, key) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        ),
-        Some(_) => {
-            sqlx::query("UPDATE kv SET value = ? WHERE tenant = ? AND key = ? AND value = ?")
-        }
-    };
-    let mut query = query.bind(value.to_vec()).bind(tenant.as_str()).bind(key);
-    if let Some(expected) = expected {
-        query = query.bind(expected.to_vec());
-    }
-    let done = query
-        .execute(sqlite)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    Ok(done.rows_affected() > 0)
-}
-
-pub(super) async fn kv_delete(
-    sqlite: &mut SqliteConnection,
-    tenant: &TenantId,
-    key: &str,
-) -> Result<(), Error> {
-    sqlx::query("DELETE FROM kv WHERE tenant = ? AND key = ?")
-        .bind(tenant.as_str())
-        .bind(key)
-        .execute(sqlite)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    Ok(())
 }
 
 fn activity_of(row: &SqliteRow) -> Result<ActivityVersion, Error> {

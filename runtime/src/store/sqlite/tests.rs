@@ -1,15 +1,19 @@
-//! What is particular to the file: its lock, its damage, its growth, its death.
+//! What is particular to the file: its groups, its lock, its damage, its growth,
+//! its age, its death.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 
 use futures::future::join_all;
+use futures::{join, poll};
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
+use tokio::task::unconstrained;
 
 use super::*;
-use crate::store::contract::{commit, id, lease, row, tenant};
+use crate::store::contract::{ROOM, commit, id, lease, row, tenant};
 use crate::store::{Filter, StatusName};
 
 /// Tells the child of the kill test where its data file is.
@@ -45,6 +49,66 @@ async fn batches_that_wait_share_a_transaction() {
     assert_eq!(counters.executions, 100);
     // All are sent before the writer's task runs; one may have been taken alone.
     assert!(counters.commits <= 2, "{} commits", counters.commits);
+}
+
+#[tokio::test]
+async fn key_value_writes_share_a_transaction_with_batches() {
+    let folder = TempDir::new().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("cascade.db")).await;
+    let store = store.expect("opens");
+    let (acme, lease) = (tenant("acme"), lease(&store).await);
+    let batches =
+        (0..30).map(|number| store.commit(&lease, vec![commit(row("acme", number, 1), 0)]));
+    let keys: Vec<_> = (0..30).map(|number| format!("k{number}")).collect();
+    let writes = keys
+        .iter()
+        .map(|key| store.kv_set(&acme, key, Bytes::new(), ROOM));
+    let both = async { join!(join_all(batches), join_all(writes)) };
+    let (batches, writes) = together(&store, both).await;
+    for batch in batches {
+        batch.expect("commits");
+    }
+    for write in writes {
+        write.expect("sets");
+    }
+    let counters = store.counters();
+    assert_eq!((counters.commits, counters.executions), (1, 30));
+}
+
+/// However many wait before it: a commit is in the next transaction.
+#[tokio::test]
+async fn a_flood_of_key_value_writes_does_not_hold_up_a_commit() {
+    // Number and size of the writes, and of the groups that they need.
+    for (count, bytes, groups) in [(256, 0, 8), (8, KV_VALUE_BYTES, 4)] {
+        let folder = TempDir::new().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("cascade.db")).await;
+        let store = store.expect("opens");
+        let (acme, lease) = (tenant("acme"), lease(&store).await);
+        let value = Bytes::from(vec![7; bytes]);
+        let writes = (0..count).map(|_| store.kv_set(&acme, "k", value.clone(), ROOM));
+        let mut writes = pin!(join_all(writes));
+        let batch = async {
+            assert!(poll!(writes.as_mut()).is_pending(), "they wait before it");
+            let batch = vec![commit(row("acme", 1, 1), 0)];
+            store.commit(&lease, batch).await
+        };
+        together(&store, batch).await.expect("commits");
+        assert_eq!(store.counters().commits, 1, "{bytes} bytes");
+        for write in writes.await {
+            write.expect("sets");
+        }
+        assert_eq!(store.counters().commits, groups, "{bytes} bytes");
+    }
+}
+
+/// Keeps the writer from its connection until all requests wait.
+async fn together<F: Future>(store: &SqliteStore, requests: F) -> F::Output {
+    let connection = store.connection().await.expect("is open");
+    // Or the runtime would have them take turns with the writer.
+    let mut requests = pin!(unconstrained(requests));
+    assert!(poll!(requests.as_mut()).is_pending());
+    drop(connection);
+    requests.await
 }
 
 #[tokio::test]
@@ -92,7 +156,7 @@ async fn the_log_starts_over_under_load() {
     let value = Bytes::from(vec![7; KV_VALUE_BYTES]);
     for _ in 0..128 {
         store
-            .kv_set(&tenant("acme"), "k", value.clone())
+            .kv_set(&tenant("acme"), "k", value.clone(), ROOM)
             .await
             .expect("sets");
     }
@@ -154,7 +218,7 @@ async fn the_log_of_a_crash_counts() {
     for _ in 0..8 {
         let value = Bytes::from(vec![7; KV_VALUE_BYTES]);
         store
-            .kv_set(&tenant("acme"), "k", value)
+            .kv_set(&tenant("acme"), "k", value, ROOM)
             .await
             .expect("sets");
     }
@@ -211,6 +275,117 @@ async fn damage_is_an_error_of_what_it_touches() {
         assert!(matches!(load, Ok(Some(_))), "{damage}: {load:?}");
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_damaged_count_of_values_harms_nobody_else() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let store = SqliteStore::open(&path).await.expect("opens");
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    let value = Bytes::from_static(b"12");
+    let set = store.kv_set(&acme, "k", value.clone(), ROOM).await;
+    set.expect("sets");
+    store.close().await;
+    // And whether the others can still write values.
+    for (number, damage, others) in [
+        (1, "UPDATE kv_usage SET bytes = 1", true),
+        (2, "UPDATE kv_usage SET keys = 0", true),
+        (
+            3,
+            "UPDATE kv_usage SET keys = -1 WHERE tenant = 'acme'",
+            true,
+        ),
+        (4, "DROP TABLE kv_usage", false),
+    ] {
+        change(&path, damage).await;
+        let store = SqliteStore::open(&path).await.expect("opens");
+        let lease = lease(&store).await;
+        let (own, other, batch) = together(&store, async {
+            let batch = vec![commit(row("acme", number, 1), 0)];
+            let new = format!("k{number}");
+            join!(
+                store.kv_set(&acme, "k", Bytes::new(), ROOM),
+                store.kv_set(&rival, &new, Bytes::new(), ROOM),
+                store.commit(&lease, batch),
+            )
+        })
+        .await;
+        assert!(own.is_err(), "{damage}");
+        assert_eq!(other.is_ok(), others, "{damage}: {other:?}");
+        batch.expect("commits, whatever the values do");
+        let found = store.summary(&acme, id(number)).await;
+        assert!(matches!(found, Ok(Some(_))), "{damage}: {found:?}");
+        let kept = store.kv_get(&acme, "k").await;
+        assert_eq!(kept.expect("reads"), Some(value.clone()), "{damage}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_before_there_were_quotas_counts_what_it_holds() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let mut raw = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .expect("opens");
+    let old = migrator(&MIGRATIONS[..1]).run(&mut raw).await;
+    old.expect("migrates");
+    for (of, key, value) in [
+        ("acme", "ü", "1234"),
+        ("acme", "a\0b", ""), // three bytes, whatever is in them
+        ("rival", "k", "12"),
+    ] {
+        let insert = sqlx::query("INSERT INTO kv (tenant, key, value) VALUES (?, ?, ?)")
+            .bind(of)
+            .bind(key)
+            .bind(value.as_bytes().to_vec())
+            .execute(&mut raw);
+        insert.await.expect("inserts");
+    }
+    raw.close().await.expect("closes");
+
+    let store = SqliteStore::open(&path).await.expect("opens");
+    for (of, key, quota, fits) in [
+        ("acme", "c", (2, 100), false),
+        ("acme", "c", (3, 9), false), // of nine bytes, one more is too many
+        ("acme", "c", (3, 10), true),
+        ("rival", "c", (1, 100), false),
+        ("rival", "c", (2, 4), true),
+    ] {
+        let (keys, bytes) = quota;
+        let quota = KvQuota { keys, bytes };
+        let set = store.kv_set(&tenant(of), key, Bytes::new(), quota).await;
+        assert_eq!(set.is_ok(), fits, "{of} {quota:?}: {set:?}");
+    }
+    store.close().await;
+    assert_counted(&path).await;
+}
+
+/// Checks that what tenants keep is what is counted of it.
+async fn assert_counted(path: &Path) {
+    let mut raw = SqliteConnectOptions::new().filename(path).connect().await;
+    let raw = raw.as_mut().expect("opens");
+    let wrong: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT tenant, keys, bytes FROM kv_usage EXCEPT \
+         SELECT tenant, count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM kv \
+         GROUP BY tenant",
+    )
+    .fetch_all(raw)
+    .await
+    .expect("reads");
+    assert_eq!(wrong, []);
+}
+
+/// Changes a file that no store has open.
+async fn change(path: &Path, sql: &'static str) {
+    let raw = SqliteConnectOptions::new().filename(path).connect().await;
+    let mut raw = raw.expect("opens");
+    sqlx::query(sql).execute(&mut raw).await.expect("changes");
+    raw.close().await.expect("closes");
 }
 
 #[tokio::test]
@@ -279,8 +454,11 @@ async fn what_was_acknowledged_survives_a_kill() {
         for number in seen {
             let history = store.history(&tenant("acme"), id(number), 0, 10).await;
             assert_eq!(history.expect("reads").len(), 2, "execution {number}");
+            let value = store.kv_get(&tenant("acme"), &number.to_string()).await;
+            assert!(value.expect("reads").is_some(), "value {number}");
         }
         store.close().await;
+        assert_counted(&path).await;
     }
 }
 
@@ -298,6 +476,9 @@ async fn child_that_commits() {
             let batch = vec![commit(row("acme", number, expected + 1), expected)];
             store.commit(&lease, batch).await.expect("commits");
         }
+        let (of, key) = (tenant("acme"), number.to_string());
+        let value = store.kv_set(&of, &key, Bytes::from_static(b"v"), ROOM);
+        value.await.expect("sets");
         println!("ack {number}");
     }
 }

@@ -10,6 +10,11 @@
 //! conflict; if the database finds one, everything is rolled back, the guilty
 //! are found by their versions, and the rest is written again. Nobody else
 //! writes the file, so the second time cannot conflict.
+//!
+//! Writes of the key-value capability share the groups and their sync. They wait
+//! in a channel of their own and have a bounded part of each group, so that a
+//! tenant who floods them holds up no commit. If the database cannot make them,
+//! they fail, and the rest of the group is written again without them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,20 +26,34 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
 use super::super::{Commit, CommitError, Counters, Epoch, Error, Lease, ShardId, Summary, codec};
 use super::checkpoint::Log;
+use super::key_value::{self, Outcome, Write};
 use super::lock::FileLock;
 use super::statements::{SPILL_HISTORY, SPILL_SNAPSHOT, Statements, chunks};
 use super::{read, unavailable};
 
 /// Batches that may wait for the writer. Shards send one batch at a time, so
 /// this is more than any server has of them; beyond it, `commit` waits.
-pub(super) const WAITING: usize = 256;
+pub(super) const BATCHES_WAITING: usize = 256;
 
-/// A group takes no further batch at this many rows: a few milliseconds of
-/// work, so that the sync is well shared but nobody waits long for it.
+/// Key-value writes that may wait for the writer: those of a few groups. Beyond
+/// it the attempts wait that make them, each with one write at a time.
+pub(super) const WRITES_WAITING: usize = 256;
+
+/// A group takes nothing more at this many rows: a few milliseconds of work,
+/// so that the sync is well shared but nobody waits long for it.
 const GROUP_ROWS: usize = 1024;
 
 /// Nor at this many bytes, so that large payloads cannot pile up in one transaction.
 const GROUP_BYTES: usize = 8 << 20;
+
+/// Key-value writes of a group. Each depends on those before it and so takes two
+/// statements of its own, some 70 µs where a row of a batch takes 7. So many share
+/// a sync well, and a commit beside them is written some two milliseconds later.
+const GROUP_WRITES: usize = 32;
+
+/// Bytes of the key-value writes of a group: a quarter of it, so that large values
+/// leave room for batches.
+const GROUP_WRITE_BYTES: usize = GROUP_BYTES / 4;
 
 /// What a row takes in pages beyond its history: columns and index entries.
 const ROW_BYTES: usize = 512;
@@ -73,10 +92,42 @@ impl Row {
 }
 
 /// A batch that waits for its commit.
-pub(super) struct Request {
+pub(super) struct Batch {
     pub(super) lease: Lease,
     pub(super) rows: Vec<Row>,
     pub(super) done: oneshot::Sender<Result<(), CommitError>>,
+}
+
+/// What the writer is asked for.
+enum Request {
+    Batch(Batch),
+    Write(Write),
+}
+
+/// What one transaction writes.
+#[derive(Default)]
+struct Group {
+    batches: Vec<Batch>,
+    writes: Vec<Write>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Group {
+    fn add(&mut self, request: Request) {
+        match request {
+            Request::Batch(batch) => {
+                self.rows += batch.rows.len();
+                self.bytes += batch.rows.iter().map(Row::bytes).sum::<usize>();
+                self.batches.push(batch);
+            }
+            Request::Write(write) => {
+                self.rows += 1;
+                self.bytes += write.bytes();
+                self.writes.push(write);
+            }
+        }
+    }
 }
 
 /// The one connection that writes, with what it knows about the file.
@@ -146,10 +197,12 @@ impl Tally {
         }
     }
 
-    fn add(&self, requests: &[Request]) {
-        let rows = || requests.iter().flat_map(|request| &request.rows);
+    /// Counts a transaction, if it has written anything: the others need no sync.
+    fn add(&self, batches: &[Batch], outcomes: &[Outcome]) {
+        let rows = || batches.iter().flat_map(|batch| &batch.rows);
         let executions: u64 = rows().map(|_| 1).sum();
-        if executions == 0 {
+        let writes = outcomes.iter().any(|outcome| matches!(outcome, Ok(true)));
+        if executions == 0 && !writes {
             return;
         }
         let events: u64 = rows().map(|row| row.summary.version - row.expected).sum();
@@ -161,7 +214,8 @@ impl Tally {
 
 /// The task.
 pub(super) struct Writer {
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) batches: mpsc::Receiver<Batch>,
+    pub(super) key_values: mpsc::Receiver<Write>,
     pub(super) connection: Arc<Mutex<Option<Connection>>>,
     pub(super) statements: Statements,
     pub(super) tally: Arc<Tally>,
@@ -180,10 +234,12 @@ impl Writer {
         loop {
             let first = tokio::select! {
                 biased;
-                first = self.requests.recv() => first,
+                first = self.next() => first,
                 () = &mut closed, if open => {
                     open = false;
-                    self.requests.close(); // what was accepted is still received
+                    // What was accepted is still received.
+                    self.batches.close();
+                    self.key_values.close();
                     continue;
                 }
             };
@@ -198,120 +254,167 @@ impl Writer {
         }
     }
 
-    fn gather(&mut self, first: Request) -> Vec<Request> {
-        let size = |request: &Request| {
-            let bytes: usize = request.rows.iter().map(Row::bytes).sum();
-            (request.rows.len(), bytes)
-        };
-        let (mut rows, mut bytes) = size(&first);
-        let mut group = vec![first];
-        while rows < GROUP_ROWS && bytes < GROUP_BYTES {
-            let Ok(request) = self.requests.try_recv() else {
-                break;
-            };
-            let (more_rows, more_bytes) = size(&request);
-            rows += more_rows;
-            bytes += more_bytes;
-            group.push(request);
+    /// What waits, or comes next; `None` if nothing can come any more.
+    async fn next(&mut self) -> Option<Request> {
+        tokio::select! {
+            biased;
+            Some(batch) = self.batches.recv() => Some(Request::Batch(batch)),
+            Some(write) = self.key_values.recv() => Some(Request::Write(write)),
+            else => None,
         }
-        self.log.wrote(bytes);
+    }
+
+    /// Takes what waits, as much as a group may have. Key-value writes come first,
+    /// so that batches without end leave them their part; it is too small to
+    /// leave no room for a batch.
+    fn gather(&mut self, first: Request) -> Group {
+        let mut group = Group::default();
+        let mut write_bytes = match &first {
+            Request::Batch(_) => 0,
+            Request::Write(write) => write.bytes(),
+        };
+        group.add(first);
+        while group.writes.len() < GROUP_WRITES
+            && write_bytes < GROUP_WRITE_BYTES
+            && let Ok(write) = self.key_values.try_recv()
+        {
+            write_bytes += write.bytes();
+            group.add(Request::Write(write));
+        }
+        while group.rows < GROUP_ROWS
+            && group.bytes < GROUP_BYTES
+            && let Ok(batch) = self.batches.try_recv()
+        {
+            group.add(Request::Batch(batch));
+        }
+        self.log.wrote(group.bytes);
         group
     }
 
-    async fn commit(&self, connection: &mut Connection, group: Vec<Request>) {
+    async fn commit(&self, connection: &mut Connection, group: Group) {
         let Ok(mut group) = fence(connection, group).await else {
             return; // answered already
         };
-        let mut written = self.write(&mut connection.sqlite, &group).await;
-        if let Ok(Written::Conflict) = written {
-            let Ok(rest) = refuse_conflicts(&mut connection.sqlite, group).await else {
+        let sqlite = &mut connection.sqlite;
+        let mut written = self.write(sqlite, &group).await;
+        if let Written::Conflict = written {
+            let Ok(rest) = refuse_conflicts(sqlite, group).await else {
                 return;
             };
             group = rest;
-            written = self.write(&mut connection.sqlite, &group).await;
+            written = self.write(sqlite, &group).await;
+        }
+        if let Written::Unwritable(error) = &written {
+            fail_writes(std::mem::take(&mut group.writes), &unavailable(error));
+            written = self.write(sqlite, &group).await;
         }
         match written {
-            Ok(Written::All) => {
-                self.tally.add(&group);
-                for request in group {
-                    answer(request, Ok(()));
+            Written::All(outcomes) => {
+                self.tally.add(&group.batches, &outcomes);
+                for batch in group.batches {
+                    answer(batch, Ok(()));
+                }
+                for (write, outcome) in group.writes.into_iter().zip(outcomes) {
+                    answer_write(write, outcome);
                 }
             }
-            Ok(Written::Conflict) => {
+            Written::Conflict => {
                 let error = codec::damaged("the same versions conflict and do not");
                 fail(group, &error);
             }
-            Err(error) => fail(group, &unavailable(&error)),
+            Written::Unwritable(error) | Written::Unknown(error) => {
+                fail(group, &unavailable(&error));
+            }
         }
     }
 
     /// Writes a group in one transaction: all, or nothing.
-    async fn write(
-        &self,
-        sqlite: &mut SqliteConnection,
-        group: &[Request],
-    ) -> Result<Written, sqlx::Error> {
-        let rounds = rounds(group);
-        if rounds.is_empty() {
-            return Ok(Written::All); // all were fenced off, or asked for nothing else
+    async fn write(&self, sqlite: &mut SqliteConnection, group: &Group) -> Written {
+        let rounds = rounds(&group.batches);
+        if rounds.is_empty() && group.writes.is_empty() {
+            return Written::All(Vec::new()); // all were refused, or asked for nothing else
         }
-        let result = if let Some(rows) = only_insert(&rounds) {
+        let written = if let Some(rows) = only_insert(&rounds)
+            && group.writes.is_empty()
+        {
             let (sql, arguments) = self.statements.insert_only(rows);
             sqlx::query_with(sql, arguments)
                 .execute(&mut *sqlite)
                 .await
-                .map(|_| Written::All)
+                .map(|_| Written::All(Vec::new()))
         } else {
-            self.write_rounds(sqlite, &rounds).await
+            self.write_parts(sqlite, &rounds, &group.writes).await
         };
-        let result = match result {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                Ok(Written::Conflict)
-            }
-            other => other,
+        let written = match written {
+            Ok(written) => written,
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Written::Conflict,
+            Err(error) => Written::Unknown(error),
         };
-        if !matches!(result, Ok(Written::All)) {
+        if !matches!(written, Written::All(_)) {
             // Fails if the error has ended the transaction already.
             let _ = sqlx::query("ROLLBACK").execute(sqlite).await;
         }
-        result
+        written
     }
 
-    async fn write_rounds(
+    async fn write_parts(
         &self,
         sqlite: &mut SqliteConnection,
         rounds: &[Round<'_>],
+        writes: &[Write],
     ) -> Result<Written, sqlx::Error> {
         sqlx::query("BEGIN").execute(&mut *sqlite).await?;
         for round in rounds {
-            for rows in chunks(&round.inserts) {
-                let (sql, arguments) = self.statements.insert(rows);
-                sqlx::query_with(sql, arguments)
-                    .execute(&mut *sqlite)
-                    .await?;
-            }
-            for rows in chunks(&round.updates) {
-                let (sql, arguments) = self.statements.update(rows);
-                let done = sqlx::query_with(sql, arguments)
-                    .execute(&mut *sqlite)
-                    .await?;
-                if done.rows_affected() != rows.len() as u64 {
-                    return Ok(Written::Conflict);
-                }
-            }
-            for (row, snapshot) in &round.spills {
-                spill(sqlite, row, snapshot).await?;
+            if !self.write_round(sqlite, round).await? {
+                return Ok(Written::Conflict);
             }
         }
+        // After the batches: what is rolled back by a conflict was not yet done.
+        let outcomes = match key_value::apply(sqlite, writes).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => return Ok(Written::Unwritable(error)),
+        };
         sqlx::query("COMMIT").execute(sqlite).await?;
-        Ok(Written::All)
+        Ok(Written::All(outcomes))
+    }
+
+    /// Says whether all rows were at the versions that were expected.
+    async fn write_round(
+        &self,
+        sqlite: &mut SqliteConnection,
+        round: &Round<'_>,
+    ) -> Result<bool, sqlx::Error> {
+        for rows in chunks(&round.inserts) {
+            let (sql, arguments) = self.statements.insert(rows);
+            sqlx::query_with(sql, arguments)
+                .execute(&mut *sqlite)
+                .await?;
+        }
+        for rows in chunks(&round.updates) {
+            let (sql, arguments) = self.statements.update(rows);
+            let done = sqlx::query_with(sql, arguments)
+                .execute(&mut *sqlite)
+                .await?;
+            if done.rows_affected() != rows.len() as u64 {
+                return Ok(false);
+            }
+        }
+        for (row, snapshot) in &round.spills {
+            spill(sqlite, row, snapshot).await?;
+        }
+        Ok(true)
     }
 }
 
 enum Written {
-    All,
+    /// With what became of the key-value writes, in their order.
+    All(Vec<Outcome>),
     /// Some row was not at the version that was expected; nothing was written.
     Conflict,
+    /// The database cannot make the key-value writes; nothing was written.
+    Unwritable(sqlx::Error),
+    /// Whether anything was written is unknown.
+    Unknown(sqlx::Error),
 }
 
 /// Rows of different executions, which may be written in any order.
@@ -322,11 +425,11 @@ struct Round<'r> {
     spills: Vec<(&'r Row, &'r Arc<str>)>,
 }
 
-/// Orders a group: the n-th commit of an execution goes to the n-th round.
-fn rounds(group: &[Request]) -> Vec<Round<'_>> {
+/// Orders batches: the n-th commit of an execution goes to the n-th round.
+fn rounds(batches: &[Batch]) -> Vec<Round<'_>> {
     let mut rounds = Vec::<Round>::with_capacity(1);
     let mut seen = HashMap::<_, usize>::new();
-    for row in group.iter().flat_map(|request| &request.rows) {
+    for row in batches.iter().flat_map(|batch| &batch.rows) {
         let count = seen.entry(row.key()).or_default();
         if rounds.len() == *count {
             rounds.push(Round::default());
@@ -345,7 +448,7 @@ fn rounds(group: &[Request]) -> Vec<Round<'_>> {
     rounds
 }
 
-/// The rows of a group that one statement can write: the usual case under
+/// The rows of batches that one statement can write: the usual case under
 /// light load, where a message to the connection's thread is worth saving.
 fn only_insert<'a, 'r>(rounds: &'a [Round<'r>]) -> Option<&'a [&'r Row]> {
     let [round] = rounds else { return None };
@@ -377,15 +480,14 @@ async fn spill(
 }
 
 /// Answers those whose lease is lost and keeps the others. `Err`: all are answered.
-async fn fence(connection: &mut Connection, group: Vec<Request>) -> Result<Vec<Request>, ()> {
-    let mut kept = Vec::with_capacity(group.len());
-    let mut requests = group.into_iter();
-    while let Some(request) = requests.next() {
-        let Lease { shard, epoch } = request.lease;
+async fn fence(connection: &mut Connection, mut group: Group) -> Result<Group, ()> {
+    let mut batches = std::mem::take(&mut group.batches).into_iter();
+    while let Some(batch) = batches.next() {
+        let Lease { shard, epoch } = batch.lease;
         match connection.epoch(shard).await {
-            Ok(held) if held == epoch => kept.push(request),
+            Ok(held) if held == epoch => group.batches.push(batch),
             Ok(held) => answer(
-                request,
+                batch,
                 Err(CommitError::LeaseLost {
                     shard,
                     held,
@@ -393,23 +495,20 @@ async fn fence(connection: &mut Connection, group: Vec<Request>) -> Result<Vec<R
                 }),
             ),
             Err(error) => {
-                kept.push(request);
-                kept.extend(requests);
-                fail(kept, &unavailable(&error));
+                group.batches.push(batch);
+                group.batches.extend(batches);
+                fail(group, &unavailable(&error));
                 return Err(());
             }
         }
     }
-    Ok(kept)
+    Ok(group)
 }
 
 /// Answers those that expected another version and keeps the others. `Err`: all are answered.
-async fn refuse_conflicts(
-    sqlite: &mut SqliteConnection,
-    group: Vec<Request>,
-) -> Result<Vec<Request>, ()> {
+async fn refuse_conflicts(sqlite: &mut SqliteConnection, mut group: Group) -> Result<Group, ()> {
     let mut versions = HashMap::<(TenantId, ExecutionId), u64>::new();
-    for row in group.iter().flat_map(|request| &request.rows) {
+    for row in group.batches.iter().flat_map(|batch| &batch.rows) {
         let (tenant, id) = row.key();
         match read::version(&mut *sqlite, tenant, id).await {
             Ok(version) => versions.insert((tenant.clone(), id), version),
@@ -419,14 +518,13 @@ async fn refuse_conflicts(
             }
         };
     }
-    let mut kept = Vec::with_capacity(group.len());
-    for request in group {
-        match advance(&mut versions, &request.rows) {
-            Ok(()) => kept.push(request),
-            Err(conflict) => answer(request, Err(conflict)),
+    for batch in std::mem::take(&mut group.batches) {
+        match advance(&mut versions, &batch.rows) {
+            Ok(()) => group.batches.push(batch),
+            Err(conflict) => answer(batch, Err(conflict)),
         }
     }
-    Ok(kept)
+    Ok(group)
 }
 
 /// Moves the versions as the rows would; changes none if a row is in conflict.
@@ -452,14 +550,31 @@ fn advance(
     Ok(())
 }
 
-fn fail(group: Vec<Request>, error: &Error) {
-    tracing::error!(%error, batches = group.len(), "commit failed");
-    for request in group {
-        answer(request, Err(CommitError::Store(error.clone())));
+fn fail(group: Group, error: &Error) {
+    if !group.batches.is_empty() {
+        tracing::error!(%error, batches = group.batches.len(), "commit failed");
+    }
+    for batch in group.batches {
+        answer(batch, Err(CommitError::Store(error.clone())));
+    }
+    fail_writes(group.writes, error);
+}
+
+fn fail_writes(writes: Vec<Write>, error: &Error) {
+    if !writes.is_empty() {
+        tracing::error!(%error, writes = writes.len(), "key-value writes failed");
+    }
+    for write in writes {
+        answer_write(write, Err(error.clone()));
     }
 }
 
-fn answer(request: Request, result: Result<(), CommitError>) {
+fn answer(batch: Batch, result: Result<(), CommitError>) {
     // A caller that went away has to reload in any case.
-    let _ = request.done.send(result);
+    let _ = batch.done.send(result);
+}
+
+fn answer_write(write: Write, outcome: Outcome) {
+    // The attempt may be over; its next one finds out what became of it.
+    let _ = write.done.send(outcome);
 }
