@@ -9,7 +9,8 @@
 //! workflow itself and the branches of the Parallel states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
 //! waits, `fault` deals with what goes wrong, `data` moves values between
-//! states and the context, `retry` says when to try again.
+//! states and the context, `budget` counts what that costs, `retry` says when
+//! to try again.
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::{
     Timestamp,
 };
 
+mod budget;
 mod data;
 mod fault;
 pub mod limits;
@@ -35,7 +37,10 @@ use walk::Machine;
 /// make an old history replay differently gets a new number, and the old
 /// meaning stays, behind a check of [`Execution::machine`]: histories replay
 /// for ever.
-pub const SEMANTICS: u32 = 1;
+///
+/// Version 2 counts the data that an event moves, and the parts of steps that
+/// expressions take, against [`limits::MAX_STEPS`]; version 1 did not.
+pub const SEMANTICS: u32 = 2;
 
 /// What follows from an event.
 #[derive(Debug, Clone, PartialEq)]

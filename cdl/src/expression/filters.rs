@@ -145,6 +145,16 @@ pub(super) fn find(name: &str) -> Option<&'static Filter> {
 }
 
 impl Filter {
+    /// Whether this gives `value` back as it is, so that it need not be copied.
+    pub(super) fn keeps(&self, value: &Value) -> bool {
+        match self.name {
+            "default" => !value.is_null(),
+            "string" => value.is_string(),
+            "number" => value.is_number(),
+            _ => false,
+        }
+    }
+
     /// Whether this is `default`, which takes what is missing.
     pub(super) fn is_default(&self) -> bool {
         matches!(self.action, Action::Default)

@@ -184,7 +184,23 @@ impl Template {
         &'x self,
         env: &'x Env<'_>,
     ) -> (Result<Cow<'x, Value>, EvalError>, usize) {
-        let mut evaluator = Evaluator::new(env);
+        self.eval_by(Evaluator::new(env))
+    }
+
+    /// As [`Self::eval_counted`], in at most `steps`, counting also the keys that are
+    /// looked up and the texts of the template.
+    pub fn eval_within<'x>(
+        &'x self,
+        env: &'x Env<'_>,
+        steps: usize,
+    ) -> (Result<Cow<'x, Value>, EvalError>, usize) {
+        self.eval_by(Evaluator::within(env, steps))
+    }
+
+    fn eval_by<'x>(
+        &'x self,
+        mut evaluator: Evaluator<'x>,
+    ) -> (Result<Cow<'x, Value>, EvalError>, usize) {
         let value = self.eval_level(&mut evaluator, MAX_VALUE_DEPTH);
         (value, evaluator.taken())
     }
@@ -210,7 +226,10 @@ impl Template {
                 let mut text = String::new();
                 for piece in pieces {
                     match piece {
-                        Piece::Text(piece) => text.push_str(piece),
+                        Piece::Text(piece) => {
+                            evaluator.look(piece.len()).map_err(|fault| plain(&fault))?;
+                            text.push_str(piece);
+                        }
                         Piece::Expr(compiled) => evaluator
                             .eval(&compiled.expr)
                             .and_then(|value| evaluator.push_text(&mut text, &value))
@@ -229,6 +248,7 @@ impl Template {
             Node::Object(items) => {
                 let mut map = Map::new();
                 for (key, item) in items {
+                    evaluator.look(key.len()).map_err(|fault| plain(&fault))?;
                     map.insert(key.clone(), item.eval_owned(evaluator, levels - 1)?);
                 }
                 Ok(Cow::Owned(Value::Object(map)))
@@ -246,7 +266,7 @@ impl Template {
             .own_within(value, levels)
             .map_err(|fault| match self.0.as_ref() {
                 Node::Whole(compiled) => located(&fault, compiled),
-                _ => EvalError::new(fault.message()),
+                _ => plain(&fault),
             })
     }
 
@@ -302,6 +322,11 @@ impl Reference {
 
 /// Characters of an expression that a message shows.
 const SHOWN: usize = 80;
+
+/// An error outside of expressions.
+fn plain(fault: &Fault<'_>) -> EvalError {
+    EvalError::new(fault.message())
+}
 
 /// The error of an expression; says which unless the message names its path.
 fn located(fault: &Fault<'_>, compiled: &Compiled) -> EvalError {

@@ -709,6 +709,29 @@ fn hostile_evaluations_end_with_a_clear_error() {
 }
 
 #[test]
+fn an_evaluation_ends_within_the_steps_that_it_is_given() {
+    let context = json!({"list": vec![0; 1_000], "text": "x".repeat(6_400)});
+    let env = Env {
+        context: &context,
+        locals: &[],
+        now: Timestamp(0),
+        shards: 1,
+        id: ExecutionId(uuid::Uuid::nil()),
+        seq: 0,
+    };
+    let template = Template::parse("{{ $.list | sum }}").expect("compiles");
+    let (value, steps) = template.eval_within(&env, 2_000);
+    assert_eq!((value.as_deref(), steps), (Ok(&json!(0)), 1_003));
+    let (value, steps) = template.eval_within(&env, 500);
+    assert!(value.is_err() && steps == 500, "{value:?} after {steps}");
+
+    // What the program itself brings counts as well, but did not at first.
+    let template = Template::parse(&format!("{}{{{{ 1 }}}}", "x".repeat(6_400))).expect("compiles");
+    let at_first = template.eval_counted(&env).1;
+    assert_eq!(template.eval_within(&env, 2_000).1, at_first + 100);
+}
+
+#[test]
 fn a_message_is_short_whatever_the_keys() {
     let key = "k".repeat(1_000_000);
     for text in ["{{ $.kk }}", "{{ kk }}", "{{ $.long }}"] {

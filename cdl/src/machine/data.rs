@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
 
 use serde_json::{Map, Value, json};
 
-use super::limits::{
-    EXPRESSION_STEPS, MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES,
-};
+use super::budget::{Budget, text_len};
+use super::limits::{MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES};
 use super::walk::Machine;
 use crate::expression::{Env, MAX_VALUE_DEPTH, Path, Template, fits_depth};
 use crate::front::duration;
@@ -31,22 +29,6 @@ impl Output {
             Self::Value(value) => Json::from_value(value),
         }
     }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Null => 4,
-            Self::Text(text) => text.len() as u64,
-            Self::Value(value) => text_len(value),
-        }
-    }
-
-    fn into_value(self) -> serde_json::Result<Value> {
-        match self {
-            Self::Null => Ok(Value::Null),
-            Self::Text(text) => serde_json::from_str(text.as_str()),
-            Self::Value(value) => Ok(value),
-        }
-    }
 }
 
 impl Machine<'_> {
@@ -59,6 +41,7 @@ impl Machine<'_> {
                 input.len()
             ));
         }
+        self.budget.read(input)?;
         let value: Value = match serde_json::from_str(input.as_str()) {
             Ok(value) => value,
             Err(error) => return refuse(format!("the input cannot be read: {error}")),
@@ -83,23 +66,32 @@ impl Machine<'_> {
 
     /// Evaluates an expression of the program.
     pub(super) fn eval(&mut self, template: &Template) -> Result<Value, Failure> {
-        self.eval_with(template, |value| match value {
-            Cow::Owned(value) => value,
-            Cow::Borrowed(value) => value.clone(),
-        })
+        self.eval_with(template, Budget::own)
     }
 
     /// Evaluates an expression to text, without copying what it points to.
     pub(super) fn eval_text(&mut self, template: &Template) -> Result<Json, Failure> {
-        self.eval_with(template, |value| Json::from_value(&value))
+        self.eval_with(template, |budget, value| budget.write(&value))
+    }
+
+    /// Evaluates an expression to a string: itself, or JSON of anything else.
+    fn eval_string(&mut self, template: &Template) -> Result<String, Failure> {
+        self.eval_with(template, |budget, value| match value.as_ref() {
+            Value::String(text) => {
+                budget.text(text.len())?;
+                Ok(text.clone())
+            }
+            other => budget.write(other).map(|text| text.as_str().to_owned()),
+        })
     }
 
     fn eval_with<T>(
         &mut self,
         template: &Template,
-        convert: impl FnOnce(Cow<'_, Value>) -> T,
+        convert: impl FnOnce(&mut Budget, Cow<'_, Value>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let seq = self.fresh();
+        let budget = &mut self.budget;
         let env = Env {
             context: &self.execution.context,
             locals: &[],
@@ -108,43 +100,82 @@ impl Machine<'_> {
             id: self.execution.id,
             seq,
         };
-        let (value, steps) = template.eval_counted(&env);
-        let value = value
-            .map(convert)
-            .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()));
-        self.charge(steps as u64 / EXPRESSION_STEPS)?;
-        value
+        let (value, steps) = match budget.steps_left() {
+            Some(left) => template.eval_within(&env, left),
+            None => template.eval_counted(&env),
+        };
+        budget.evaluation(steps)?;
+        match value {
+            Ok(value) => convert(budget, value),
+            Err(error) => {
+                budget.fault()?;
+                Err(Failure::new(errors::EXPRESSION, error.to_string()))
+            }
+        }
     }
 
     /// The whole context as text. Branches that start together share it.
-    pub(super) fn context_text(&mut self) -> Json {
-        let context = &self.execution.context;
-        self.context_text
-            .get_or_insert_with(|| Json::from_value(context))
-            .clone()
+    pub(super) fn context_text(&mut self) -> Result<Json, Failure> {
+        if let Some(text) = &self.context_text {
+            return Ok(text.clone());
+        }
+        let text = self.budget.write(&self.execution.context)?;
+        self.context_text = Some(text.clone());
+        Ok(text)
     }
 
     /// The context without what Cascade put there: the output of a workflow
-    /// that does not say otherwise. Takes it out of the execution.
-    pub(super) fn take_results(&mut self) -> Json {
-        let mut context = self.execution.context.take();
-        if let Value::Object(entries) = &mut context {
-            entries.remove("workflow");
+    /// that does not say otherwise.
+    pub(super) fn results(&mut self) -> Result<Json, Failure> {
+        let context = &mut self.execution.context;
+        let own = context
+            .as_object_mut()
+            .and_then(|all| all.remove("workflow"));
+        let text = self.budget.write(context);
+        // The execution may fail yet, and be retried.
+        if let (Some(all), Some(own)) = (context.as_object_mut(), own) {
+            all.insert("workflow".to_owned(), own);
         }
-        Json::from_value(&context)
+        text
+    }
+
+    /// The text of an output, for those who hold it.
+    pub(super) fn text_of(&mut self, output: &Output) -> Result<Json, Failure> {
+        match output {
+            Output::Null | Output::Text(_) => Ok(output.to_json()),
+            Output::Value(value) => self.budget.write(value),
+        }
     }
 
     /// Puts an output into the context, if its state says where.
     pub(super) fn write(&mut self, path: Option<&Path>, output: Output) -> Result<(), Failure> {
         let Some(path) = path else { return Ok(()) };
-        self.make_room(output.len())?;
-        let value = output.into_value().map_err(|error| {
-            let message = format!("the output cannot go to {path}: {error}");
-            Failure::new(errors::EXPRESSION, message)
-        })?;
+        // Keys may be long, and be compared with others on the way.
+        self.budget
+            .text(path.segments().iter().map(|key| key.len()).sum())?;
+        let len = match &output {
+            Output::Null => 4,
+            Output::Text(text) => text.len() as u64,
+            Output::Value(value) => self.budget.measure(value)?,
+        };
+        self.make_room(len)?;
+        let value = match output {
+            Output::Null => Value::Null,
+            Output::Text(text) => self.read(&text, path)?,
+            Output::Value(value) => value,
+        };
         self.context_text = None;
         path.set(&mut self.execution.context, value)
             .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()))
+    }
+
+    /// Reads the text of an output that goes to `path`.
+    fn read(&mut self, text: &Json, path: &Path) -> Result<Value, Failure> {
+        self.budget.read(text)?;
+        serde_json::from_str(text.as_str()).map_err(|error| {
+            let message = format!("the output cannot go to {path}: {error}");
+            Failure::new(errors::EXPRESSION, message)
+        })
     }
 
     /// Counts `bytes` that are about to enter the context.
@@ -152,7 +183,7 @@ impl Machine<'_> {
         let execution = &mut self.execution;
         if execution.context_bytes + bytes > MAX_CONTEXT_BYTES {
             // The count includes what was overwritten; measured, it may fit.
-            execution.context_bytes = text_len(&execution.context);
+            execution.context_bytes = self.budget.measure(&execution.context)?;
         }
         let total = execution.context_bytes + bytes;
         if total > MAX_CONTEXT_BYTES {
@@ -183,6 +214,13 @@ impl Machine<'_> {
              an execution holds at most {MAX_HELD_BYTES}"
         );
         Err(Failure::new(errors::CONTEXT_TOO_LARGE, message))
+    }
+
+    /// The text of a branch's output, which its frame is to hold.
+    pub(super) fn hold(&mut self, output: &Output) -> Result<Json, Failure> {
+        let text = self.text_of(output)?;
+        self.check_held(&text)?;
+        Ok(text)
     }
 
     /// The way that a Choice state takes.
@@ -253,7 +291,7 @@ impl Machine<'_> {
         error: &Template,
         message: Option<&Template>,
     ) -> Failure {
-        let mut text = |template: &Template| self.eval(template).map(into_text);
+        let mut text = |template: &Template| self.eval_string(template);
         let message = message.map_or_else(|| Ok(String::new()), &mut text);
         match (text(error), message) {
             (Ok(error), Ok(message)) => Failure::new(&error, message),
@@ -263,7 +301,8 @@ impl Machine<'_> {
 
     /// `{branch name: output}` of the branches beneath a frame, all of which
     /// are done. As text: it is often not looked into.
-    pub(super) fn joined(&self, parent: FrameId) -> Output {
+    pub(super) fn joined(&mut self, parent: FrameId) -> Result<Output, Failure> {
+        self.budget.scan(self.execution.frames.len())?;
         let mut outputs = BTreeMap::new();
         for (id, frame) in &self.execution.frames {
             if let (Step::Done { output }, true) = (&frame.step, frame.parent == Some(parent)) {
@@ -271,31 +310,15 @@ impl Machine<'_> {
             }
         }
         if outputs.is_empty() {
-            return Output::Value(Value::Object(Map::new()));
+            return Ok(Output::Value(Value::Object(Map::new())));
         }
-        Output::Text(Json::from_entries(&outputs))
+        let entries = outputs.iter();
+        let bytes = entries
+            .map(|(name, output)| name.len() + output.len())
+            .sum();
+        self.budget.join(bytes)?;
+        Ok(Output::Text(Json::from_entries(&outputs)))
     }
-}
-
-/// Length of `value` as text, in bytes.
-fn text_len(value: &Value) -> u64 {
-    struct Count(u64);
-
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len() as u64;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value)
-        .expect("a JSON value is text, and counting cannot fail");
-    count.0
 }
 
 fn held_bytes(step: &Step) -> u64 {
@@ -322,13 +345,6 @@ fn wait_ms(value: &Value) -> Option<u64> {
 fn timestamp(text: &str) -> Option<Timestamp> {
     let at: jiff::Timestamp = text.parse().ok()?;
     Some(Timestamp(u64::try_from(at.as_millisecond()).unwrap_or(0)))
-}
-
-fn into_text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
 }
 
 fn type_name(value: &Value) -> &'static str {

@@ -96,8 +96,14 @@ impl Machine<'_> {
         let mut at = Some(origin);
         while let Some(id) = at.filter(|_| !errors::is_fatal(&failure.error)) {
             let state = self.state_of(id)?;
-            let mut catches = catches(state).iter();
-            if let Some(catch) = catches.find(|catch| handles(catch, &failure)) {
+            let catches = catches(state);
+            let names = catches.iter().map(|catch| catch.errors.len()).sum();
+            if let Err(own) = self.budget.names(names) {
+                failure = own;
+                failure.state = Some(state.name.as_ref().to_owned());
+                break;
+            }
+            if let Some(catch) = catches.iter().find(|catch| handles(catch, &failure)) {
                 self.drop_branches(id);
                 match self.write_caught(catch, &failure) {
                     Ok(()) => {
@@ -125,9 +131,29 @@ impl Machine<'_> {
 
     fn write_caught(&mut self, catch: &Catch, failure: &Failure) -> Result<(), Failure> {
         match &catch.result {
-            Some(path) => self.write(Some(path), Output::Value(caught(failure))),
+            Some(path) => {
+                let caught = self.caught(failure)?;
+                self.write(Some(path), Output::Value(caught))
+            }
             None => Ok(()),
         }
+    }
+
+    /// What a `catch` puts at its `result`.
+    fn caught(&mut self, failure: &Failure) -> Result<Value, Failure> {
+        self.budget
+            .text(failure.error.len() + failure.message.len())?;
+        if let Some(details) = &failure.details {
+            self.budget.read(details)?;
+        }
+        Ok(json!({
+            "error": failure.error,
+            "message": failure.message,
+            "state": failure.state,
+            // What cannot be read (too deep, a number out of range) is left
+            // out rather than failing the handler.
+            "details": failure.details.as_ref().map(crate::Json::to_value),
+        }))
     }
 
     /// Ends the execution. What was under way is cancelled.
@@ -234,19 +260,6 @@ fn catches(state: &State) -> &[Catch] {
 fn handles(catch: &Catch, failure: &Failure) -> bool {
     let mut names = catch.errors.iter();
     names.any(|name| errors::handles(name, &failure.error))
-}
-
-/// What a `catch` puts at its `result`.
-fn caught(failure: &Failure) -> Value {
-    let details = failure.details.as_ref();
-    json!({
-        "error": failure.error,
-        "message": failure.message,
-        "state": failure.state,
-        // What cannot be read (too deep, a number out of range) is left out
-        // rather than failing the handler.
-        "details": details.map(crate::Json::to_value),
-    })
 }
 
 fn ended(status: &Status) -> Record {

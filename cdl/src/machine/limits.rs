@@ -8,14 +8,19 @@
 /// workflow that needs more should hand over to a fresh execution.
 pub const MAX_EVENTS: u64 = 25_000;
 
-/// Most steps that one event may cause: each state entered costs one, each
-/// expression one for every [`EXPRESSION_STEPS`] of its own. A shard handles one
-/// event at a time, so this bounds for how long a workflow can keep its
-/// neighbours waiting (some tens of milliseconds).
+/// Most steps that one event may cause: each state entered costs one, an
+/// expression one for every [`EXPRESSION_STEPS`] of its own, and data one for every
+/// [`STEP_BYTES`] copied, written, measured or read. A shard handles one event
+/// at a time, so this bounds for how long a workflow can keep its neighbours
+/// waiting (some tens of milliseconds).
 pub const MAX_STEPS: u64 = 4_096;
 
 /// Steps of an expression that take as long as entering a state, about.
 pub const EXPRESSION_STEPS: u64 = 64;
+
+/// Bytes of data that take as long as entering a state, about. One event moves
+/// at most 16 MiB: four contexts of the largest size.
+pub const STEP_BYTES: u64 = 4_096;
 
 /// Most JSON text in the context, in bytes. The context is written out for every
 /// snapshot and for each task without `parameters`; at 4 MiB that takes

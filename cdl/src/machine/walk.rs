@@ -2,8 +2,9 @@
 
 use std::mem;
 
+use super::budget::Budget;
 use super::data::Output;
-use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_STEPS};
+use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES};
 use super::record::{Place, Record};
 use super::{ApplyError, Command, SEMANTICS, Transition};
 use crate::expression::Template;
@@ -25,7 +26,7 @@ pub(super) struct Machine<'a> {
     pub(super) work: Vec<Work>,
     /// The context as text, while it has not changed.
     pub(super) context_text: Option<Json>,
-    steps: u64,
+    pub(super) budget: Budget,
     observe: Option<&'a mut dyn FnMut(Record)>,
 }
 
@@ -50,11 +51,11 @@ impl<'a> Machine<'a> {
         Self {
             program,
             now: execution.updated_at.max(event.at),
+            budget: Budget::of(execution.machine),
             execution,
             commands: Vec::new(),
             work: Vec::new(),
             context_text: None,
-            steps: 0,
             observe,
         }
     }
@@ -93,6 +94,7 @@ impl<'a> Machine<'a> {
         }
         // Version 1 was the first; a history without one is as old.
         self.execution.machine = semantics.max(1);
+        self.budget = Budget::of(self.execution.machine);
         self.execution.shards = shards;
         self.execution.started_at = self.now;
         match self.begin_context(input) {
@@ -191,13 +193,13 @@ impl<'a> Machine<'a> {
         self.tell(|machine| Record::StateEntered {
             place: machine.place(id),
         });
-        let entered = self.charge(1).and_then(|()| match &state.kind {
+        let entered = self.budget.state().and_then(|()| match &state.kind {
             StateKind::Task(task) => self.enter_task(id, state, task),
             StateKind::Pass { parameters, .. } => self.pass_on(id, parameters.as_ref()),
             StateKind::Choice { choices, default } => self.enter_choice(id, choices, *default),
             StateKind::Parallel { branches, .. } => self.enter_parallel(id, branches),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
-            StateKind::Succeed { output } => self.pass_on(id, output.as_ref()),
+            StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
                 Err(self.declared_failure(error, message.as_ref()))
             }
@@ -218,10 +220,20 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// As [`Self::pass_on`], where the output is only held as text.
+    fn succeed(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
+        let output = match output {
+            Some(template) => Output::Text(self.eval_text(template)?),
+            None => Output::Null,
+        };
+        self.work.push(Work::Leave(id, output));
+        Ok(())
+    }
+
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
         let input = match &kind.parameters {
             Some(parameters) => self.eval_text(parameters)?,
-            None => self.context_text(),
+            None => self.context_text()?,
         };
         self.check_held(&input)?;
         let task = TaskId(self.fresh());
@@ -294,9 +306,11 @@ impl<'a> Machine<'a> {
             return Err(Failure::new(errors::FRAME_LIMIT, message));
         }
         let Ok(open @ 1..) = u32::try_from(branches.len()) else {
-            self.work.push(Work::Leave(id, self.joined(id)));
+            let output = self.joined(id)?;
+            self.work.push(Work::Leave(id, output));
             return Ok(());
         };
+        self.budget.frames(branches.len())?;
         self.frame_mut(id).step = Step::Joining { open };
         let first = self.work.len();
         for scope in branches {
@@ -343,11 +357,11 @@ impl<'a> Machine<'a> {
             },
             (Next::End, None) => {
                 let chosen = match &state.kind {
-                    StateKind::Succeed { output: Some(_) } => Some(output.to_json()),
-                    _ => None,
+                    StateKind::Succeed { output: Some(_) } => self.text_of(&output).map(Some),
+                    _ => Ok(None),
                 };
-                match self.write(result, output) {
-                    Ok(()) => {
+                match chosen.and_then(|chosen| self.write(result, output).map(|()| chosen)) {
+                    Ok(chosen) => {
                         let output = Output::Null.to_json();
                         self.frame_mut(id).step = Step::Done { output };
                         self.work.push(Work::Complete(chosen));
@@ -356,10 +370,9 @@ impl<'a> Machine<'a> {
                 }
             }
             (Next::End, Some(parent)) => {
-                let held = output.to_json();
-                let kept = self.check_held(&held);
-                match kept.and_then(|()| self.write(result, output)) {
-                    Ok(()) => self.end_branch(id, parent, held)?,
+                let held = self.hold(&output);
+                match held.and_then(|held| self.write(result, output).map(|()| held)) {
+                    Ok(held) => self.end_branch(id, parent, held)?,
                     Err(failure) => self.fail(id, failure)?,
                 }
             }
@@ -383,7 +396,10 @@ impl<'a> Machine<'a> {
             let output = self.joined(parent);
             self.drop_branches(parent);
             self.frame_mut(parent).step = Step::Stopped {};
-            self.work.push(Work::Leave(parent, output));
+            match output {
+                Ok(output) => self.work.push(Work::Leave(parent, output)),
+                Err(failure) => self.fail(parent, failure)?,
+            }
         }
         Ok(())
     }
@@ -392,7 +408,7 @@ impl<'a> Machine<'a> {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
             (None, Some(template)) => self.eval_text(template),
-            (None, None) => Ok(self.take_results()),
+            (None, None) => self.results(),
         };
         self.close(match output {
             Ok(output) => Status::Completed { output },
@@ -441,18 +457,6 @@ impl<'a> Machine<'a> {
             step: Step::Stopped {},
         };
         self.execution.frames.insert(id, frame);
-    }
-
-    /// Counts steps against the bound of one event.
-    pub(super) fn charge(&mut self, steps: u64) -> Result<(), Failure> {
-        self.steps += steps;
-        if self.steps <= MAX_STEPS {
-            return Ok(());
-        }
-        let message = format!(
-            "one event led through more than {MAX_STEPS} steps without waiting: an endless loop?"
-        );
-        Err(Failure::new(errors::STEP_LIMIT, message))
     }
 
     /// A number that nothing else of this execution has.

@@ -7,8 +7,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use cascade_cdl::{Event, Execution, Source, parse, replay};
+use cascade_cdl::program::Program;
+use cascade_cdl::{Event, EventKind, Execution, SEMANTICS, Source, Status, parse, replay};
 use serde::{Deserialize, Serialize};
 
 /// What happened to one execution, and what came of it.
@@ -22,7 +24,7 @@ struct Recording {
 }
 
 #[track_caller]
-fn check(name: &str) {
+fn recorded(name: &str) -> (Arc<Program>, Recording) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories");
     let file = |extension| {
         let path = directory.join(name).with_extension(extension);
@@ -34,10 +36,18 @@ fn check(name: &str) {
         bytes: file("yaml").as_bytes(),
     });
     let application = parsed.application.expect("the workflow compiles");
-    let program = &application.workflows[&recording.workflow];
+    (
+        application.workflows[&recording.workflow].clone(),
+        recording,
+    )
+}
+
+#[track_caller]
+fn check(name: &str) {
+    let (program, recording) = recorded(name);
     let (id, tenant) = (recording.execution.id, recording.execution.tenant.clone());
     let (execution, pending) =
-        replay(program, id, tenant, &recording.events).expect("the history replays");
+        replay(&program, id, tenant, &recording.events).expect("the history replays");
     assert_eq!(execution, recording.execution);
     assert_eq!(pending.len(), recording.pending);
 }
@@ -50,4 +60,33 @@ fn a_completed_order_replays() {
 #[test]
 fn a_running_validation_replays() {
     check("regions");
+}
+
+#[test]
+fn a_thousand_copies_that_the_first_machine_did_not_count_replay() {
+    check("copies");
+}
+
+#[test]
+fn an_endless_loop_of_the_first_machine_replays_to_its_words() {
+    check("endless");
+}
+
+/// The recording above is worth something only as long as this holds.
+#[test]
+fn what_is_started_today_counts_the_copies() {
+    let (program, mut recording) = recorded("copies");
+    let EventKind::ExecutionStarted { machine, .. } = &mut recording.events[0].kind else {
+        panic!("not a start");
+    };
+    *machine = SEMANTICS;
+    let Recording {
+        events, execution, ..
+    } = recording;
+    let (execution, _) =
+        replay(&program, execution.id, execution.tenant, &events).expect("the history replays");
+    let Status::Failed { failure } = execution.status else {
+        panic!("not failed: {:?}", execution.status);
+    };
+    assert_eq!(failure.error, "StepLimitExceeded");
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cascade_cdl::limits::{
-    MAX_BRANCHES, MAX_CONTEXT_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_HELD_BYTES,
+    MAX_BRANCHES, MAX_CONTEXT_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_HELD_BYTES, MAX_STEPS,
+    STEP_BYTES,
 };
 use cascade_cdl::program::StateKind;
 use cascade_cdl::{ApplyError, Event, EventKind, Execution, SEMANTICS, Status, apply};
@@ -62,6 +63,123 @@ fn expressions_that_take_long_count_as_many_steps() {
         );
         evaluations = exits;
     }
+}
+
+/// Lets a state run over `input` until it is ended. Each time it looks at `bytes`
+/// of data, of which none need be copied.
+#[track_caller]
+fn looks_at(state: &Value, input: &Value, bytes: usize) {
+    let mut state = state.clone();
+    state["name"] = json!("A");
+    if state["type"] != "Choice" {
+        state["next"] = json!("A");
+    }
+    let mut run = Run::new(compile_value(&json!({"states": [state]})));
+    let lines = run.start(input.clone().into());
+    assert_eq!(error(&run), "StepLimitExceeded");
+    let rounds = lines.iter().filter(|line| line.starts_with("exit")).count();
+    let looked = rounds as u64 * bytes as u64;
+    // The last round is told before it fails, and the first may be for nothing.
+    let most = 2 * MAX_STEPS * STEP_BYTES;
+    assert!(
+        looked <= most,
+        "{rounds} times {bytes} bytes of at most {most}"
+    );
+}
+
+#[test]
+fn data_that_is_only_looked_at_counts() {
+    let pass = |parameters: &str| json!({"type": "Pass", "parameters": parameters});
+    // Keys that differ only at their end.
+    let key = |n: usize| format!("{}{n}", "k".repeat(20_000));
+    let object: Value = (0..9)
+        .map(|n| (key(n), json!(n)))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let keys = 9 * 20_000;
+    let input = json!({"a": object, "b": object, "list": [object], "key": key(8)});
+    for (expression, bytes) in [
+        ("$.workflow.input.a == $.workflow.input.b", keys),
+        ("$.workflow.input.a[$.workflow.input.key]", 20_000),
+        ("$.workflow.input.key in $.workflow.input.a", 20_000),
+        ("$.workflow.input.list | map: $.workflow.input.key", 20_000),
+        ("$.workflow.input.list | sum: $.workflow.input.key", 20_000),
+        (
+            "$.workflow.input.list | where: $.workflow.input.key, 1",
+            20_000,
+        ),
+        ("$.workflow.input.a | values", keys),
+        (
+            "$.workflow.input.a | merge: $.workflow.input.b | length",
+            keys,
+        ),
+    ] {
+        looks_at(&pass(&format!("{{{{ {expression} }}}}")), &input, bytes);
+    }
+    let mut far = pass("{{ 1 }}");
+    far["result"] = json!(format!("$['{}']", key(1)));
+    looks_at(&far, &Value::Null, 20_000);
+    // The room that is left holds the text once more, not twice, so that the
+    // context is measured each time.
+    let mut full = pass(&"x".repeat(200));
+    full["result"] = json!("$.x");
+    let size = usize::try_from(MAX_CONTEXT_BYTES).expect("small") - 700;
+    looks_at(&full, &json!("x".repeat(size)), size);
+}
+
+#[test]
+fn conditions_that_do_not_hold_count() {
+    let never = json!({"condition": "{{ false }}", "next": "A"});
+    let state = json!({"type": "Choice", "choices": vec![never; 1_000], "default": "A"});
+    // Each is a value of 16 bytes.
+    looks_at(&state, &Value::Null, 16_000);
+}
+
+#[test]
+fn names_that_do_not_match_count() {
+    let names: Vec<_> = (0..8_000).map(|n| format!("E{n}")).collect();
+    let branch = json!({"name": "b", "type": "Fail", "error": "Other"});
+    let mut run = started(
+        &json!({"states": [{
+            "name": "A", "type": "Parallel", "branches": [branch],
+            "catch": [{"error": names, "next": "A"}, {"error": "*", "next": "A"}],
+        }]}),
+        &Value::Null,
+    );
+    assert_eq!(error(&run), "StepLimitExceeded");
+    // A frame, an evaluation and an event's worth of numbers each.
+    assert!(run.execution.next_id < 1_000, "{}", run.execution.next_id);
+    run.apply(EventKind::RetryRequested {});
+    assert_eq!(error(&run), "StepLimitExceeded");
+}
+
+#[test]
+fn an_output_that_does_not_fit_its_event_is_given_after_a_retry() {
+    let mut run = started(
+        &json!({"states": [
+            {"name": "Large", "type": "Pass", "parameters": "{{ $.workflow.input }}", "result": "$.large", "next": "Zero"},
+            {"name": "Zero", "type": "Pass", "parameters": 0, "result": "$.n", "next": "Task"},
+            {"name": "Task", "type": "Task", "parameters": 1, "next": "Count"},
+            {"name": "Count", "type": "Pass", "parameters": "{{ $.n + 1 }}", "result": "$.n", "next": "More"},
+            {"name": "More", "type": "Choice", "default": "End", "choices": [
+                {"condition": "{{ $.n < 1800 }}", "next": "Count"},
+            ]},
+            {"name": "End", "type": "Pass"},
+        ]}),
+        &json!("x".repeat(1 << 20)),
+    );
+    let task = run.only_task();
+    run.apply(completed(task.task, 1, text("null")));
+    assert_eq!(error(&run), "StepLimitExceeded");
+    run.apply(EventKind::RetryRequested {});
+    let Status::Completed { output } = &run.execution.status else {
+        panic!("not completed: {:?}", run.execution.status);
+    };
+    assert_eq!(
+        output.to_value(),
+        json!({"n": 1_800, "large": "x".repeat(1 << 20)})
+    );
+    run.check_replay();
 }
 
 #[test]

@@ -118,7 +118,7 @@ pub(super) fn sum<'x>(
     let mut sum = Num::Int(0);
     for item in list_of("sum", input)? {
         evaluator.step(1)?;
-        match keyed("sum", item, args.first())? {
+        match keyed(evaluator, "sum", item, args.first())? {
             Value::Number(number) => {
                 sum = sum
                     .arithmetic(BinaryOp::Add, Num::of(number))
@@ -141,7 +141,7 @@ pub(super) fn sort<'x>(
     let mut pairs = Vec::with_capacity(items.len());
     for item in items {
         evaluator.step(1)?;
-        pairs.push((keyed("sort", item, args.first())?, item));
+        pairs.push((keyed(evaluator, "sort", item, args.first())?, item));
     }
     check_order("sort", pairs.iter().map(|(key, _)| *key))?;
     // A merge sort compares each element log n times, and may read all of it.
@@ -165,7 +165,7 @@ pub(super) fn unique<'x>(
     let mut seen = HashSet::new();
     let mut kept = Vec::new();
     for item in list_of("unique", input)? {
-        let key = keyed("unique", item, args.first())?;
+        let key = keyed(evaluator, "unique", item, args.first())?;
         // Pays for the text and bounds the depth of what `canonical` walks.
         evaluator.measure(key, MAX_WALK)?;
         let mut text = String::new();
@@ -200,7 +200,8 @@ pub(super) fn map<'x>(
     let mut values = Vec::with_capacity(items.len());
     for item in items {
         evaluator.make(ELEMENT)?;
-        values.push(evaluator.copy(keyed("map", item, args.first())?)?);
+        let value = keyed(evaluator, "map", item, args.first())?;
+        values.push(evaluator.copy(value)?);
     }
     Ok(owned(values))
 }
@@ -215,6 +216,7 @@ pub(super) fn filter_where<'x>(
     let mut kept = Vec::new();
     for item in list_of("where", input)? {
         evaluator.step(1)?;
+        evaluator.look(key.len())?;
         let matches = match item.get(key) {
             Some(value) => evaluator.equal(value, wanted)?,
             None => false,
@@ -232,7 +234,7 @@ pub(super) fn keys<'x>(
     _: &[Val<'x>],
 ) -> Result<'x, Val<'x>> {
     let mut keys = Vec::new();
-    for (key, _) in sorted("keys", input)? {
+    for (key, _) in sorted(evaluator, "keys", input)? {
         evaluator.step(1)?;
         evaluator.make(ELEMENT + key.len())?;
         keys.push(Value::from(key));
@@ -245,7 +247,7 @@ pub(super) fn values<'x>(
     input: &Val<'x>,
     _: &[Val<'x>],
 ) -> Result<'x, Val<'x>> {
-    let entries = sorted("values", input)?;
+    let entries = sorted(evaluator, "values", input)?;
     copies(evaluator, entries.into_iter().map(|(_, value)| value))
 }
 
@@ -258,6 +260,7 @@ pub(super) fn merge<'x>(
         let wrong_one = if input.is_object() { &args[0] } else { input };
         return Err(wrong("merge", "two objects", wrong_one));
     };
+    evaluator.look(base.keys().map(String::len).sum())?;
     let mut merged = Map::new();
     for (key, value) in base
         .iter()
@@ -317,9 +320,15 @@ fn extreme<'x>(
 }
 
 /// The value of `item` that a filter works by: itself, or that of a key.
-fn keyed<'x, 'v>(filter: &str, item: &'v Value, key: Option<&Val<'x>>) -> Result<'x, &'v Value> {
+fn keyed<'x, 'v>(
+    evaluator: &mut Evaluator<'x>,
+    filter: &str,
+    item: &'v Value,
+    key: Option<&Val<'x>>,
+) -> Result<'x, &'v Value> {
     let Some(key) = key else { return Ok(item) };
     let key = string_of(filter, key)?;
+    evaluator.look(key.len())?;
     item.get(key).ok_or_else(|| match item {
         Value::Object(_) => other(format!("`{filter}`: an element does not have the key")),
         _ => wrong(filter, "a list of objects", item),
@@ -392,7 +401,11 @@ fn canonical(value: &Value, to: &mut String) {
 }
 
 /// The entries of an object by key, whatever order the map keeps.
-fn sorted<'x, 'v>(filter: &str, value: &'v Value) -> Result<'x, Vec<(&'v str, &'v Value)>> {
+fn sorted<'x, 'v>(
+    evaluator: &mut Evaluator<'x>,
+    filter: &str,
+    value: &'v Value,
+) -> Result<'x, Vec<(&'v str, &'v Value)>> {
     let Value::Object(map) = value else {
         return Err(wrong(filter, "an object", value));
     };
@@ -400,6 +413,7 @@ fn sorted<'x, 'v>(filter: &str, value: &'v Value) -> Result<'x, Vec<(&'v str, &'
         .iter()
         .map(|(key, value)| (key.as_str(), value))
         .collect();
+    evaluator.look(entries.iter().map(|(key, _)| key.len()).sum())?;
     entries.sort_by_key(|(key, _)| *key);
     Ok(entries)
 }

@@ -113,9 +113,6 @@ pub(super) fn string<'x>(
     input: &Val<'x>,
     _: &[Val<'x>],
 ) -> Result<'x, Val<'x>> {
-    if input.is_string() {
-        return Ok(input.clone());
-    }
     evaluator.json(input).map(owned)
 }
 
@@ -124,9 +121,6 @@ pub(super) fn number<'x>(
     input: &Val<'x>,
     _: &[Val<'x>],
 ) -> Result<'x, Val<'x>> {
-    if input.is_number() {
-        return Ok(input.clone());
-    }
     let text = input
         .as_str()
         .ok_or_else(|| wrong("number", "a string or a number", input))?
