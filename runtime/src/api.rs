@@ -10,6 +10,7 @@
 
 mod activities;
 mod applications;
+mod connection;
 mod executions;
 mod history;
 mod list;
