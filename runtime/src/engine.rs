@@ -6,6 +6,7 @@
 //! over again and goes on from what the store holds.
 
 mod live;
+mod replay;
 mod shard;
 mod watch;
 
@@ -27,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Activity;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
+use crate::places::Places;
 use crate::store::{self, ShardId, Store, Summary};
+pub use replay::Traced;
 use shard::{Request, Shard, StartRequest};
 pub use watch::Watch;
 
@@ -229,6 +232,8 @@ struct Context {
     definitions: Arc<dyn Definitions>,
     settings: Settings,
     watch: Watch,
+    /// At replaying histories for those who look at them.
+    turns: Places,
     open: OpenCounts,
     started: AtomicU64,
     closed: AtomicU64,
@@ -256,6 +261,7 @@ impl Engine {
                 ..settings
             },
             watch: Watch::default(),
+            turns: replay::turns(),
             open: OpenCounts::default(),
             started: AtomicU64::new(0),
             closed: AtomicU64::new(0),
@@ -408,18 +414,6 @@ impl Engine {
             let requests = &self.inner.shards[index].requests;
             let _ = requests.send(Request::Reports(reports)).await;
         }
-    }
-
-    /// An execution as it was committed last.
-    pub async fn show(
-        &self,
-        tenant: &TenantId,
-        id: ExecutionId,
-    ) -> Result<Option<View>, store::Error> {
-        let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
-            return Ok(None);
-        };
-        live::restore(&self.inner.context, stored).await.map(Some)
     }
 
     /// Tells of each commit of an execution by its new version.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod places;
 pub mod sandbox;
 pub mod server;
 pub mod store;

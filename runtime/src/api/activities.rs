@@ -238,12 +238,12 @@ async fn take_in(
 ) -> Result<Response, Problem> {
     let manifest = manifest(request.headers())?;
     // Before the body is read, since that is what takes the memory.
-    let _permit = state
-        .uploads
-        .try_acquire()
-        .map_err(|_| Problem::new(Code::Busy, "too many modules are being uploaded"))?;
-    let wasm = read_body(state, request, state.config.server.module_bytes).await?;
     let tenant = &caller.tenant.id;
+    let patience = state.config.server.request_timeout;
+    let place = state.uploads.take_within(tenant, patience).await;
+    let _place =
+        place.ok_or_else(|| Problem::new(Code::Busy, "too many modules are being uploaded"))?;
+    let wasm = read_body(state, request, state.config.server.module_bytes).await?;
     let now = state.clock.now();
     let uploaded = state
         .catalog

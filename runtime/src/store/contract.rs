@@ -14,7 +14,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{Commit, Lease, ModelStore, ShardId, SqliteStore, StatusName, Store, Summary};
+use super::{
+    Commit, Lease, ModelStore, PAGE_BYTES, ShardId, SqliteStore, StatusName, Store, Summary,
+};
 
 /// Runs each of a module's functions as a test on every backend.
 macro_rules! on_each {

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, StatusName,
-    Store, Stored, Summary, TenantRow, bounded, codec, next_activity, page_size,
+    Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId,
+    StatusName, Store, Stored, Summary, TenantRow, bounded, codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -319,13 +319,19 @@ impl Store for ModelStore {
         id: ExecutionId,
         after: u64,
         limit: u32,
+        bytes: usize,
     ) -> Result<Vec<Event>, Error> {
         let state = self.open()?;
         let row = state.executions.get(&(tenant.clone(), id));
         let events = row.into_iter().flat_map(|row| &row.events);
         let later = events.filter(|event| event.seq > after);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(later.take(limit).cloned().collect())
+        let mut excerpt = Excerpt::new(limit, bytes);
+        for event in later {
+            if !excerpt.take(event.clone(), codec::event_bytes(event)) {
+                break;
+            }
+        }
+        Ok(excerpt.events)
     }
 
     async fn list(

@@ -37,8 +37,8 @@ use self::statements::Statements;
 use self::writer::{Connection, Request, Row, Tally, WAITING, Writer};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, Store, Stored,
-    Summary, TenantRow, bounded, codec,
+    Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId, Store,
+    Stored, Summary, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
@@ -195,8 +195,10 @@ impl Store for SqliteStore {
         id: ExecutionId,
         after: u64,
         limit: u32,
+        bytes: usize,
     ) -> Result<Vec<Event>, Error> {
-        read::history(&self.readers, tenant, id, after, limit).await
+        let excerpt = Excerpt::new(limit, bytes);
+        read::history(&self.readers, tenant, id, after, excerpt).await
     }
 
     async fn list(

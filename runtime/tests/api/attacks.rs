@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::{Server, answer, key};
 
 /// Sends bytes as they are, and reads until the server closes.
-async fn raw(server: &Server, bytes: &[u8]) -> String {
+pub(crate) async fn raw(server: &Server, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.base.trim_start_matches("http://"))
         .await
         .unwrap();

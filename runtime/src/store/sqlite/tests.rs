@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::contract::{commit, id, lease, row, tenant};
-use crate::store::{Filter, StatusName};
+use crate::store::{Filter, PAGE_BYTES, StatusName};
 
 /// Tells the child of the kill test where its data file is.
 const CHILD: &str = "CASCADE_STORE_TEST_FILE";
@@ -277,7 +277,9 @@ async fn what_was_acknowledged_survives_a_kill() {
 
         let store = SqliteStore::open(&path).await.expect("opens");
         for number in seen {
-            let history = store.history(&tenant("acme"), id(number), 0, 10).await;
+            let history = store
+                .history(&tenant("acme"), id(number), 0, 10, PAGE_BYTES)
+                .await;
             assert_eq!(history.expect("reads").len(), 2, "execution {number}");
         }
         store.close().await;
