@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod catalog;
+mod change;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -445,6 +445,9 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a key.
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error>;
 
+    /// Whether the database answers: the cheapest question there is.
+    async fn ping(&self) -> Result<(), Error>;
+
     /// Commits and syncs so far, for metrics and `cascade bench`.
     fn counters(&self) -> Counters;
 

@@ -82,7 +82,8 @@ impl ModelStore {
         Self::default()
     }
 
-    /// Keeps commits waiting, unwritten, until [`ModelStore::release`].
+    /// Keeps commits waiting, unwritten, until [`ModelStore::release`]. Changes of
+    /// tenants, keys and applications wait, too, but are written.
     pub fn hold_commits(&self) {
         self.gate.send_replace(false);
     }
@@ -186,6 +187,31 @@ impl State {
             };
             row.append(commit);
         }
+    }
+
+    fn put_application(
+        &mut self,
+        tenant: &TenantId,
+        mut application: ApplicationVersion,
+        expected: Option<u32>,
+    ) -> Result<ApplicationVersion, u32> {
+        let key = (tenant.clone(), application.name.clone());
+        let versions = self.applications.get(&key);
+        let newest = versions
+            .and_then(|versions| versions.last())
+            .map_or(0, |newest| newest.version);
+        if expected.is_some_and(|expected| expected != newest) {
+            return Err(newest);
+        }
+        application.version = newest + 1;
+        let versions = self.applications.entry(key).or_default();
+        versions.push(application.clone());
+        Ok(application)
+    }
+
+    fn delete_key(&mut self, tenant: &TenantId, id: &str) -> bool {
+        let own = self.keys.get(id).is_some_and(|key| key.tenant == *tenant);
+        own && self.keys.remove(id).is_some()
     }
 }
 
@@ -391,23 +417,12 @@ impl Store for ModelStore {
     async fn put_application(
         &self,
         tenant: &TenantId,
-        mut application: ApplicationVersion,
+        application: ApplicationVersion,
         expected: Option<u32>,
     ) -> Result<Result<ApplicationVersion, u32>, Error> {
-        let mut state = self.open()?;
-        let key = (tenant.clone(), application.name.clone());
-        let newest = state
-            .applications
-            .get(&key)
-            .and_then(|versions| versions.last())
-            .map_or(0, |newest| newest.version);
-        if expected.is_some_and(|expected| expected != newest) {
-            return Ok(Err(newest));
-        }
-        application.version = newest + 1;
-        let versions = state.applications.entry(key).or_default();
-        versions.push(application.clone());
-        Ok(Ok(application))
+        let put = self.open()?.put_application(tenant, application, expected);
+        self.pass_gate().await;
+        Ok(put)
     }
 
     async fn applications(&self, tenant: &TenantId) -> Result<Vec<ApplicationVersion>, Error> {
@@ -437,6 +452,7 @@ impl Store for ModelStore {
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
         self.open()?.tenants.insert(tenant.id.clone(), tenant);
+        self.pass_gate().await;
         Ok(())
     }
 
@@ -469,9 +485,9 @@ impl Store for ModelStore {
     }
 
     async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error> {
-        let mut state = self.open()?;
-        let own = state.keys.get(id).is_some_and(|key| key.tenant == *tenant);
-        Ok(own && state.keys.remove(id).is_some())
+        let deleted = self.open()?.delete_key(tenant, id);
+        self.pass_gate().await;
+        Ok(deleted)
     }
 
     async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error> {
@@ -509,6 +525,10 @@ impl Store for ModelStore {
         let key = (tenant.clone(), key.to_owned());
         self.open()?.kv.remove(&key);
         Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.open().map(drop)
     }
 
     fn counters(&self) -> Counters {

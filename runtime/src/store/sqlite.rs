@@ -321,6 +321,10 @@ impl Store for SqliteStore {
         catalog::kv_delete(&mut connection.sqlite, tenant, key).await
     }
 
+    async fn ping(&self) -> Result<(), Error> {
+        read::ping(&self.readers).await
+    }
+
     fn counters(&self) -> Counters {
         self.tally.read()
     }

@@ -490,8 +490,11 @@ async fn open_executions_are_found_by_bucket(subject: Subject) {
 async fn a_closed_store_says_so(subject: Subject) {
     let store = subject.store();
     let lease = lease(store).await;
+    store.ping().await.expect("it is open");
     store.close().await;
     store.close().await;
+    let refused = store.ping().await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     let refused = store
         .commit(&lease, vec![commit(row("acme", 1, 1), 0)])
         .await;

@@ -102,6 +102,11 @@ struct Statements {
     page: &'static str,
 }
 
+pub(super) async fn ping(pool: &SqlitePool) -> Result<(), Error> {
+    let asked = sqlx::query("SELECT 1").fetch_one(pool).await;
+    asked.map(drop).map_err(|error| unavailable(&error))
+}
+
 pub(super) async fn load(
     pool: &SqlitePool,
     tenant: &TenantId,
