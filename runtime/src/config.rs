@@ -174,6 +174,9 @@ pub struct TenantLimits {
     pub attempt_timeout: Duration,
     /// Executions that have not ended.
     pub open_executions: u64,
+    /// Modules and sources that are kept, of all versions.
+    #[serde(with = "units::bytes")]
+    pub uploaded_bytes: u64,
 }
 
 impl Default for TenantLimits {
@@ -193,6 +196,9 @@ impl Default for TenantLimits {
             attempt_timeout: attempt.attempt_timeout(),
             // 1 GB of memory at the 4 KB that a sleeping execution takes.
             open_executions: 250_000,
+            // Some hundred of the largest modules that people build, some
+            // thousand of the usual ones; more is for operators to grant.
+            uploaded_bytes: 4 << 30,
         }
     }
 }
@@ -221,6 +227,7 @@ impl TenantLimits {
             ("output_bytes", self.output_bytes),
             ("attempt_timeout", self.attempt().attempt_timeout_ms),
             ("open_executions", self.open_executions),
+            ("uploaded_bytes", self.uploaded_bytes),
         ]
         .into_iter()
         .filter_map(|(name, value)| (value == 0).then_some(name))

@@ -33,6 +33,10 @@ pub const PAGE_BYTES: usize = 4 << 20;
 /// Largest module, in bytes. Components of scripting languages are near 20 MB.
 pub const MODULE_BYTES: usize = 64 << 20;
 
+/// What a version of an activity or an application counts beside its content,
+/// in bytes: its row, and its part in indexes.
+pub const VERSION_BYTES: u64 = 1 << 10;
+
 /// Longest key of the key-value capability, in bytes: it is part of an index.
 pub const KV_KEY_BYTES: usize = 512;
 
@@ -415,6 +419,10 @@ pub trait Store: Send + Sync + 'static {
         name: &str,
         version: Option<u32>,
     ) -> Result<Option<ApplicationVersion>, Error>;
+
+    /// What a tenant has uploaded, in bytes: modules, descriptions and sources
+    /// of all versions, and [`VERSION_BYTES`] for each.
+    async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error>;
 
     /// Makes or replaces a tenant.
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error>;

@@ -192,7 +192,7 @@ async fn show_version(
         (status = 201, description = "A new version", body = UploadedView),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`invalid_module` or `invalid_settings`", body = ProblemDocument),
-        (status = 429, description = "`busy`: too many uploads at a time", body = ProblemDocument),
+        (status = 429, description = "`limit_reached`, or `busy`: too many uploads at a time", body = ProblemDocument),
     )
 )]
 async fn upload(
@@ -217,7 +217,7 @@ async fn upload(
         (status = 409, description = "`conflict`: the version is there, with another module or manifest", body = ProblemDocument),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`invalid_module` or `invalid_settings`", body = ProblemDocument),
-        (status = 429, description = "`busy`: too many uploads at a time", body = ProblemDocument),
+        (status = 429, description = "`limit_reached`, or `busy`: too many uploads at a time", body = ProblemDocument),
     )
 )]
 async fn upload_version(

@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, Lease, MODULE_BYTES, Page, ShardId,
-    StatusName, Store, Stored, Summary, TenantRow, bounded, codec, next_activity, page_size,
+    StatusName, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded, codec, next_activity,
+    page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -448,6 +449,22 @@ impl Store for ModelStore {
         let mut newest_first = versions.into_iter().flatten().rev();
         let wanted = newest_first.find(|found| version.is_none_or(|it| it == found.version));
         Ok(wanted.cloned())
+    }
+
+    async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
+        let state = self.open()?;
+        let modules = state.modules.iter().filter(|((of, _), _)| of == tenant);
+        let modules = modules.map(|(_, wasm)| wasm.len() as u64);
+        let activities = state.activities.iter().filter(|((of, _), _)| of == tenant);
+        let activities = activities
+            .flat_map(|(_, versions)| versions)
+            .map(|version| version.description.len() as u64 + VERSION_BYTES);
+        let applications = state.applications.iter();
+        let applications = applications
+            .filter(|((of, _), _)| of == tenant)
+            .flat_map(|(_, versions)| versions)
+            .map(|version| version.source.len() as u64 + VERSION_BYTES);
+        Ok(modules.chain(activities).chain(applications).sum())
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {

@@ -259,6 +259,10 @@ impl Store for SqliteStore {
         catalog::application(&self.readers, tenant, name, version).await
     }
 
+    async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
+        catalog::uploaded_bytes(&self.readers, tenant).await
+    }
+
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
         let mut connection = self.connection().await?;
         catalog::put_tenant(&mut connection.sqlite, &tenant).await
