@@ -295,14 +295,25 @@ impl Engine {
         start: Start,
         patience: Duration,
     ) -> Result<(Started, Option<Closed>), StartError> {
-        let deadline = tokio::time::Instant::now() + patience;
+        let enough = tokio::time::sleep(patience);
+        self.start_and_wait_until(start, enough).await
+    }
+
+    /// The same, but for as long as the caller has not had `enough`.
+    pub async fn start_and_wait_until(
+        &self,
+        start: Start,
+        enough: impl Future<Output = ()> + Send,
+    ) -> Result<(Started, Option<Closed>), StartError> {
+        let mut enough = std::pin::pin!(enough);
         let (reply, answer) = oneshot::channel();
         let (closed_reply, closed) = oneshot::channel();
         self.submit(start, reply, Some(closed_reply))?;
         let started = answer.await.map_err(|_| StartError::Interrupted)??;
-        let closed = match tokio::time::timeout_at(deadline, closed).await {
-            Ok(closed) => Some(closed.map_err(|_| StartError::Interrupted)?),
-            Err(_) => None,
+        let closed = tokio::select! {
+            biased;
+            closed = closed => Some(closed.map_err(|_| StartError::Interrupted)?),
+            () = &mut enough => None,
         };
         Ok((started, closed))
     }
