@@ -10,6 +10,7 @@
 
 mod activities;
 mod applications;
+mod connection;
 mod executions;
 mod history;
 mod list;
@@ -21,7 +22,7 @@ mod tenants;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
@@ -30,7 +31,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -40,6 +40,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::places::Places;
 use crate::store::Store;
 use crate::telemetry::{self, Telemetry};
 use crate::tenancy::Tenancy;
@@ -59,6 +60,14 @@ const MAX_UPLOADS: usize = 4;
 /// Live histories at a time, of all tenants. Each holds a connection.
 const MAX_STREAMS: usize = 2_000;
 
+/// Histories that are replayed for a page with records at a time. Each may hold
+/// some 20 MB.
+const MAX_REPLAYS: usize = 32;
+
+/// How long a request waits for one of a few places before it is told to come
+/// back: as long as a client would wait without wondering.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What handlers work with.
 pub struct Api {
     pub engine: Engine,
@@ -71,8 +80,9 @@ pub struct Api {
     /// Cancelled when the server is told to stop: it is no longer ready, and
     /// live histories end.
     pub stopping: CancellationToken,
-    uploads: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    uploads: Places,
+    streams: Places,
+    replays: Places,
 }
 
 /// Shared by all requests.
@@ -102,8 +112,9 @@ impl Api {
             config: parts.config,
             telemetry: parts.telemetry,
             stopping: parts.stopping,
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            uploads: Places::new(MAX_UPLOADS),
+            streams: Places::new(MAX_STREAMS),
+            replays: Places::new(MAX_REPLAYS),
         })
     }
 }

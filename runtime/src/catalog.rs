@@ -15,13 +15,16 @@ mod stock;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cascade_cdl::program::{Application, Program, Resource, StateKind};
 use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
 
+use crate::change::to_its_end;
+use crate::places::{Place, Places};
 use crate::sandbox::{AdmitError, Sandbox};
-use crate::store::{self, ActivityVersion, ApplicationVersion, Store};
+use crate::store::{self, ActivityVersion, ApplicationVersion, Store, VERSION_BYTES};
 use crate::tenancy::{Tenancy, Tenant};
 pub use manifest::{HttpManifest, LimitsManifest, Manifest};
 pub use names::{NAME_RULE, etag, is_name};
@@ -34,8 +37,20 @@ pub const MAX_APPLICATIONS: usize = 1_000;
 /// Activities of one tenant.
 pub const MAX_ACTIVITIES: usize = 1_000;
 
-/// Versions of one activity. Each is a row in memory; modules are on disk.
+/// Versions of one activity: more would be hard to tell apart.
 pub const MAX_VERSIONS: usize = 1_000;
+
+/// Versions of all activities of a tenant. Each is in memory, with a KB or two
+/// of imports and manifest; modules are on disk.
+pub const MAX_ALL_VERSIONS: usize = 10_000;
+
+/// Files that are compiled at a time, at least: each takes a core for up to
+/// some hundred milliseconds, and with one or two, two tenants could take all.
+const FEWEST_COMPILING: usize = 4;
+
+/// How long a file waits to be compiled before its sender is told to come
+/// back: it is in memory meanwhile.
+const COMPILE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Old application versions that are kept compiled: executions that still run them
 /// come in waves (recovery, a timer's hour), and compiling costs a millisecond.
@@ -79,6 +94,14 @@ pub enum Error {
     /// At a bound.
     #[error("there are {count} {what} already, which is the limit")]
     TooMany { what: &'static str, count: usize },
+    /// At a bound.
+    #[error(
+        "{kept} bytes of modules and sources are kept, and {more} more would exceed the limit of {limit} (tenants[].limits.uploaded_bytes)"
+    )]
+    TooManyBytes { kept: u64, more: u64, limit: u64 },
+    /// Too many files are being compiled.
+    #[error("too many files are being compiled")]
+    Busy,
     /// No such tenant (any more).
     #[error("there is no tenant `{0}`")]
     NoTenant(TenantId),
@@ -143,7 +166,12 @@ struct Inner {
     store: Arc<dyn Store>,
     sandbox: Sandbox,
     tenancy: Tenancy,
+    /// A writer swaps one in that is made already, so that nobody waits for
+    /// more than that: every task that is scheduled looks something up here.
     stocks: RwLock<HashMap<TenantId, Arc<Stock>>>,
+    /// Held by who makes a stock out of the one in force.
+    swaps: Mutex<()>,
+    compiling: Places,
     old: Mutex<OldPrograms>,
     /// Makes a change one step: check, store, swap. Compiling is outside of it.
     changes: tokio::sync::Mutex<()>,
@@ -173,6 +201,7 @@ impl Catalog {
         let mut stocks = HashMap::new();
         for tenant in tenancy.tenants() {
             let mut stock = Stock::new(Arc::clone(&tenant));
+            stock.bytes = store.uploaded_bytes(&tenant.id).await?;
             for row in store.activities(&tenant.id).await? {
                 match activity(&tenant, &row) {
                     Ok(activity) => stock.add_activity(activity),
@@ -199,6 +228,8 @@ impl Catalog {
             sandbox,
             tenancy,
             stocks: RwLock::new(stocks),
+            swaps: Mutex::default(),
+            compiling: Places::new(cores().max(FEWEST_COMPILING)),
             old: Mutex::default(),
             changes: tokio::sync::Mutex::new(()),
         })))
@@ -297,6 +328,23 @@ impl Catalog {
         missing.into_iter().cloned().collect()
     }
 
+    /// What the front end makes of a source, away from the threads that serve
+    /// requests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`], if the tenant or all together have too many at a time.
+    pub async fn parse(
+        &self,
+        tenant: &TenantId,
+        file: &str,
+        source: Bytes,
+    ) -> Result<Parsed, Error> {
+        let place = self.0.compiling.take_within(tenant, COMPILE_PATIENCE).await;
+        let place = place.ok_or(Error::Busy)?;
+        Ok(parse(file, source, Some(place)).await)
+    }
+
     /// Puts an application in force. Executions that run go on with the version
     /// that they started with.
     ///
@@ -315,7 +363,8 @@ impl Catalog {
         if !is_name(name) {
             return Err(Error::Name(clip(name)));
         }
-        let (compiled, diagnostics) = compile(file, source.clone()).await?;
+        let parsed = self.parse(tenant, file, source.clone()).await?;
+        let (compiled, diagnostics) = valid(parsed)?;
         if compiled.name != name {
             return Err(Error::OtherName {
                 declared: compiled.name.clone(),
@@ -329,10 +378,14 @@ impl Catalog {
             source: String::from_utf8_lossy(&source).into_owned(), // it compiles, so nothing is lost
             created_at: now,
         };
-        let _change = self.0.changes.lock().await;
-        let (entry, created) = self
-            .put_application(tenant, row, compiled, precondition)
-            .await?;
+        let (this, owner) = (self.clone(), tenant.clone());
+        let precondition = precondition.clone();
+        let (entry, created) = to_its_end(async move {
+            let _change = this.0.changes.lock().await;
+            this.put_application(&owner, row, compiled, &precondition)
+                .await
+        })
+        .await?;
         Ok(Applied {
             name: name.to_owned(),
             version: entry.version,
@@ -367,7 +420,7 @@ impl Catalog {
             return Err(Error::CountedVersion(version.to_owned()));
         }
         manifest.check().map_err(Error::Manifest)?;
-        let owner = self.tenant(tenant)?;
+        self.tenant(tenant)?;
         let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
         let description = Description { manifest, info };
         let row = ActivityVersion {
@@ -378,17 +431,35 @@ impl Catalog {
             description: description.to_json(),
             created_at: now,
         };
-        let _change = self.0.changes.lock().await;
-        let versions = self.versions(tenant, name);
+        let (this, owner) = (self.clone(), tenant.clone());
+        to_its_end(async move {
+            let _change = this.0.changes.lock().await;
+            this.put_activity(&owner, row, &description, wasm).await
+        })
+        .await
+    }
+
+    /// Stores and swaps in what was uploaded, unless it is there.
+    async fn put_activity(
+        &self,
+        tenant: &TenantId,
+        row: ActivityVersion,
+        description: &Description,
+        wasm: Bytes,
+    ) -> Result<Uploaded, Error> {
+        let owner = self.tenant(tenant)?;
+        let name = row.name.clone();
+        let versions = self.versions(tenant, &name);
         let before = versions.last();
         // The same upload once more, by name or as the newest, is no new version.
-        let same = match version {
-            Some(version) => versions.iter().find(|known| *known.version == *version),
-            None => before.filter(|newest| description.is_of(newest)),
+        let same = if row.version.is_empty() {
+            before.filter(|newest| description.is_of(newest))
+        } else {
+            versions.iter().find(|known| *known.version == *row.version)
         };
         if let Some(known) = same {
             if !description.is_of(known) {
-                return Err(taken(name, &known.version));
+                return Err(taken(&name, &known.version));
             }
             let older = versions.iter().rfind(|other| other.number < known.number);
             return Ok(Uploaded {
@@ -397,15 +468,27 @@ impl Catalog {
                 diff: older.map(|older| PowerDiff::between(older, known)),
             });
         }
-        self.check_room(tenant, name, versions.len())?;
+        let stock = self.stock(tenant);
+        let stock = stock.ok_or_else(|| Error::NoTenant(tenant.clone()))?;
+        check_versions(&stock, &name)?;
+        let module = if stock.has_module(&row.digest) {
+            0
+        } else {
+            wasm.len() as u64
+        };
+        let more = module + row.description.len() as u64 + VERSION_BYTES;
+        check_bytes(&stock, more)?;
         self.0.store.put_module(tenant, &row.digest, wasm).await?;
         let stored = self.0.store.put_activity(tenant, row).await?;
         let uploaded = activity(&owner, &stored).map_err(store::Error::Damaged)?;
         if !description.is_of(&uploaded) {
-            return Err(taken(name, &uploaded.version)); // another process was first
+            return Err(taken(&name, &uploaded.version)); // another process was first
         }
         let uploaded = Arc::new(uploaded);
-        self.change(&owner, |stock| stock.add_activity(Arc::clone(&uploaded)));
+        self.change(&owner, |stock| {
+            stock.add_activity(Arc::clone(&uploaded));
+            stock.bytes += more;
+        });
         Ok(Uploaded {
             diff: before.map(|before| PowerDiff::between(before, &uploaded)),
             activity: uploaded,
@@ -444,6 +527,10 @@ impl Catalog {
                 count,
             });
         }
+        let more = row.source.len() as u64 + VERSION_BYTES;
+        if let Some(stock) = self.stock(tenant) {
+            check_bytes(&stock, more)?;
+        }
         let expected = current.as_ref().map_or(0, |current| current.version);
         let expected = (*precondition != Precondition::None).then_some(expected);
         let name = row.name.clone();
@@ -454,6 +541,7 @@ impl Catalog {
         let entry = Arc::new(entry(stored, compiled));
         self.change(&owner, |stock| {
             stock.add_application(&name, Arc::clone(&entry));
+            stock.bytes += more;
         });
         Ok((entry, true))
     }
@@ -500,24 +588,6 @@ impl Catalog {
         Ok(Some(entry.compiled))
     }
 
-    fn check_room(&self, tenant: &TenantId, name: &str, versions: usize) -> Result<(), Error> {
-        let count = self.activities(tenant).len();
-        if versions == 0 && count >= MAX_ACTIVITIES {
-            return Err(Error::TooMany {
-                what: "activities",
-                count,
-            });
-        }
-        if versions >= MAX_VERSIONS {
-            tracing::warn!(tenant.id = %tenant, activity.name = name, "an activity has all the versions it can have");
-            return Err(Error::TooMany {
-                what: "versions",
-                count: versions,
-            });
-        }
-        Ok(())
-    }
-
     fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>, Error> {
         self.0
             .tenancy
@@ -541,18 +611,23 @@ impl Catalog {
 
     /// Swaps a tenant's stock for one with a change.
     fn change(&self, tenant: &Arc<Tenant>, change: impl FnOnce(&mut Stock)) -> Arc<Stock> {
-        let mut stocks = self
-            .0
-            .stocks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut stock = match stocks.get(&tenant.id) {
+        let swaps = &self.0.swaps;
+        let _swap = swaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = {
+            let stocks = self.0.stocks.read().unwrap_or_else(PoisonError::into_inner);
+            stocks.get(&tenant.id).cloned()
+        };
+        let mut stock = match known {
             Some(stock) => stock.of(tenant),
             None => Stock::new(Arc::clone(tenant)),
         };
         change(&mut stock);
         let stock = Arc::new(stock);
-        stocks.insert(tenant.id.clone(), Arc::clone(&stock));
+        let stocks = &self.0.stocks;
+        let mut stocks = stocks.write().unwrap_or_else(PoisonError::into_inner);
+        let old = stocks.insert(tenant.id.clone(), Arc::clone(&stock));
+        drop(stocks);
+        drop(old); // it may be the last of it, and large
         stock
     }
 
@@ -561,10 +636,40 @@ impl Catalog {
     }
 }
 
-/// What the front end makes of a source, away from the threads that serve requests.
-pub async fn parse(file: &str, source: Bytes) -> Parsed {
+/// Refuses a version of an activity that there is no room for.
+fn check_versions(stock: &Stock, name: &str) -> Result<(), Error> {
+    let too_many = |what, count| Err(Error::TooMany { what, count });
+    let versions = stock.versions(name).len();
+    let (activities, all) = (stock.activities.len(), stock.version_count());
+    if versions == 0 && activities >= MAX_ACTIVITIES {
+        return too_many("activities", activities);
+    }
+    if versions >= MAX_VERSIONS {
+        return too_many("versions", versions);
+    }
+    if all >= MAX_ALL_VERSIONS {
+        return too_many("versions of activities", all);
+    }
+    Ok(())
+}
+
+/// Refuses what the tenant may not have kept.
+fn check_bytes(stock: &Stock, more: u64) -> Result<(), Error> {
+    let (kept, limit) = (stock.bytes, stock.tenant.limits.uploaded_bytes);
+    if kept.saturating_add(more) > limit {
+        return Err(Error::TooManyBytes { kept, more, limit });
+    }
+    Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+async fn parse(file: &str, source: Bytes, place: Option<Place>) -> Parsed {
     let file = file.to_owned();
     let parsed = tokio::task::spawn_blocking(move || {
+        let _place = place; // it is held even if nobody waits any more
         cascade_cdl::parse(&Source {
             name: &file,
             bytes: &source,
@@ -575,18 +680,13 @@ pub async fn parse(file: &str, source: Bytes) -> Parsed {
         .expect("the front end does not panic, and the server outlives it")
 }
 
-/// Compiles a source that is valid, and its warnings.
-async fn compile(file: &str, source: Bytes) -> Result<(Arc<Application>, Vec<Diagnostic>), Error> {
-    let Parsed {
-        application,
-        diagnostics,
-        omitted,
-    } = parse(file, source).await;
-    match application {
-        Some(application) => Ok((Arc::new(application), diagnostics)),
+/// The application of a source that is valid, and its warnings.
+fn valid(parsed: Parsed) -> Result<(Arc<Application>, Vec<Diagnostic>), Error> {
+    match parsed.application {
+        Some(application) => Ok((Arc::new(application), parsed.diagnostics)),
         None => Err(Error::Invalid {
-            diagnostics,
-            omitted,
+            diagnostics: parsed.diagnostics,
+            omitted: parsed.omitted,
         }),
     }
 }
@@ -594,7 +694,7 @@ async fn compile(file: &str, source: Bytes) -> Result<(Arc<Application>, Vec<Dia
 /// Compiles what is stored.
 async fn compile_row(row: ApplicationVersion) -> Result<ApplicationEntry, Error> {
     let source = Bytes::copy_from_slice(row.source.as_bytes());
-    let (compiled, _) = compile(&row.file, source).await?;
+    let (compiled, _) = valid(parse(&row.file, source, None).await)?;
     Ok(entry(row, compiled))
 }
 
@@ -620,3 +720,6 @@ fn taken(name: &str, version: &str) -> Error {
 fn clip(name: &str) -> String {
     name.chars().take(80).collect()
 }
+
+#[cfg(test)]
+mod tests;

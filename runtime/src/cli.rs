@@ -30,6 +30,7 @@ mod validate;
 mod wire;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -39,6 +40,10 @@ use error::Error;
 use output::{Format, Output};
 
 use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
+
+/// How long blocking work may still take once a command is done. What matters
+/// has been waited for by then.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Durable workflows of sandboxed WebAssembly activities.
 ///
@@ -198,7 +203,11 @@ fn block_on<T>(
         .enable_all()
         .build()
         .map_err(|source| Error::failed(format!("cannot start the runtime: {source}")))?;
-    runtime.block_on(future)
+    let result = runtime.block_on(future);
+    // A blocking call cannot be cut off: an attempt that does not notice its
+    // end must not keep the process from its own.
+    runtime.shutdown_timeout(LEAVE);
+    result
 }
 
 /// An error with its causes, in one line.
@@ -222,6 +231,17 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_command_that_is_done_waits_for_no_blocking_call() {
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let done = one_thread(async move {
+            tokio::task::spawn_blocking(move || blocked.recv());
+            Ok(())
+        });
+        assert!(done.is_ok());
+        drop(release); // only now may the call return
+    }
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

@@ -179,6 +179,9 @@ pub struct TenantLimits {
     /// Keys and values of the key-value capability together.
     #[serde(with = "units::bytes")]
     pub key_value_bytes: u64,
+    /// Modules and sources that are kept, of all versions.
+    #[serde(with = "units::bytes")]
+    pub uploaded_bytes: u64,
 }
 
 impl Default for TenantLimits {
@@ -202,6 +205,9 @@ impl Default for TenantLimits {
             key_value_keys: 100_000,
             // A hundred such tenants fit an ordinary disk, and its backups.
             key_value_bytes: 256 << 20,
+            // Some hundred of the largest modules that people build, some
+            // thousand of the usual ones; more is for operators to grant.
+            uploaded_bytes: 4 << 30,
         }
     }
 }
@@ -230,6 +236,7 @@ impl TenantLimits {
             ("output_bytes", self.output_bytes),
             ("attempt_timeout", self.attempt().attempt_timeout_ms),
             ("open_executions", self.open_executions),
+            ("uploaded_bytes", self.uploaded_bytes),
         ]
         .into_iter()
         .filter_map(|(name, value)| (value == 0).then_some(name))

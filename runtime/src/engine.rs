@@ -6,6 +6,7 @@
 //! over again and goes on from what the store holds.
 
 mod live;
+mod replay;
 mod shard;
 mod watch;
 
@@ -27,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Activity;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
+use crate::places::Places;
 use crate::store::{self, ShardId, Store, Summary};
+pub use replay::Traced;
 use shard::{Request, Shard, StartRequest};
 pub use watch::Watch;
 
@@ -229,6 +232,8 @@ struct Context {
     definitions: Arc<dyn Definitions>,
     settings: Settings,
     watch: Watch,
+    /// At replaying histories for those who look at them.
+    turns: Places,
     open: OpenCounts,
     started: AtomicU64,
     closed: AtomicU64,
@@ -256,6 +261,7 @@ impl Engine {
                 ..settings
             },
             watch: Watch::default(),
+            turns: replay::turns(),
             open: OpenCounts::default(),
             started: AtomicU64::new(0),
             closed: AtomicU64::new(0),
@@ -289,14 +295,25 @@ impl Engine {
         start: Start,
         patience: Duration,
     ) -> Result<(Started, Option<Closed>), StartError> {
-        let deadline = tokio::time::Instant::now() + patience;
+        let enough = tokio::time::sleep(patience);
+        self.start_and_wait_until(start, enough).await
+    }
+
+    /// The same, but for as long as the caller has not had `enough`.
+    pub async fn start_and_wait_until(
+        &self,
+        start: Start,
+        enough: impl Future<Output = ()> + Send,
+    ) -> Result<(Started, Option<Closed>), StartError> {
+        let mut enough = std::pin::pin!(enough);
         let (reply, answer) = oneshot::channel();
         let (closed_reply, closed) = oneshot::channel();
         self.submit(start, reply, Some(closed_reply))?;
         let started = answer.await.map_err(|_| StartError::Interrupted)??;
-        let closed = match tokio::time::timeout_at(deadline, closed).await {
-            Ok(closed) => Some(closed.map_err(|_| StartError::Interrupted)?),
-            Err(_) => None,
+        let closed = tokio::select! {
+            biased;
+            closed = closed => Some(closed.map_err(|_| StartError::Interrupted)?),
+            () = &mut enough => None,
         };
         Ok((started, closed))
     }
@@ -408,18 +425,6 @@ impl Engine {
             let requests = &self.inner.shards[index].requests;
             let _ = requests.send(Request::Reports(reports)).await;
         }
-    }
-
-    /// An execution as it was committed last.
-    pub async fn show(
-        &self,
-        tenant: &TenantId,
-        id: ExecutionId,
-    ) -> Result<Option<View>, store::Error> {
-        let Some(stored) = self.inner.context.store.load(tenant, id).await? else {
-            return Ok(None);
-        };
-        live::restore(&self.inner.context, stored).await.map(Some)
     }
 
     /// Tells of each commit of an execution by its new version.

@@ -5,11 +5,13 @@
 
 pub mod api;
 pub mod catalog;
+mod change;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod places;
 pub mod sandbox;
 pub mod server;
 pub mod store;

@@ -26,8 +26,16 @@ pub use sqlite::SqliteStore;
 /// Longest page of a list: what one answer should carry. More is cut to it.
 pub const PAGE_ITEMS: u32 = 1_000;
 
+/// What a page of a history may hold, in bytes as stored: an answer, and what
+/// is made of it on the way, must not take a server's memory.
+pub const PAGE_BYTES: usize = 4 << 20;
+
 /// Largest module, in bytes. Components of scripting languages are near 20 MB.
 pub const MODULE_BYTES: usize = 64 << 20;
+
+/// What a version of an activity or an application counts beside its content,
+/// in bytes: its row, and its part in indexes.
+pub const VERSION_BYTES: u64 = 1 << 10;
 
 /// Longest key of the key-value capability, in bytes: it is part of an index.
 pub const KV_KEY_BYTES: usize = 512;
@@ -319,6 +327,37 @@ fn page_size(limit: u32) -> u32 {
     limit.clamp(1, PAGE_ITEMS)
 }
 
+/// A part of a history, as far as there is room.
+struct Excerpt {
+    events: Vec<Event>,
+    /// How many more events, and of how many bytes.
+    left: (usize, usize),
+}
+
+impl Excerpt {
+    fn new(limit: u32, bytes: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            left: (usize::try_from(limit).unwrap_or(usize::MAX), bytes),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.left.0 > 0 && (self.events.is_empty() || self.left.1 > 0)
+    }
+
+    /// Takes an event that has so many bytes as it is stored; says whether it
+    /// had room. The first always has, or nobody would ever get past it.
+    fn take(&mut self, event: Event, bytes: usize) -> bool {
+        let fits = self.left.0 > 0 && (self.events.is_empty() || bytes <= self.left.1);
+        if fits {
+            self.left = (self.left.0 - 1, self.left.1.saturating_sub(bytes));
+            self.events.push(event);
+        }
+        fits
+    }
+}
+
 /// The version that `activity` becomes among the versions of its name, or the
 /// one that has its version name already.
 fn next_activity(
@@ -376,13 +415,15 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page<Summary>, Error>;
 
-    /// Events with `seq > after`, in order, at most `limit`.
+    /// Events with `seq > after`, in order: at most `limit`, and no more than
+    /// have room in `bytes` as they are stored, but one if there is any.
     async fn history(
         &self,
         tenant: &TenantId,
         id: ExecutionId,
         after: u64,
         limit: u32,
+        bytes: usize,
     ) -> Result<Vec<Event>, Error>;
 
     /// Executions of a tenant, newest first.
@@ -427,6 +468,10 @@ pub trait Store: Send + Sync + 'static {
         version: Option<u32>,
     ) -> Result<Option<ApplicationVersion>, Error>;
 
+    /// What a tenant has uploaded, in bytes: modules, descriptions and sources
+    /// of all versions, and [`VERSION_BYTES`] for each.
+    async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error>;
+
     /// Makes or replaces a tenant.
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error>;
     /// All tenants that are stored.
@@ -465,6 +510,9 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<bool, Error>;
     /// Removes a key.
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error>;
+
+    /// Whether the database answers: the cheapest question there is.
+    async fn ping(&self) -> Result<(), Error>;
 
     /// Commits and syncs so far, for metrics and `cascade bench`.
     fn counters(&self) -> Counters;

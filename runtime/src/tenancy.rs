@@ -4,8 +4,9 @@
 //! Tenants come from `cascade.yaml`, which wins, and from the store, where those
 //! made over HTTP are. All of them are in memory; a change swaps the map, so a
 //! reader never waits for a writer. Keys of the file are in memory too, those of
-//! the store are looked up once and remembered for half a minute. A crash
-//! loses nothing: what was acknowledged is in the store.
+//! the store are looked up once, remembered, and asked for again now and then;
+//! so who guesses keys, or keeps the store busy, is in the way of new keys at
+//! most. A crash loses nothing: what was acknowledged is in the store.
 //!
 //! Two kinds of administration are kept apart: an `admin` key governs the keys
 //! of its own tenant; making tenants, and acting for any of them, takes a key of
@@ -22,12 +23,14 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
+use crate::change::to_its_end;
 use crate::config::{Config, KeyConfig, Policy, TenantConfig, TenantLimits, Weight};
 use crate::store::{self, ApiKey, Store, TenantRow};
 pub use key::Digest;
 
-/// How long a key of the store is taken for valid without asking again. This
-/// process forgets a key at once when it is revoked here; elsewhere, so late.
+/// How long a key of the store is taken for valid without asking again. Then
+/// it still is, until the answer is here. This process forgets a key at once
+/// when it is revoked here; elsewhere, at its first use after that time.
 const KEY_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Keys that are remembered: 200 bytes each. Beyond it, the store is asked.
@@ -36,6 +39,14 @@ const MAX_REMEMBERED: usize = 20_000;
 /// Lookups of unknown keys at a time, so that guessing costs the guesser and
 /// not the database.
 const MAX_LOOKUPS: usize = 4;
+
+/// How long an unknown key waits for its lookup. One takes a millisecond, so
+/// who has a good key gets in even while somebody tries thousands a second.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Known keys that are asked for again at a time: nobody waits for them, so
+/// they need not keep the store's readers busy.
+const MAX_REFRESHES: usize = 2;
 
 /// Keys that one tenant may have made over HTTP: enough for one each for its
 /// services, few enough to list on a page.
@@ -188,6 +199,7 @@ struct Inner {
     configured_keys: HashMap<String, (Digest, Principal)>,
     remembered: Mutex<Remembered>,
     lookups: Semaphore,
+    refreshes: Semaphore,
     /// Makes a change of tenants or keys one step: check, store, swap.
     changes: tokio::sync::Mutex<()>,
 }
@@ -195,9 +207,18 @@ struct Inner {
 /// Keys of the store that were looked up.
 #[derive(Default)]
 struct Remembered {
-    keys: HashMap<String, (Digest, Principal, Instant)>,
+    keys: HashMap<String, Known>,
     /// Counts revocations: a lookup that was under way during one is not remembered.
     generation: u64,
+}
+
+/// A key of the store.
+struct Known {
+    digest: Digest,
+    principal: Principal,
+    since: Instant,
+    /// Whether it is being asked for again.
+    refreshing: bool,
 }
 
 impl Tenancy {
@@ -243,6 +264,7 @@ impl Tenancy {
             configured_keys,
             remembered: Mutex::default(),
             lookups: Semaphore::new(MAX_LOOKUPS),
+            refreshes: Semaphore::new(MAX_REFRESHES),
             changes: tokio::sync::Mutex::new(()),
         })))
     }
@@ -273,6 +295,16 @@ impl Tenancy {
         if let Some(zero) = settings.limits.zeros().first() {
             return Err(Error::ZeroLimit(zero));
         }
+        let this = self.clone();
+        to_its_end(async move { this.put_checked(id, settings, now).await }).await
+    }
+
+    async fn put_checked(
+        &self,
+        id: TenantId,
+        settings: Settings,
+        now: Timestamp,
+    ) -> Result<Arc<Tenant>, Error> {
         let _change = self.0.changes.lock().await;
         let tenants = self.snapshot();
         match tenants.get(&id) {
@@ -312,16 +344,23 @@ impl Tenancy {
                 .ok_or(Denied::Unknown);
         }
         let generation = {
-            let remembered = self.remembered();
-            match remembered.keys.get(id) {
-                Some((known, principal, since)) if since.elapsed() < KEY_LIFETIME => {
-                    return digest
-                        .matches(known)
-                        .then(|| principal.clone())
-                        .ok_or(Denied::Unknown);
+            let mut remembered = self.remembered();
+            let generation = remembered.generation;
+            if let Some(known) = remembered.keys.get_mut(id) {
+                if !digest.matches(&known.digest) {
+                    return Err(Denied::Unknown);
                 }
-                _ => remembered.generation,
+                if known.since.elapsed() >= KEY_LIFETIME && !known.refreshing {
+                    known.refreshing = true;
+                    tokio::spawn(self.clone().refresh(id.to_owned(), digest, generation));
+                }
+                return Ok(known.principal.clone());
             }
+            generation
+        };
+        let lookup = tokio::time::timeout(LOOKUP_PATIENCE, self.0.lookups.acquire()).await;
+        let Ok(Ok(_lookup)) = lookup else {
+            return Err(Denied::Busy);
         };
         self.look_up(id, digest, generation).await
     }
@@ -377,17 +416,36 @@ impl Tenancy {
     ///
     /// If the store does not answer.
     pub async fn revoke(&self, tenant: &TenantId, id: &str) -> Result<bool, store::Error> {
-        let deleted = self.0.store.delete_key(tenant, id).await?;
-        let mut remembered = self.remembered();
-        remembered.generation += 1;
-        let of_tenant = matches!(
-            remembered.keys.get(id),
-            Some((_, Principal::Tenant { tenant: owner, .. }, _)) if owner == tenant
-        );
-        if of_tenant {
-            remembered.keys.remove(id);
+        let (this, tenant, id) = (self.clone(), tenant.clone(), id.to_owned());
+        to_its_end(async move {
+            let _change = this.0.changes.lock().await;
+            let deleted = this.0.store.delete_key(&tenant, &id).await?;
+            let mut remembered = this.remembered();
+            remembered.generation += 1;
+            let owner = remembered.keys.get(&id).map(|known| &known.principal);
+            if matches!(owner, Some(Principal::Tenant { tenant: owner, .. }) if *owner == tenant) {
+                remembered.keys.remove(&id);
+            }
+            Ok(deleted)
+        })
+        .await
+    }
+
+    /// Asks again for a key that is remembered.
+    async fn refresh(self, id: String, digest: Digest, generation: u64) {
+        let Ok(_refresh) = self.0.refreshes.acquire().await else {
+            return; // nobody closes it
+        };
+        match self.look_up(&id, digest, generation).await {
+            Ok(_) => {}
+            Err(Denied::Unknown) => drop(self.remembered().keys.remove(&id)),
+            Err(error) => {
+                tracing::warn!(key = id, %error, "a key could not be asked for again");
+            }
         }
-        Ok(deleted)
+        if let Some(known) = self.remembered().keys.get_mut(&id) {
+            known.refreshing = false;
+        }
     }
 
     async fn look_up(
@@ -396,9 +454,6 @@ impl Tenancy {
         digest: Digest,
         generation: u64,
     ) -> Result<Principal, Denied> {
-        let Ok(_permit) = self.0.lookups.try_acquire() else {
-            return Err(Denied::Busy);
-        };
         let found = self.0.store.key_by_hash(&digest.to_string()).await?;
         let key = found.filter(|key| key.id == id).ok_or(Denied::Unknown)?;
         let role = Role::of_name(&key.role)
@@ -416,11 +471,16 @@ impl Tenancy {
             if remembered.keys.len() >= MAX_REMEMBERED {
                 remembered
                     .keys
-                    .retain(|_, (_, _, since)| since.elapsed() < KEY_LIFETIME);
+                    .retain(|known, it| known == id || it.since.elapsed() < KEY_LIFETIME);
             }
-            if remembered.keys.len() < MAX_REMEMBERED {
-                let entry = (digest, principal.clone(), Instant::now());
-                remembered.keys.insert(id.to_owned(), entry);
+            if remembered.keys.len() < MAX_REMEMBERED || remembered.keys.contains_key(id) {
+                let known = Known {
+                    digest,
+                    principal: principal.clone(),
+                    since: Instant::now(),
+                    refreshing: false,
+                };
+                remembered.keys.insert(id.to_owned(), known);
             }
         }
         Ok(principal)

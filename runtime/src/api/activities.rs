@@ -192,7 +192,7 @@ async fn show_version(
         (status = 201, description = "A new version", body = UploadedView),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`invalid_module` or `invalid_settings`", body = ProblemDocument),
-        (status = 429, description = "`busy`: too many uploads at a time", body = ProblemDocument),
+        (status = 429, description = "`limit_reached`, or `busy`: too many uploads at a time", body = ProblemDocument),
     )
 )]
 async fn upload(
@@ -217,7 +217,7 @@ async fn upload(
         (status = 409, description = "`conflict`: the version is there, with another module or manifest", body = ProblemDocument),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`invalid_module` or `invalid_settings`", body = ProblemDocument),
-        (status = 429, description = "`busy`: too many uploads at a time", body = ProblemDocument),
+        (status = 429, description = "`limit_reached`, or `busy`: too many uploads at a time", body = ProblemDocument),
     )
 )]
 async fn upload_version(
@@ -238,12 +238,12 @@ async fn take_in(
 ) -> Result<Response, Problem> {
     let manifest = manifest(request.headers())?;
     // Before the body is read, since that is what takes the memory.
-    let _permit = state
-        .uploads
-        .try_acquire()
-        .map_err(|_| Problem::new(Code::Busy, "too many modules are being uploaded"))?;
-    let wasm = read_body(state, request, state.config.server.module_bytes).await?;
     let tenant = &caller.tenant.id;
+    let patience = state.config.server.request_timeout;
+    let place = state.uploads.take_within(tenant, patience).await;
+    let _place =
+        place.ok_or_else(|| Problem::new(Code::Busy, "too many modules are being uploaded"))?;
+    let wasm = read_body(state, request, state.config.server.module_bytes).await?;
     let now = state.clock.now();
     let uploaded = state
         .catalog

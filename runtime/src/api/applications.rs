@@ -103,7 +103,10 @@ struct SourceQuery {
     post, path = "/v1/validate", tag = "applications",
     params(FileQuery),
     request_body(content = String, content_type = "application/yaml"),
-    responses((status = 200, description = "The diagnostics, whether or not it is valid", body = Validation))
+    responses(
+        (status = 200, description = "The diagnostics, whether or not it is valid", body = Validation),
+        (status = 429, description = "`busy`: too many files are being compiled", body = ProblemDocument),
+    )
 )]
 async fn validate(
     State(state): State<ApiState>,
@@ -113,12 +116,11 @@ async fn validate(
 ) -> Result<Response, Problem> {
     let file = file_name(query.file, "application")?;
     let source = read_body(&state, request, cascade_cdl::MAX_FILE_BYTES as u64).await?;
-    let parsed = catalog::parse(&file, source).await;
-    let missing = parsed.application.as_ref().map(|application| {
-        state
-            .catalog
-            .missing_activities(&caller.tenant.id, application)
-    });
+    let tenant = &caller.tenant.id;
+    let parsed = state.catalog.parse(tenant, &file, source).await?;
+    let application = parsed.application.as_ref();
+    let missing =
+        application.map(|application| state.catalog.missing_activities(tenant, application));
     let validation = Validation {
         valid: parsed.application.is_some(),
         diagnostics: parsed.diagnostics,
@@ -143,6 +145,7 @@ async fn validate(
         (status = 201, description = "A new version", body = AppliedView),
         (status = 412, description = "`precondition_failed`", body = ProblemDocument),
         (status = 422, description = "`invalid_application`, with the diagnostics in `errors`", body = ProblemDocument),
+        (status = 429, description = "`limit_reached`, or `busy`: too many files are being compiled", body = ProblemDocument),
     )
 )]
 async fn apply(

@@ -233,7 +233,10 @@ async fn start(
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
-        Some(patience) => state.engine.start_and_wait(start, patience).await?,
+        Some(patience) => {
+            let enough = until_late(&state, patience);
+            state.engine.start_and_wait_until(start, enough).await?
+        }
         None => (state.engine.start(start).await?, None),
     };
     let view = if started.created || closed.is_some() {
@@ -378,14 +381,23 @@ async fn retry(
     ))
 }
 
-/// Returns when the execution has ended or the time is up.
+/// Returns when the time is up, or the server stops: who waits comes again, to
+/// whoever serves then.
+async fn until_late(state: &Api, patience: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(patience) => {}
+        () = state.stopping.cancelled() => {}
+    }
+}
+
+/// Returns when the execution has ended, or it is late.
 async fn until_closed(
     state: &Api,
     tenant: &TenantId,
     id: ExecutionId,
     patience: Duration,
 ) -> Result<(), Problem> {
-    let deadline = tokio::time::Instant::now() + patience;
+    let mut late = std::pin::pin!(until_late(state, patience));
     // Watched before it is looked at, so that no commit in between is missed.
     let mut commits = state.engine.watch(tenant, id);
     loop {
@@ -399,8 +411,7 @@ async fn until_closed(
         }
         tokio::select! {
             changed = commits.changed() => if changed.is_err() { return Ok(()) },
-            () = tokio::time::sleep_until(deadline) => return Ok(()),
-            () = state.stopping.cancelled() => return Ok(()),
+            () = &mut late => return Ok(()),
         }
     }
 }

@@ -1,33 +1,35 @@
 //! What happened to an execution: its history, and the history as it grows.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response, sse};
-use cascade_cdl::{Event, Execution, ExecutionId, Record, TenantId, apply_traced};
+use cascade_cdl::{Event, ExecutionId, Record, TenantId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Caller, Path, Query, Viewer, execution_id, header};
-use super::{Api, ApiState, json, list};
-use crate::store;
+use super::{ApiState, PATIENCE, json, list};
+use crate::engine::Traced;
+use crate::places::Place;
+use crate::store::{self, PAGE_BYTES};
 
 /// A page, if the client does not say.
 const DEFAULT_PAGE: u32 = 100;
 
-/// The longest page, and what one read of the store fetches.
+/// The longest page.
 const MAX_PAGE: u32 = 1_000;
 
-/// Events that a live history reads at a time: a few hundred KB at most as a rule.
+/// Events that a live history reads at a time, and the bytes that they may
+/// have: each of thousands may hold a page that its client does not take.
 const LIVE_PAGE: u32 = 100;
+const LIVE_BYTES: usize = 256 << 10;
 
 /// A comment at least so often keeps proxies from closing a silent connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -63,6 +65,9 @@ struct HistoryEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     records: Option<Vec<Record>>,
+    /// How many more followed, if they were too much for a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records_omitted: Option<usize>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -72,7 +77,7 @@ struct HistoryQuery {
     /// Events after this number; 0 if absent.
     #[serde(default)]
     after: u64,
-    /// At most so many, up to 1000; 100 if absent.
+    /// At most so many, up to 1000; 100 if absent. Large events make a page shorter.
     limit: Option<u32>,
     /// Say what followed from each event, too.
     #[serde(default)]
@@ -98,6 +103,7 @@ struct EventsQuery {
     responses(
         (status = 200, body = HistoryPage),
         (status = 404, description = "`not_found`", body = ProblemDocument),
+        (status = 429, description = "`busy`: too many histories are being replayed", body = ProblemDocument),
     )
 )]
 async fn history(
@@ -111,15 +117,18 @@ async fn history(
     let limit = list::limit(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
     let summary = state.store.summary(tenant, id).await?;
     let summary = summary.ok_or_else(|| Problem::not_found("execution"))?;
-    let events = if query.records {
-        replayed(&state, &summary, query.after, limit).await?
+    let events: Vec<HistoryEvent> = if query.records {
+        // Before anything is read, since each holds a page or two in memory.
+        let place = state.replays.take_within(tenant, PATIENCE).await;
+        let _place = place
+            .ok_or_else(|| Problem::new(Code::Busy, "too many histories are being replayed"))?;
+        let traced = state.engine.trace(&summary, query.after, limit).await?;
+        traced.into_iter().map(HistoryEvent::traced).collect()
     } else {
-        let events = state.store.history(tenant, id, query.after, limit).await?;
-        let plain = |event| HistoryEvent {
-            event,
-            records: None,
-        };
-        events.into_iter().map(plain).collect()
+        let read = state
+            .store
+            .history(tenant, id, query.after, limit, PAGE_BYTES);
+        read.await?.into_iter().map(HistoryEvent::plain).collect()
     };
     let last = events.last().map(|last| last.event.seq);
     let next = last.filter(|last| *last < summary.version);
@@ -161,9 +170,10 @@ async fn events(
     if state.store.summary(&tenant, id).await?.is_none() {
         return Err(Problem::not_found("execution"));
     }
-    let permit = Arc::clone(&state.streams)
-        .try_acquire_owned()
-        .map_err(|_| Problem::new(Code::Busy, "too many live histories are being followed"))?;
+    let place = state
+        .streams
+        .try_take(&tenant)
+        .ok_or_else(|| Problem::new(Code::Busy, "too many live histories are being followed"))?;
     let live = Live {
         state,
         tenant,
@@ -171,7 +181,7 @@ async fn events(
         after,
         commits,
         phase: Phase::Reading,
-        _permit: permit,
+        _place: place,
     };
     let stream = futures::stream::unfold(live, Live::next);
     let stream = futures::StreamExt::flat_map(stream, futures::stream::iter);
@@ -179,50 +189,22 @@ async fn events(
     Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
 }
 
-/// A page of events with what followed from them. What the machine needs is
-/// all that happened before, so the history is read from its start.
-async fn replayed(
-    state: &Api,
-    summary: &store::Summary,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<HistoryEvent>, Problem> {
-    let (tenant, id) = (&summary.tenant, summary.id);
-    let catalog = &state.catalog;
-    let (application, version) = (&summary.application, summary.application_version);
-    let program = catalog
-        .program_at(tenant, application, version, &summary.workflow)
-        .await?;
-    let damaged = |why: String| Problem::from(store::Error::Damaged(why));
-    let program = program
-        .ok_or_else(|| damaged(format!("execution {id} runs a version that is not there")))?;
-    let mut execution = Execution::new(id, tenant.clone());
-    let mut page = Vec::new();
-    while page.len() < limit as usize {
-        let events = state
-            .store
-            .history(tenant, id, execution.version, MAX_PAGE)
-            .await?;
-        if events.is_empty() {
-            break;
+impl HistoryEvent {
+    fn plain(event: Event) -> Self {
+        Self {
+            event,
+            records: None,
+            records_omitted: None,
         }
-        for event in events {
-            let mut records = Vec::new();
-            let observe = &mut |record| records.push(record);
-            execution = apply_traced(&program, execution, &event, observe)
-                .map_err(|error| damaged(format!("history of execution {id}: {error}")))?
-                .execution;
-            if event.seq > after && page.len() < limit as usize {
-                page.push(HistoryEvent {
-                    event,
-                    records: Some(records),
-                });
-            }
-        }
-        // A thousand events take some milliseconds: let others have the thread.
-        tokio::task::yield_now().await;
     }
-    Ok(page)
+
+    fn traced(traced: Traced) -> Self {
+        Self {
+            event: traced.event,
+            records: Some(traced.records),
+            records_omitted: (traced.omitted > 0).then_some(traced.omitted),
+        }
+    }
 }
 
 /// A history that somebody follows.
@@ -234,7 +216,7 @@ struct Live {
     after: u64,
     commits: tokio::sync::watch::Receiver<u64>,
     phase: Phase,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// What a live history does next.
@@ -280,7 +262,7 @@ impl Live {
         // Read before the events: who sees it closed then has all of them to come.
         let summary = log(store.summary(&self.tenant, self.id).await)??;
         let read = store
-            .history(&self.tenant, self.id, self.after, LIVE_PAGE)
+            .history(&self.tenant, self.id, self.after, LIVE_PAGE, LIVE_BYTES)
             .await;
         let events = log(read)?;
         let mut sent: Vec<Sent> = Vec::with_capacity(events.len() + 1);

@@ -292,7 +292,10 @@ impl From<catalog::Error> for Problem {
                 Self::internal(Code::Unavailable, &cause)
             }
             catalog::Error::Manifest(_) => Self::new(Code::InvalidSettings, detail),
-            catalog::Error::TooMany { .. } => Self::new(Code::LimitReached, detail),
+            catalog::Error::TooMany { .. } | catalog::Error::TooManyBytes { .. } => {
+                Self::new(Code::LimitReached, detail)
+            }
+            catalog::Error::Busy => Self::new(Code::Busy, detail),
             catalog::Error::NoTenant(_) => Self::not_found("tenant"),
             catalog::Error::Store(error) => error.into(),
         }

@@ -1,5 +1,9 @@
 //! Connections: accepted up to a bound, closed when they idle or dawdle,
 //! finished in good order when the server stops.
+//!
+//! A place among the connections is worth having, and taking one needs no key.
+//! So whoever holds one must use it: ask within `request_timeout`, and read
+//! what was asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +11,13 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::connection::{Idleness, Prompt};
 use crate::config::Server;
 
 /// Largest head of a request: the manifest of an upload is the largest header
@@ -54,8 +59,9 @@ pub async fn serve(
         };
         let (builder, router) = (Arc::clone(&builder), router.clone());
         let stopping = stopping.clone();
+        let patience = config.request_timeout;
         connections.spawn(async move {
-            connection(stream, &builder, router, stopping).await;
+            connection(stream, &builder, router, patience, stopping).await;
             drop(place);
         });
     }
@@ -105,6 +111,7 @@ async fn connection(
     stream: TcpStream,
     builder: &auto::Builder<TokioExecutor>,
     router: Router,
+    patience: Duration,
     stopping: CancellationToken,
 ) {
     // Answers are small and written at once: waiting for more only delays them.
@@ -112,11 +119,22 @@ async fn connection(
         tracing::debug!(%error, "a connection was gone before it began");
         return;
     }
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let (idleness, service) = Idleness::of(router);
+    let stream = TokioIo::new(Prompt::new(stream, patience));
+    let connection = builder.serve_connection_with_upgrades(stream, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        // Also before it is known which HTTP it speaks, and however well it
+        // answers pings.
+        () = idleness.lasts(patience) => {
+            connection.as_mut().graceful_shutdown();
+            let Ok(ended) = timeout(patience, connection).await else {
+                tracing::debug!("an idle connection did not end, and is cut off");
+                return;
+            };
+            ended
+        }
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

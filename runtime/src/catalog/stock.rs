@@ -105,10 +105,13 @@ impl Description {
 pub(super) struct Stock {
     /// As it was when the grants and limits below were worked out.
     pub(super) tenant: Arc<Tenant>,
-    /// Versions by name, oldest first; never empty.
-    pub(super) activities: BTreeMap<Arc<str>, Vec<Arc<Activity>>>,
+    /// Versions by name, oldest first; never empty. Shared with the stock that
+    /// this one came from, as far as they agree: a copy is cheap.
+    pub(super) activities: BTreeMap<Arc<str>, Arc<Vec<Arc<Activity>>>>,
     /// The newest versions, by name.
     pub(super) applications: BTreeMap<Arc<str>, Arc<ApplicationEntry>>,
+    /// What the store keeps of it, in bytes, of all versions.
+    pub(super) bytes: u64,
 }
 
 impl Stock {
@@ -117,6 +120,7 @@ impl Stock {
             tenant,
             activities: BTreeMap::new(),
             applications: BTreeMap::new(),
+            bytes: 0,
         }
     }
 
@@ -127,7 +131,8 @@ impl Stock {
             return copy;
         }
         copy.tenant = Arc::clone(tenant);
-        for known in copy.activities.values_mut().flatten() {
+        let lists = copy.activities.values_mut();
+        for known in lists.flat_map(|versions| Arc::make_mut(versions).iter_mut()) {
             let mut activity = Activity::clone(known);
             activity.put_under(tenant);
             *known = Arc::new(activity);
@@ -141,6 +146,7 @@ impl Stock {
             .activities
             .entry(Arc::clone(&activity.name))
             .or_default();
+        let versions = Arc::make_mut(versions);
         let position = versions.partition_point(|known| known.number < activity.number);
         match versions.get_mut(position) {
             Some(known) if known.number == activity.number => *known = activity,
@@ -153,7 +159,25 @@ impl Stock {
     }
 
     pub(super) fn versions(&self, name: &str) -> &[Arc<Activity>] {
-        self.activities.get(name).map_or(&[], Vec::as_slice)
+        self.activities
+            .get(name)
+            .map_or(&[], |versions| versions.as_slice())
+    }
+
+    /// Number of versions of all activities.
+    pub(super) fn version_count(&self) -> usize {
+        self.activities
+            .values()
+            .map(|versions| versions.len())
+            .sum()
+    }
+
+    /// Whether some version has this module.
+    pub(super) fn has_module(&self, digest: &str) -> bool {
+        let lists = self.activities.values();
+        lists
+            .flat_map(|versions| versions.iter())
+            .any(|known| *known.digest == *digest)
     }
 
     /// The newest version, or the one of this name.
@@ -296,6 +320,22 @@ mod tests {
         assert!(!stock.activity("x", None).expect("there").pure);
         let closed = stock.of(&Arc::new(tenant(&[])));
         assert!(closed.activity("x", None).expect("there").pure);
+    }
+
+    #[test]
+    fn a_copy_shares_what_does_not_change() {
+        let owner = Arc::new(tenant(&[]));
+        let mut stock = Stock::new(Arc::clone(&owner));
+        for name in ["x", "y"] {
+            let mut row = row(1, "", "");
+            row.name = name.to_owned();
+            stock.add_activity(activity(&owner, &row).expect("reads"));
+        }
+        let mut copy = stock.of(&owner);
+        copy.add_activity(activity(&owner, &row(2, "", "")).expect("reads"));
+        let shared = |name| Arc::ptr_eq(&stock.activities[name], &copy.activities[name]);
+        assert_eq!((shared("x"), shared("y")), (false, true));
+        assert_eq!((stock.version_count(), copy.version_count()), (2, 3));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Executions in the memory of a shard.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
@@ -11,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Closed, Context, ControlError, StartError, Started, View};
 use crate::dispatch::{AttemptKey, QueuedTask};
-use crate::store::{self, Commit, StatusName, Stored, Summary};
+use crate::store::{self, Commit, PAGE_BYTES, StatusName, Stored, Summary};
 
 /// The history in an execution's row moves out into a chunk, and a snapshot is
 /// taken, beyond this size. An update rewrites the row, so the row must stay
@@ -146,7 +147,7 @@ impl Live {
             self.summary.closed_at = None;
         }
         let transition = apply(&self.program, execution, &event)?;
-        self.tail_bytes += payload_len(&event.kind) + EVENT_OVERHEAD;
+        self.tail_bytes += event_len(&event);
         self.tail_events += 1;
         self.execution = Some(transition.execution);
         self.events.push(event);
@@ -337,64 +338,119 @@ impl Frozen {
 
 /// Rebuilds an execution from what is stored.
 pub(super) async fn restore(context: &Context, stored: Stored) -> Result<View, store::Error> {
+    let mut restoring = begin_restore(context, stored).await?;
+    restoring.go_on(None)?;
+    restoring.end()
+}
+
+/// An execution as it was stored, on its way to how it stands.
+pub(super) struct Restoring {
+    summary: Summary,
+    program: Arc<Program>,
+    input: Json,
+    /// `None` only while an event is applied.
+    execution: Option<Execution>,
+    tail: std::vec::IntoIter<Event>,
+}
+
+/// Gathers what it takes to rebuild an execution.
+pub(super) async fn begin_restore(
+    context: &Context,
+    stored: Stored,
+) -> Result<Restoring, store::Error> {
     let Stored {
         summary,
         snapshot,
         tail,
         ..
     } = stored;
-    let damaged = |what: String| {
-        store::Error::Damaged(format!(
-            "execution {} of {}: {what}",
-            summary.id, summary.tenant
-        ))
-    };
-    let program = context
-        .definitions
-        .workflow_at(
-            &summary.tenant,
-            &summary.application,
-            summary.application_version,
-            &summary.workflow,
-        )
-        .await?
-        .ok_or_else(|| {
-            damaged(format!(
-                "application `{}` has no version {} with workflow `{}`",
-                summary.application, summary.application_version, summary.workflow
-            ))
-        })?;
+    let program = program(context, &summary).await?;
     let input = match tail.first() {
         Some(first) if first.seq == 1 => input_of(first),
         // The beginning of a long history is in a chunk.
         _ => {
             let first = context
                 .store
-                .history(&summary.tenant, summary.id, 0, 1)
+                .history(&summary.tenant, summary.id, 0, 1, PAGE_BYTES)
                 .await?;
             first.first().and_then(input_of)
         }
     };
-    let input = input.ok_or_else(|| damaged("the history does not begin with a start".into()))?;
-    let mut execution =
-        snapshot.unwrap_or_else(|| Execution::new(summary.id, summary.tenant.clone()));
-    for event in &tail {
-        execution = apply(&program, execution, event)
-            .map_err(|error| damaged(error.to_string()))?
-            .execution;
-    }
-    if execution.version != summary.version {
-        return Err(damaged(format!(
-            "the history ends at {}, the row at {}",
-            execution.version, summary.version
-        )));
-    }
-    Ok(View {
+    let input =
+        input.ok_or_else(|| damaged(&summary, &"the history does not begin with a start"))?;
+    let execution = snapshot.unwrap_or_else(|| Execution::new(summary.id, summary.tenant.clone()));
+    Ok(Restoring {
         summary,
-        input,
-        execution,
         program,
+        input,
+        execution: Some(execution),
+        tail: tail.into_iter(),
     })
+}
+
+impl Restoring {
+    /// Replays until then, or a little longer; says whether nothing is left.
+    pub(super) fn go_on(&mut self, until: Option<Instant>) -> Result<bool, store::Error> {
+        while let Some(event) = self.tail.next() {
+            let execution = self.execution.take().expect("put back, or it is the end");
+            let applied = apply(&self.program, execution, &event);
+            let applied = applied.map_err(|error| damaged(&self.summary, &error))?;
+            self.execution = Some(applied.execution);
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(self.tail.len() == 0);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How it stands, once nothing is left to replay.
+    pub(super) fn end(self) -> Result<View, store::Error> {
+        let Self {
+            summary,
+            program,
+            input,
+            execution,
+            ..
+        } = self;
+        let execution = execution.expect("put back, or it is the end");
+        if execution.version != summary.version {
+            let (end, row) = (execution.version, summary.version);
+            let what = format!("the history ends at {end}, the row at {row}");
+            return Err(damaged(&summary, &what));
+        }
+        Ok(View {
+            summary,
+            input,
+            execution,
+            program,
+        })
+    }
+}
+
+/// The program that an execution runs, for ever.
+pub(super) async fn program(
+    context: &Context,
+    summary: &Summary,
+) -> Result<Arc<Program>, store::Error> {
+    let (application, version) = (&summary.application, summary.application_version);
+    let program = context
+        .definitions
+        .workflow_at(&summary.tenant, application, version, &summary.workflow)
+        .await?;
+    program.ok_or_else(|| {
+        let workflow = &summary.workflow;
+        let what = format!(
+            "application `{application}` has no version {version} with workflow `{workflow}`"
+        );
+        damaged(summary, &what)
+    })
+}
+
+fn damaged(summary: &Summary, what: &dyn std::fmt::Display) -> store::Error {
+    store::Error::Damaged(format!(
+        "execution {} of {}: {what}",
+        summary.id, summary.tenant
+    ))
 }
 
 fn input_of(event: &Event) -> Option<Json> {
@@ -413,6 +469,11 @@ fn name(status: &Status) -> (StatusName, Option<&str>) {
         Status::Cancelled { .. } => (StatusName::Cancelled, None),
         Status::TimedOut { .. } => (StatusName::TimedOut, None),
     }
+}
+
+/// Size of an event, in bytes, roughly.
+pub(super) fn event_len(event: &Event) -> usize {
+    payload_len(&event.kind) + EVENT_OVERHEAD
 }
 
 /// Size of what an event carries, in bytes.

@@ -34,6 +34,18 @@ workflows:
         catch: [{error: ActivityNotFound, result: $.error, next: Saved}]
         end: true
       - {name: Saved, type: Pass, end: true}
+  loud:
+    states:
+      - {name: S, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 0}, result: $.s, next: P1}
+      - {name: P1, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P2}
+      - {name: P2, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P3}
+      - {name: P3, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P4}
+      - {name: P4, type: Pass, parameters: '{{ $.s }}', result: $.t, next: T}
+      - {name: T, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.s, next: P5}
+      - {name: P5, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P6}
+      - {name: P6, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P7}
+      - {name: P7, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P8}
+      - {name: P8, type: Pass, parameters: '{{ $.s }}', result: $.t, end: true}
   doomed:
     states:
       - {name: Never, type: Fail, error: Doomed}
@@ -757,4 +769,62 @@ async fn open_executions_are_counted_once_through_a_restart_of_a_shard() {
         .is_err()
     {}
     assert_eq!(bench.engine.stats().open, 2);
+}
+
+#[tokio::test]
+async fn who_looks_at_an_execution_waits_for_a_turn_to_replay_it() {
+    let bench = Bench::new().await;
+    let started = bench.engine.start(start("nap", None)).await;
+    let id = started.expect("starts").id;
+    let turns = &bench.engine.inner.context.turns;
+    let mut held = Vec::new();
+    while let Some(turn) = turns.try_take(&tenant()) {
+        held.push(turn);
+    }
+    let acme = tenant();
+    let mut shown = std::pin::pin!(bench.engine.show(&acme, id));
+    assert!(
+        futures::poll!(shown.as_mut()).is_pending(),
+        "its tenant has no turn left"
+    );
+    // What is waited for is not in the way of the shard, nor of other tenants.
+    assert!(turns.try_take(&"rival".parse().expect("valid")).is_some());
+    bench
+        .engine
+        .start(start("nap", None))
+        .await
+        .expect("starts");
+    held.clear();
+    let view = shown.await.expect("reads").expect("is there");
+    assert_eq!(view.execution.status, Status::Running);
+}
+
+#[tokio::test]
+async fn a_page_with_records_is_bounded_in_bytes_and_goes_on() {
+    let bench = Bench::new().await;
+    let started = bench.engine.start(start("loud", None)).await;
+    let id = started.expect("starts").id;
+    let large = json!("x".repeat(1_000_000));
+    for _ in 0..2 {
+        let task = bench.task().await;
+        bench.complete(&task.task, large.clone()).await;
+    }
+    bench.output(id).await;
+    let summary = bench.store.summary(&tenant(), id).await.expect("reads");
+    let summary = summary.expect("is there");
+    let (mut pages, mut after) = (Vec::new(), 0);
+    loop {
+        let page = bench.engine.trace(&summary, after, 1_000).await;
+        let page = page.expect("replays");
+        let Some(last) = page.last() else { break };
+        after = last.event.seq;
+        let told = |traced: &Traced| (traced.event.seq, traced.records.len(), traced.omitted);
+        pages.push(page.iter().map(told).collect::<Vec<_>>());
+    }
+    // Five outputs are more than a page holds; what follows them is left out.
+    assert_eq!(
+        pages,
+        [vec![(1, 2, 0), (2, 9, 2)], vec![(3, 9, 1)]],
+        "by event: its number, its records, and those that are left out"
+    );
 }

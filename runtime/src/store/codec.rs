@@ -9,12 +9,14 @@
 //!
 //! What does not read is [`Error::Damaged`], never a panic.
 
+use std::ops::ControlFlow;
+
 use cascade_cdl::{Event, Execution, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Deserializer;
 
-use super::{Cursor, Error, StatusName};
+use super::{Cursor, Error, Excerpt, StatusName};
 
 /// The schema that is written.
 const VERSION: u64 = 1;
@@ -43,9 +45,22 @@ pub(super) fn decode_events(
     first: Option<u64>,
     last: u64,
 ) -> Result<Vec<Event>, Error> {
-    let mut events = Vec::new();
+    let mut all = Excerpt::new(u32::MAX, usize::MAX);
+    decode_after(blob, first, last, 0, &mut all)?;
+    Ok(all.events)
+}
+
+/// Adds those events of a blob that come after `after`, as far as there is
+/// room; says whether all had it. What has none is not read.
+pub(super) fn decode_after(
+    blob: &[u8],
+    first: Option<u64>,
+    last: u64,
+    after: u64,
+    excerpt: &mut Excerpt,
+) -> Result<bool, Error> {
     let mut next = first;
-    each(blob, |event: Event| {
+    let whole = each(blob, |event: Event, bytes| {
         let expected = next.unwrap_or(event.seq);
         if event.seq != expected {
             return Err(damaged(format_args!(
@@ -54,16 +69,27 @@ pub(super) fn decode_events(
             )));
         }
         next = Some(expected.saturating_add(1));
-        events.push(event);
-        Ok(())
+        if event.seq > after && !excerpt.take(event, bytes) {
+            return Ok(ControlFlow::Break(()));
+        }
+        Ok(ControlFlow::Continue(()))
     })?;
+    if !whole {
+        return Ok(false);
+    }
     // `next` is one past the end; a tail without events begins one past `last`.
     if next != Some(last.saturating_add(1)) {
         return Err(damaged(format_args!(
             "history goes on at {next:?} after event {last}"
         )));
     }
-    Ok(events)
+    Ok(true)
+}
+
+/// What an event takes in a blob, in bytes.
+pub(super) fn event_bytes(event: &Event) -> usize {
+    let text = serde_json::to_vec(event);
+    text.expect("events have string keys and no floats").len()
 }
 
 /// A snapshot.
@@ -76,9 +102,9 @@ pub(super) fn encode_snapshot(execution: &Execution) -> String {
 /// The execution of a snapshot.
 pub(super) fn decode_snapshot(blob: &[u8]) -> Result<Execution, Error> {
     let mut found = None;
-    each(blob, |execution: Execution| {
+    each(blob, |execution: Execution, _| {
         found = Some(execution);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     found.ok_or_else(|| damaged("empty snapshot"))
 }
@@ -149,37 +175,44 @@ pub(super) fn damaged(what: impl std::fmt::Display) -> Error {
     Error::Damaged(what.to_string())
 }
 
-/// Reads the texts of a blob in order.
+/// Reads the texts of a blob in order, each with its length in bytes; says
+/// whether it came to the end.
 fn each<T: DeserializeOwned>(
     blob: &[u8],
-    mut take: impl FnMut(T) -> Result<(), Error>,
-) -> Result<(), Error> {
+    mut take: impl FnMut(T, usize) -> Result<ControlFlow<()>, Error>,
+) -> Result<bool, Error> {
     let text = std::str::from_utf8(blob).map_err(damaged)?;
     let mut rest = text.trim_ascii_start();
     let mut version = None;
     while let Some(head) = rest.bytes().next() {
         if head.is_ascii_digit() {
-            version = Some(read::<u64>(&mut rest)?);
+            version = Some(read::<u64>(&mut rest)?.0);
         } else {
             match version {
-                Some(VERSION) => take(read(&mut rest)?)?,
+                Some(VERSION) => {
+                    let (value, bytes) = read(&mut rest)?;
+                    if take(value, bytes)?.is_break() {
+                        return Ok(false);
+                    }
+                }
                 Some(other) => return Err(damaged(format_args!("schema version {other}"))),
                 None => return Err(damaged("no schema version")),
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Reads one text off the front.
-fn read<'a, T: Deserialize<'a>>(rest: &mut &'a str) -> Result<T, Error> {
+/// Reads one text off the front; gives its length, too.
+fn read<'a, T: Deserialize<'a>>(rest: &mut &'a str) -> Result<(T, usize), Error> {
     let mut texts = Deserializer::from_str(rest).into_iter();
     let value = texts
         .next()
         .ok_or_else(|| damaged("a text is missing"))?
         .map_err(damaged)?;
-    *rest = rest[texts.byte_offset()..].trim_ascii_start();
-    Ok(value)
+    let bytes = texts.byte_offset();
+    *rest = rest[bytes..].trim_ascii_start();
+    Ok((value, bytes))
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{Commit, KvQuota, Lease, ModelStore, ShardId, SqliteStore, StatusName, Store, Summary};
+use super::{
+    Commit, KvQuota, Lease, ModelStore, PAGE_BYTES, ShardId, SqliteStore, StatusName, Store,
+    Summary,
+};
 
 /// A quota that no test comes near.
 pub(crate) const ROOM: KvQuota = KvQuota {

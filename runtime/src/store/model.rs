@@ -16,9 +16,9 @@ use tokio::sync::watch;
 
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES, Page,
-    ShardId, StatusName, Store, Stored, Summary, TenantRow, bounded, codec, next_activity,
-    page_size,
+    Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES,
+    Page, ShardId, StatusName, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded, codec,
+    next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -83,7 +83,8 @@ impl ModelStore {
         Self::default()
     }
 
-    /// Keeps commits waiting, unwritten, until [`ModelStore::release`].
+    /// Keeps commits waiting, unwritten, until [`ModelStore::release`]. Changes of
+    /// tenants, keys and applications wait, too, but are written.
     pub fn hold_commits(&self) {
         self.gate.send_replace(false);
     }
@@ -213,6 +214,31 @@ impl State {
             keys: usage.keys + 1,
             bytes: usage.bytes + (key.len() + value.len()) as u64,
         })
+    }
+
+    fn put_application(
+        &mut self,
+        tenant: &TenantId,
+        mut application: ApplicationVersion,
+        expected: Option<u32>,
+    ) -> Result<ApplicationVersion, u32> {
+        let key = (tenant.clone(), application.name.clone());
+        let versions = self.applications.get(&key);
+        let newest = versions
+            .and_then(|versions| versions.last())
+            .map_or(0, |newest| newest.version);
+        if expected.is_some_and(|expected| expected != newest) {
+            return Err(newest);
+        }
+        application.version = newest + 1;
+        let versions = self.applications.entry(key).or_default();
+        versions.push(application.clone());
+        Ok(application)
+    }
+
+    fn delete_key(&mut self, tenant: &TenantId, id: &str) -> bool {
+        let own = self.keys.get(id).is_some_and(|key| key.tenant == *tenant);
+        own && self.keys.remove(id).is_some()
     }
 }
 
@@ -346,13 +372,19 @@ impl Store for ModelStore {
         id: ExecutionId,
         after: u64,
         limit: u32,
+        bytes: usize,
     ) -> Result<Vec<Event>, Error> {
         let state = self.open()?;
         let row = state.executions.get(&(tenant.clone(), id));
         let events = row.into_iter().flat_map(|row| &row.events);
         let later = events.filter(|event| event.seq > after);
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Ok(later.take(limit).cloned().collect())
+        let mut excerpt = Excerpt::new(limit, bytes);
+        for event in later {
+            if !excerpt.take(event.clone(), codec::event_bytes(event)) {
+                break;
+            }
+        }
+        Ok(excerpt.events)
     }
 
     async fn list(
@@ -412,23 +444,12 @@ impl Store for ModelStore {
     async fn put_application(
         &self,
         tenant: &TenantId,
-        mut application: ApplicationVersion,
+        application: ApplicationVersion,
         expected: Option<u32>,
     ) -> Result<Result<ApplicationVersion, u32>, Error> {
-        let mut state = self.open()?;
-        let key = (tenant.clone(), application.name.clone());
-        let newest = state
-            .applications
-            .get(&key)
-            .and_then(|versions| versions.last())
-            .map_or(0, |newest| newest.version);
-        if expected.is_some_and(|expected| expected != newest) {
-            return Ok(Err(newest));
-        }
-        application.version = newest + 1;
-        let versions = state.applications.entry(key).or_default();
-        versions.push(application.clone());
-        Ok(Ok(application))
+        let put = self.open()?.put_application(tenant, application, expected);
+        self.pass_gate().await;
+        Ok(put)
     }
 
     async fn applications(&self, tenant: &TenantId) -> Result<Vec<ApplicationVersion>, Error> {
@@ -456,8 +477,25 @@ impl Store for ModelStore {
         Ok(wanted.cloned())
     }
 
+    async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
+        let state = self.open()?;
+        let modules = state.modules.iter().filter(|((of, _), _)| of == tenant);
+        let modules = modules.map(|(_, wasm)| wasm.len() as u64);
+        let activities = state.activities.iter().filter(|((of, _), _)| of == tenant);
+        let activities = activities
+            .flat_map(|(_, versions)| versions)
+            .map(|version| version.description.len() as u64 + VERSION_BYTES);
+        let applications = state.applications.iter();
+        let applications = applications
+            .filter(|((of, _), _)| of == tenant)
+            .flat_map(|(_, versions)| versions)
+            .map(|version| version.source.len() as u64 + VERSION_BYTES);
+        Ok(modules.chain(activities).chain(applications).sum())
+    }
+
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
         self.open()?.tenants.insert(tenant.id.clone(), tenant);
+        self.pass_gate().await;
         Ok(())
     }
 
@@ -490,9 +528,9 @@ impl Store for ModelStore {
     }
 
     async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error> {
-        let mut state = self.open()?;
-        let own = state.keys.get(id).is_some_and(|key| key.tenant == *tenant);
-        Ok(own && state.keys.remove(id).is_some())
+        let deleted = self.open()?.delete_key(tenant, id);
+        self.pass_gate().await;
+        Ok(deleted)
     }
 
     async fn kv_get(&self, tenant: &TenantId, key: &str) -> Result<Option<Bytes>, Error> {
@@ -538,6 +576,10 @@ impl Store for ModelStore {
         let was_there = state.kv.remove(&key).is_some();
         state.counters.commits += u64::from(was_there);
         Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.open().map(drop)
     }
 
     fn counters(&self) -> Counters {

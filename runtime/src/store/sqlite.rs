@@ -39,8 +39,8 @@ use self::statements::Statements;
 use self::writer::{BATCHES_WAITING, Batch, Connection, Row, Tally, WRITES_WAITING, Writer};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Page, ShardId, Store,
-    Stored, Summary, TenantRow, bounded, codec,
+    Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Page, ShardId,
+    Store, Stored, Summary, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
@@ -222,8 +222,10 @@ impl Store for SqliteStore {
         id: ExecutionId,
         after: u64,
         limit: u32,
+        bytes: usize,
     ) -> Result<Vec<Event>, Error> {
-        read::history(&self.readers, tenant, id, after, limit).await
+        let excerpt = Excerpt::new(limit, bytes);
+        read::history(&self.readers, tenant, id, after, excerpt).await
     }
 
     async fn list(
@@ -282,6 +284,10 @@ impl Store for SqliteStore {
         version: Option<u32>,
     ) -> Result<Option<ApplicationVersion>, Error> {
         catalog::application(&self.readers, tenant, name, version).await
+    }
+
+    async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
+        catalog::uploaded_bytes(&self.readers, tenant).await
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
@@ -352,6 +358,10 @@ impl Store for SqliteStore {
 
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error> {
         self.write(tenant, key, Change::Delete).await.map(drop)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        read::ping(&self.readers).await
     }
 
     fn counters(&self) -> Counters {

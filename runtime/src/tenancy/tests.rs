@@ -144,3 +144,99 @@ fn roles_include_those_before_them() {
         assert_eq!(Role::of_name(role.name()), Some(role));
     }
 }
+
+/// As it is half a minute after its last lookup.
+fn age(tenancy: &Tenancy, key: &NewKey) {
+    let mut remembered = tenancy.remembered();
+    let known = remembered.keys.get_mut(&key.key.id).expect("remembered");
+    known.since = known
+        .since
+        .checked_sub(KEY_LIFETIME)
+        .expect("long after the start");
+}
+
+async fn make(tenancy: &Tenancy) -> NewKey {
+    let owner = id("a");
+    let made = tenancy.make_key(&owner, Role::Viewer, String::new(), NOW);
+    made.await.expect("made")
+}
+
+#[tokio::test]
+async fn guesses_do_not_keep_out_a_key_that_is_known() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}]", &store).await;
+    let key = make(&tenancy).await;
+    tenancy.authenticate(&key.text).await.expect("valid");
+    age(&tenancy, &key);
+    let lookups = u32::try_from(MAX_LOOKUPS).expect("few");
+    let _guesses = tenancy.0.lookups.acquire_many(lookups).await;
+    tenancy.authenticate(&key.text).await.expect("still known");
+}
+
+#[tokio::test]
+async fn a_key_that_is_new_here_waits_while_others_are_looked_up() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}]", &store).await;
+    let key = make(&tenancy).await;
+    let lookups = u32::try_from(MAX_LOOKUPS).expect("few");
+    let guesses = tenancy.0.lookups.acquire_many(lookups).await;
+    let free = async { drop(guesses) };
+    let (let_in, ()) = tokio::join!(tenancy.authenticate(&key.text), free);
+    let_in.expect("valid");
+}
+
+#[tokio::test]
+async fn a_key_revoked_elsewhere_is_noticed_after_its_next_use() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}]", &store).await;
+    let key = make(&tenancy).await;
+    tenancy.authenticate(&key.text).await.expect("valid");
+    let deleted = store.delete_key(&id("a"), &key.key.id).await;
+    assert!(deleted.expect("answers"));
+    tenancy.authenticate(&key.text).await.expect("remembered");
+    age(&tenancy, &key);
+    tenancy
+        .authenticate(&key.text)
+        .await
+        .expect("asked for again");
+    while tenancy.remembered().keys.contains_key(&key.key.id) {
+        tokio::task::yield_now().await;
+    }
+    let refused = tenancy.authenticate(&key.text).await;
+    assert!(matches!(refused, Err(Denied::Unknown)), "{refused:?}");
+}
+
+/// Makes a change whose client hangs up between the store and the memory, and
+/// waits for what becomes of it.
+async fn hang_up<T: Send + 'static>(
+    store: &ModelStore,
+    tenancy: &Tenancy,
+    change: impl Future<Output = T> + Send + 'static,
+) {
+    store.hold_commits();
+    let change = tokio::spawn(change);
+    store.held(1).await;
+    change.abort();
+    assert!(change.await.is_err(), "it was cut off");
+    store.release();
+    drop(tenancy.0.changes.lock().await);
+}
+
+#[tokio::test]
+async fn a_change_holds_though_its_client_hung_up() {
+    let store = Arc::new(ModelStore::new());
+    let tenancy = load("tenants: [{id: a}]", &store).await;
+    let key = make(&tenancy).await;
+    tenancy.authenticate(&key.text).await.expect("valid");
+
+    let changing = tenancy.clone();
+    let put = async move { changing.put(id("made"), Settings::default(), NOW).await };
+    hang_up(&store, &tenancy, put).await;
+    assert!(tenancy.tenant(&id("made")).is_some());
+
+    let (changing, revoked) = (tenancy.clone(), key.key.id.clone());
+    let revoke = async move { changing.revoke(&id("a"), &revoked).await };
+    hang_up(&store, &tenancy, revoke).await;
+    let refused = tenancy.authenticate(&key.text).await;
+    assert!(matches!(refused, Err(Denied::Unknown)), "{refused:?}");
+}

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::{Server, answer, key};
 
 /// Sends bytes as they are, and reads until the server closes.
-async fn raw(server: &Server, bytes: &[u8]) -> String {
+pub(crate) async fn raw(server: &Server, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.base.trim_start_matches("http://"))
         .await
         .unwrap();
@@ -349,4 +349,31 @@ async fn a_request_that_dawdles_is_given_up() {
         body.starts_with("HTTP/1.1 408") && body.contains("request_timeout"),
         "{body}"
     );
+}
+
+/// None of these ever asks for anything; each holds a place until it is closed.
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = [PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
+    let server = Server::start().await;
+    let (silent, begun, quiet) = tokio::join!(
+        raw(&server, b""),
+        raw(&server, &PREFACE[..8]),
+        raw(&server, &settings)
+    );
+    // The last one speaks HTTP/2, and is told goodbye.
+    assert_eq!((silent.as_str(), begun.as_str()), ("", ""));
+    assert!(!quiet.starts_with("HTTP/1.1"), "{quiet}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let server = Server::start().await;
+    let mut stream = TcpStream::connect(server.base.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let ask = b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n";
+    while stream.write_all(ask).await.is_ok() {}
+    assert_eq!(server.get("viewer", "/health").await.status, StatusCode::OK);
 }

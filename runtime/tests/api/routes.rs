@@ -421,3 +421,23 @@ async fn a_server_that_stops_says_so_and_ends() {
         .bearer_auth(key("viewer"));
     assert!(refused.send().await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn who_waits_for_a_start_is_answered_when_the_server_stops() {
+    let server = Server::start().await;
+    server.apply().await;
+    let body = json!({ "application": "app", "workflow": "nap" });
+    let waiting = server.post("operator", "/v1/executions?wait=1h", &body);
+    let stop = async {
+        // Once it has begun.
+        loop {
+            let listed = server.get("viewer", "/v1/executions").await.json();
+            if listed["items"][0].is_object() {
+                break server.stopping.cancel();
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(waiting, stop);
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!(answer.json()["status"], "running");
+}

@@ -87,7 +87,7 @@ impl Server {
         };
         let keys = ["viewer", "operator", "author", "admin"].map(|role| key(role, role));
         let text = format!(
-            "server: {{admin_keys: [{{id: server, hash: {}}}], request_timeout: {}ms, max_wait: 5s, module_bytes: 1MiB}}\n\
+            "server: {{admin_keys: [{{id: server, hash: {}}}], request_timeout: {}ms, max_wait: 1h, module_bytes: 1MiB}}\n\
              tenants:\n\
              - {{id: acme, limits: {{input_bytes: 2000}}, keys: [{}]}}\n\
              - {{id: rival, keys: [{}]}}\n",

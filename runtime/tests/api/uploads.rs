@@ -1,9 +1,11 @@
 //! Uploads of activities.
 
+use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{Answer, Server, answer};
+use crate::attacks::raw;
+use crate::support::{Answer, Server, answer, key};
 
 /// A WASI command that does nothing; the number makes it another module.
 fn command(number: u32) -> Vec<u8> {
@@ -72,6 +74,26 @@ async fn a_module_becomes_a_version_once() {
             .len(),
         1
     );
+}
+
+/// Each is told to go on once it has a place, and then holds it until it is
+/// given up.
+#[tokio::test]
+async fn a_tenant_that_dawdles_with_its_uploads_leaves_places_to_others() {
+    let server = Server::start().await;
+    let head = format!(
+        "POST /v1/activities/slow/versions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Expect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+        key("author")
+    );
+    let answers = join_all((0..4).map(|_| raw(&server, head.as_bytes()))).await;
+    let (went_on, refused): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .partition(|answer| answer.starts_with("HTTP/1.1 100"));
+    assert!(!went_on.is_empty() && !refused.is_empty(), "{answers:?}");
+    for answer in refused {
+        assert!(answer.contains("\"busy\""), "{answer}");
+    }
 }
 
 #[tokio::test]

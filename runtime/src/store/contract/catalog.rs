@@ -4,13 +4,16 @@ use bytes::Bytes;
 use cascade_cdl::Timestamp;
 
 use super::*;
-use crate::store::{ActivityVersion, ApiKey, ApplicationVersion, Error, MODULE_BYTES, TenantRow};
+use crate::store::{
+    ActivityVersion, ApiKey, ApplicationVersion, Error, MODULE_BYTES, TenantRow, VERSION_BYTES,
+};
 
 on_each!(
     modules_are_kept_once_and_apart,
     activities_are_numbered_and_immutable,
     a_counted_version_avoids_names_that_are_taken,
     applications_change_only_from_the_version_expected,
+    what_a_tenant_has_uploaded_is_counted_in_bytes,
     tenants_are_replaced,
     keys_are_found_by_hash_until_deleted,
     a_module_that_is_too_large_is_refused,
@@ -28,6 +31,36 @@ async fn modules_are_kept_once_and_apart(subject: Subject) {
     assert_eq!(store.module(&acme, "d1").await.expect("reads"), Some(wasm));
     assert_eq!(store.module(&acme, "d2").await.expect("reads"), None);
     assert_eq!(store.module(&rival, "d1").await.expect("reads"), None);
+}
+
+async fn what_a_tenant_has_uploaded_is_counted_in_bytes(subject: Subject) {
+    let store = subject.store();
+    let acme = tenant("acme");
+    let mut expected = 0;
+    for digest in ["d1", "d1", "d2"] {
+        let wasm = Bytes::from_static(b"a module");
+        store.put_module(&acme, digest, wasm).await.expect("puts");
+        let version = activity("pay", "", digest);
+        expected += version.description.len() as u64 + VERSION_BYTES;
+        store.put_activity(&acme, version).await.expect("puts");
+    }
+    expected += 2 * 8; // the same module twice is kept once
+    for source in ["one", "zwölf"] {
+        let version = ApplicationVersion {
+            name: "app".to_owned(),
+            version: 0,
+            file: "app.yaml".to_owned(),
+            source: source.to_owned(),
+            created_at: Timestamp(1),
+        };
+        expected += source.len() as u64 + VERSION_BYTES;
+        let put = store.put_application(&acme, version, None).await;
+        put.expect("answers").expect("puts");
+    }
+    let counted = store.uploaded_bytes(&acme).await.expect("reads");
+    assert_eq!(counted, expected);
+    let rival = store.uploaded_bytes(&tenant("rival")).await;
+    assert_eq!(rival.expect("reads"), 0);
 }
 
 async fn activities_are_numbered_and_immutable(subject: Subject) {

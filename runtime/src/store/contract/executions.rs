@@ -20,6 +20,7 @@ on_each!(
     an_empty_batch_is_only_fenced,
     tenants_do_not_see_each_other,
     a_history_is_read_in_pieces,
+    a_page_of_a_history_is_bounded_in_bytes,
     lists_are_newest_first_and_stable_under_writes,
     filters_narrow_a_list,
     open_executions_are_found_by_bucket,
@@ -85,7 +86,9 @@ async fn a_snapshot_moves_the_history_out_of_the_row(subject: Subject) {
     let stored = load(store, 1).await;
     assert_eq!(stored.snapshot, third.snapshot.map(|it| *it));
     assert_eq!(numbers(&stored.tail), [7]);
-    let history = store.history(&tenant("acme"), id(1), 0, 100).await;
+    let history = store
+        .history(&tenant("acme"), id(1), 0, 100, PAGE_BYTES)
+        .await;
     let all: Vec<_> = (1..=7).map(event).collect();
     assert_eq!(history.expect("reads"), all, "nothing lost, nothing twice");
 }
@@ -98,7 +101,9 @@ async fn a_new_execution_may_come_with_a_snapshot(subject: Subject) {
     let stored = load(store, 1).await;
     assert_eq!(stored.snapshot, first.snapshot.map(|it| *it));
     assert!(stored.tail.is_empty());
-    let history = store.history(&tenant("acme"), id(1), 0, 100).await;
+    let history = store
+        .history(&tenant("acme"), id(1), 0, 100, PAGE_BYTES)
+        .await;
     assert_eq!(numbers(&history.expect("reads")), [1, 2]);
 }
 
@@ -245,12 +250,14 @@ async fn tenants_do_not_see_each_other(subject: Subject) {
     assert_eq!(store.summary(&acme, id(2)).await.expect("reads"), None);
     assert!(
         store
-            .history(&acme, id(2), 0, 9)
+            .history(&acme, id(2), 0, 9, PAGE_BYTES)
             .await
             .expect("reads")
             .is_empty()
     );
-    let own = store.history(&tenant("rival"), id(1), 0, 9).await;
+    let own = store
+        .history(&tenant("rival"), id(1), 0, 9, PAGE_BYTES)
+        .await;
     assert_eq!(numbers(&own.expect("reads")), [1]);
     for filter in [Filter::default(), running()] {
         let page = store.list(&acme, &filter, None, 9).await.expect("lists");
@@ -280,12 +287,59 @@ async fn a_history_is_read_in_pieces(subject: Subject) {
         (u64::MAX, 100, vec![]),
         (3, 0, vec![]),
     ] {
-        let events = store.history(&tenant("acme"), id(1), after, limit).await;
+        let events = store
+            .history(&tenant("acme"), id(1), after, limit, PAGE_BYTES)
+            .await;
         assert_eq!(
             numbers(&events.expect("reads")),
             expected,
             "{after} {limit}"
         );
+    }
+}
+
+/// In chunks of one and of several events, and in the row.
+async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
+    const KIB: usize = 1 << 10;
+    let store = subject.store();
+    let lease = lease(store).await;
+    // Each event has a little more than so many KiB.
+    let sizes = [1, 100, 100, 1, 1, 1, 300, 1, 1];
+    let mut expected = 0;
+    for (until, chunk) in [(1, true), (6, true), (7, true), (9, false)] {
+        let mut commit = commit(row("acme", 1, until), expected);
+        for event in &mut commit.events {
+            let index = usize::try_from(event.seq).expect("small") - 1;
+            let input = Json::from_value(&json!("x".repeat(sizes[index] * KIB)));
+            event.kind = EventKind::ExecutionStarted {
+                input,
+                shards: 10,
+                machine: 1,
+            };
+        }
+        let commit = if chunk { with_snapshot(commit) } else { commit };
+        commit_all(store, &lease, [commit]).await;
+        expected = until;
+    }
+    for (after, limit, kib, pages) in [
+        (0, 100, 4 * KIB, vec![1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (0, 100, 2, vec![1]),
+        (0, 100, 102, vec![1, 2]),
+        (0, 100, 203, vec![1, 2, 3, 4]),
+        (0, 3, 204, vec![1, 2, 3]),
+        (1, 100, 0, vec![2]), // one always comes
+        (2, 100, 99, vec![3]),
+        (3, 100, 10, vec![4, 5, 6]), // the next chunk does not fit
+        (6, 100, 10, vec![7]),
+        (7, 100, 1, vec![8]), // out of the row
+        (7, 0, 10, vec![]),
+        (9, 100, 10, vec![]),
+    ] {
+        let events = store
+            .history(&tenant("acme"), id(1), after, limit, kib * KIB)
+            .await;
+        let events = numbers(&events.expect("reads"));
+        assert_eq!(events, pages, "{after} {limit} {kib}");
     }
 }
 
@@ -436,8 +490,11 @@ async fn open_executions_are_found_by_bucket(subject: Subject) {
 async fn a_closed_store_says_so(subject: Subject) {
     let store = subject.store();
     let lease = lease(store).await;
+    store.ping().await.expect("it is open");
     store.close().await;
     store.close().await;
+    let refused = store.ping().await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     let refused = store
         .commit(&lease, vec![commit(row("acme", 1, 1), 0)])
         .await;

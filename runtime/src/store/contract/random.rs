@@ -197,9 +197,9 @@ async fn assert_same(model: &dyn Store, other: &dyn Store) {
             let expected = model.load(&of, number).await.expect("loads");
             let actual = other.load(&of, number).await.expect("loads");
             assert_eq!(format!("{actual:?}"), format!("{expected:?}"));
-            for (after, limit) in [(0, 1_000), (2, 3)] {
-                let expected = model.history(&of, number, after, limit).await;
-                let actual = other.history(&of, number, after, limit).await;
+            for (after, limit, bytes) in [(0, 1_000, PAGE_BYTES), (2, 3, PAGE_BYTES), (1, 9, 500)] {
+                let expected = model.history(&of, number, after, limit, bytes).await;
+                let actual = other.history(&of, number, after, limit, bytes).await;
                 assert_eq!(actual.expect("reads"), expected.expect("reads"));
             }
         }

@@ -7,7 +7,8 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
 use super::super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Error, TenantRow, codec, next_activity,
+    ActivityVersion, ApiKey, ApplicationVersion, Error, TenantRow, VERSION_BYTES, codec,
+    next_activity,
 };
 use super::{column, unavailable};
 
@@ -19,6 +20,12 @@ const APPLICATIONS: &str = "SELECT name, max(version), file, source, created_at 
 const APPLICATION: &str = "SELECT name, version, file, source, created_at FROM applications \
     WHERE tenant = ?1 AND name = ?2 AND (?3 IS NULL OR version = ?3) \
     ORDER BY version DESC LIMIT 1";
+
+/// Lengths are in the heads of the rows: what they are of is not read.
+const UPLOADED: &str = "SELECT \
+    (SELECT ifnull(sum(length(wasm)), 0) FROM modules WHERE tenant = ?1) \
+    + (SELECT ifnull(sum(octet_length(description) + ?2), 0) FROM activities WHERE tenant = ?1) \
+    + (SELECT ifnull(sum(octet_length(source) + ?2), 0) FROM applications WHERE tenant = ?1)";
 
 pub(super) async fn put_module(
     sqlite: &mut SqliteConnection,
@@ -168,6 +175,16 @@ pub(super) async fn application(
         .map_err(|error| unavailable(&error))?
         .map(|row| application_of(&row))
         .transpose()
+}
+
+pub(super) async fn uploaded_bytes(pool: &SqlitePool, tenant: &TenantId) -> Result<u64, Error> {
+    let (bytes,): (i64,) = sqlx::query_as(UPLOADED)
+        .bind(tenant.as_str())
+        .bind(codec::to_i64(VERSION_BYTES))
+        .fetch_one(pool)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    codec::to_u64(bytes)
 }
 
 pub(super) async fn put_tenant(

@@ -8,7 +8,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use uuid::Uuid;
 
-use super::super::{Cursor, Error, Filter, Page, StatusName, Stored, Summary, codec, page_size};
+use super::super::{
+    Cursor, Error, Excerpt, Filter, Page, StatusName, Stored, Summary, codec, page_size,
+};
 use super::{column, unavailable};
 
 /// Rows that one page of a filtered list looks at. Filters without an index
@@ -56,15 +58,17 @@ const OPEN_IN_BUCKETS: &str = concat!(
     " FROM executions INDEXED BY executions_open \
      WHERE status = 0 AND bucket >= ? AND bucket < ? ORDER BY bucket, seq LIMIT ?"
 );
-/// The chunks and the row's own tail in one statement: events that move from
-/// one to the other meanwhile are seen once.
+/// The next chunk of a history, or the row's own tail after the last one. In
+/// one statement, so that events that move from one to the other meanwhile are
+/// seen once; and the tail is not read before its turn.
 const HISTORY: &str = "\
-    SELECT last_seq, NULL, events FROM history_chunks \
-    WHERE tenant = ?1 AND id = ?2 AND last_seq > ?3 \
+    SELECT * FROM (SELECT last_seq, NULL, events FROM history_chunks \
+        WHERE tenant = ?1 AND id = ?2 AND last_seq > ?3 ORDER BY last_seq LIMIT 1) \
     UNION ALL \
     SELECT version, tail_first, history FROM executions \
-    WHERE tenant = ?1 AND id = ?2 AND version > ?3 AND history <> '' \
-    ORDER BY 1 LIMIT ?4";
+    WHERE tenant = ?1 AND id = ?2 AND version > ?3 AND NOT EXISTS \
+        (SELECT 1 FROM history_chunks WHERE tenant = ?1 AND id = ?2 AND last_seq > ?3) \
+        AND history <> ''";
 
 /// Lists that no rare status narrows: all of a tenant, newest first.
 const LIST: Statements = Statements {
@@ -96,6 +100,11 @@ struct Statements {
     /// Where the scan of a page ends.
     floor: &'static str,
     page: &'static str,
+}
+
+pub(super) async fn ping(pool: &SqlitePool) -> Result<(), Error> {
+    let asked = sqlx::query("SELECT 1").fetch_one(pool).await;
+    asked.map(drop).map_err(|error| unavailable(&error))
 }
 
 pub(super) async fn load(
@@ -190,35 +199,33 @@ pub(super) async fn open_executions(
     })
 }
 
+/// Row by row, since a row may hold a megabyte as well as a hundred bytes.
 pub(super) async fn history(
     pool: &SqlitePool,
     tenant: &TenantId,
     id: ExecutionId,
     after: u64,
-    limit: u32,
+    mut excerpt: Excerpt,
 ) -> Result<Vec<Event>, Error> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let rows = sqlx::query(HISTORY)
-        .bind(tenant.to_shared())
-        .bind(id.0.as_bytes().to_vec())
-        .bind(codec::to_i64(after))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX)) // each holds an event or more
-        .fetch_all(pool)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    let mut events = Vec::new();
-    for row in &rows {
-        let last = codec::to_u64(column(row, 0)?)?;
-        let first: Option<i64> = column(row, 1)?;
+    let mut seen = after;
+    while excerpt.has_room() {
+        let row = sqlx::query(HISTORY)
+            .bind(tenant.to_shared())
+            .bind(id.0.as_bytes().to_vec())
+            .bind(codec::to_i64(seen))
+            .fetch_optional(pool)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let Some(row) = row else { break };
+        let last = codec::to_u64(column(&row, 0)?)?;
+        let first: Option<i64> = column(&row, 1)?;
         let first = first.map(codec::to_u64).transpose()?;
-        let chunk = codec::decode_events(column(row, 2)?, first, last)?;
-        let wanted = chunk.into_iter().filter(|event| event.seq > after);
-        events.extend(wanted.take(limit - events.len()));
-        if events.len() == limit {
+        if !codec::decode_after(column(&row, 2)?, first, last, after, &mut excerpt)? {
             break;
         }
+        seen = last;
     }
-    Ok(events)
+    Ok(excerpt.events)
 }
 
 pub(super) async fn list(

@@ -14,7 +14,7 @@ use tokio::task::unconstrained;
 
 use super::*;
 use crate::store::contract::{ROOM, commit, id, lease, row, tenant};
-use crate::store::{Filter, StatusName};
+use crate::store::{Filter, PAGE_BYTES, StatusName};
 
 /// Tells the child of the kill test where its data file is.
 const CHILD: &str = "CASCADE_STORE_TEST_FILE";
@@ -452,7 +452,9 @@ async fn what_was_acknowledged_survives_a_kill() {
 
         let store = SqliteStore::open(&path).await.expect("opens");
         for number in seen {
-            let history = store.history(&tenant("acme"), id(number), 0, 10).await;
+            let history = store
+                .history(&tenant("acme"), id(number), 0, 10, PAGE_BYTES)
+                .await;
             assert_eq!(history.expect("reads").len(), 2, "execution {number}");
             let value = store.kv_get(&tenant("acme"), &number.to_string()).await;
             assert!(value.expect("reads").is_some(), "value {number}");

@@ -1,0 +1,187 @@
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::config::{Config, Policy, TenantLimits, Weight};
+use crate::sandbox::{KeyValue, KeyValueError, ModuleSource, SandboxConfig, SourceError};
+use crate::store::ModelStore;
+
+const NOW: Timestamp = Timestamp(1_000);
+
+fn id(text: &str) -> TenantId {
+    text.parse().expect("valid")
+}
+
+fn source(name: &str) -> Bytes {
+    format!("states: [{{name: {name}, type: Succeed}}]").into()
+}
+
+/// A catalog whose sandbox compiles nothing.
+async fn load(config: &str, store: &Arc<ModelStore>) -> (Catalog, tempfile::TempDir) {
+    let config = Config::parse("test.yaml", config, &|_| None).expect("valid");
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    let tenancy = Tenancy::load(&config, Arc::clone(&store)).await;
+    let data = tempfile::tempdir().expect("a folder");
+    let sandbox = Sandbox::new(SandboxConfig {
+        data_dir: data.path().to_owned(),
+        compiler: Path::new("/nowhere").to_owned(),
+        slots: 10,
+        source: Arc::new(Nothing),
+        key_value: Arc::new(Nothing),
+        now_ms: Arc::new(|| 0),
+    });
+    let sandbox = sandbox.expect("a folder is all it needs");
+    let catalog = Catalog::load(store, sandbox, tenancy.expect("loads")).await;
+    (catalog.expect("loads"), data)
+}
+
+impl Catalog {
+    async fn put(&self, of: &str, state: &str, if_match: &[&str]) -> Result<Applied, Error> {
+        let precondition = match if_match {
+            [] => Precondition::None,
+            etags => Precondition::Matches(etags.iter().map(ToString::to_string).collect()),
+        };
+        let file = "app.yaml";
+        self.apply(&id(of), "app", file, source(state), &precondition, NOW)
+            .await
+    }
+}
+
+#[tokio::test]
+async fn an_application_is_in_force_though_its_client_hung_up() {
+    let store = Arc::new(ModelStore::new());
+    let (catalog, _data) = load("tenants: [{id: a}]", &store).await;
+    catalog.put("a", "One", &[]).await.expect("applies");
+    store.hold_commits();
+    let applying = catalog.clone();
+    let apply = tokio::spawn(async move { applying.put("a", "Two", &[]).await });
+    store.held(1).await;
+    apply.abort();
+    assert!(apply.await.is_err(), "it was cut off");
+    store.release();
+    // As a client does that looks what became of it.
+    let second = etag(2, &String::from_utf8_lossy(&source("Two")));
+    let third = catalog.put("a", "Three", &[&second]).await;
+    assert_eq!(third.expect("applies").version, 3);
+}
+
+#[tokio::test]
+async fn what_a_tenant_may_have_kept_is_bounded_in_bytes() {
+    let store = Arc::new(ModelStore::new());
+    let config = "tenants: [{id: a, limits: {uploaded_bytes: 2500}}, {id: b}]";
+    let (catalog, _data) = load(config, &store).await;
+    catalog.put("a", "One", &[]).await.expect("fits");
+    catalog.put("a", "Two", &[]).await.expect("fits");
+    let third = catalog.put("a", "Three", &[]).await;
+    assert!(
+        matches!(third, Err(Error::TooManyBytes { limit: 2_500, .. })),
+        "{third:?}"
+    );
+    catalog.put("a", "Two", &[]).await.expect("is no new one");
+    catalog.put("b", "Three", &[]).await.expect("has its own");
+    let (catalog, _data) = load(config, &store).await;
+    let third = catalog.put("a", "Three", &[]).await;
+    assert!(
+        matches!(third, Err(Error::TooManyBytes { .. })),
+        "it is counted after a restart: {third:?}"
+    );
+}
+
+#[test]
+fn versions_are_bounded_of_one_activity_and_of_all() {
+    let tenant = Tenant {
+        id: id("a"),
+        limits: TenantLimits::default(),
+        policy: Policy::default(),
+        weight: Weight::default(),
+        configured: true,
+    };
+    let tenant = Arc::new(tenant);
+    let mut stock = Stock::new(Arc::clone(&tenant));
+    let description = r#"{"manifest": {}, "info": {"digest": "d", "size": 1, "kind": "handler",
+        "imports": [], "exports": [], "powers": [], "componentized": false, "slots": 1}}"#;
+    let mut row = ActivityVersion {
+        name: String::new(),
+        version: String::new(),
+        number: 0,
+        digest: "d".to_owned(),
+        description: description.to_owned(),
+        created_at: NOW,
+    };
+    let known = activity(&tenant, &row).expect("reads");
+    for name in 0..MAX_ALL_VERSIONS / MAX_VERSIONS {
+        check_versions(&stock, "new").expect("there is room yet");
+        row.name = format!("a{name}");
+        for number in 1..=MAX_VERSIONS {
+            let mut version = known.clone();
+            version.name = row.name.as_str().into();
+            version.number = u32::try_from(number).expect("small");
+            stock.add_activity(version);
+        }
+        let full = check_versions(&stock, &row.name);
+        assert!(matches!(
+            full,
+            Err(Error::TooMany {
+                what: "versions",
+                ..
+            })
+        ));
+    }
+    let full = check_versions(&stock, "new");
+    assert!(
+        matches!(full, Err(Error::TooMany { count, .. }) if count == MAX_ALL_VERSIONS),
+        "{full:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_compiles_only_so_many_files_at_a_time() {
+    let store = Arc::new(ModelStore::new());
+    let (catalog, _data) = load("tenants: [{id: a}, {id: b}]", &store).await;
+    let mut held = Vec::new();
+    while let Some(place) = catalog.0.compiling.try_take(&id("a")) {
+        held.push(place);
+    }
+    let a = id("a");
+    let mut parsed = std::pin::pin!(catalog.parse(&a, "app.yaml", source("One")));
+    assert!(futures::poll!(parsed.as_mut()).is_pending());
+    let other = catalog.parse(&id("b"), "app.yaml", source("One")).await;
+    assert!(other.expect("is not in its way").application.is_some());
+    held.clear();
+    assert!(parsed.await.expect("its turn").application.is_some());
+}
+
+struct Nothing;
+
+#[async_trait]
+impl ModuleSource for Nothing {
+    async fn load(&self, _: &TenantId, _: &str) -> Result<Option<Bytes>, SourceError> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl KeyValue for Nothing {
+    async fn get(&self, _: &TenantId, _: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
+        Ok(None)
+    }
+
+    async fn set(&self, _: &TenantId, _: &str, _: Vec<u8>) -> Result<(), KeyValueError> {
+        Ok(())
+    }
+
+    async fn compare_and_set(
+        &self,
+        _: &TenantId,
+        _: &str,
+        _: Option<Vec<u8>>,
+        _: Vec<u8>,
+    ) -> Result<bool, KeyValueError> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _: &TenantId, _: &str) -> Result<(), KeyValueError> {
+        Ok(())
+    }
+}
