@@ -34,6 +34,19 @@ const WARM_UP: &str = "1";
 /// Functions of a module that is to keep the compiler busy.
 const FUNCTIONS: usize = 99_000;
 
+/// Tries the same thing for ever.
+const CDL: &str = "
+workflows:
+  - name: attack
+    states:
+      - name: Strike
+        type: Task
+        resource: urn:cascade:activity:attack
+        retries: { max_attempts: 1 }
+        catch: [{ error: '*', next: Strike }]
+        next: Strike
+";
+
 /// What attempts do, and the errors that may end them.
 const ATTACKS: [(&str, &str, &[&str]); 13] = [
     ("endless loop", "loop", &["TimeoutError", "FuelExhausted"]),
@@ -192,7 +205,14 @@ fn many_functions(number: usize) -> Vec<u8> {
 }
 
 fn upload(server: &Server, wasm: &[u8]) -> io::Result<Answer> {
-    ask(server, "POST", "/v1/activities/attack/versions", wasm)
+    let path = "/v1/activities/attack/versions";
+    // The sandbox's own limit, so that the receipt tells how long it took to stop.
+    let limit = format!(
+        "{{\"limits\":{{\"attempt_timeout\":\"{}s\"}}}}",
+        TIMEOUT.as_secs()
+    );
+    let manifest = [("Cascade-Manifest", limit.as_str())];
+    http::request(server.url(), ATTACKER_KEY, "POST", path, &manifest, wasm)
 }
 
 /// A request of the attacker.
@@ -213,13 +233,7 @@ fn push(server: &Server, fixture: &str) {
     let wasm = wat::parse_str(&wat).unwrap_or_else(|error| panic!("{fixture}: {error}"));
     let pushed = upload(server, &wasm).expect("the server answers");
     assert!(pushed.status < 300, "{}", pushed.body);
-    let cdl = format!(
-        "workflows:\n  - name: attack\n    states:\n      - {{ name: Strike, type: Task, \
-         resource: 'urn:cascade:activity:attack', timeout: {}s, retries: {{ max_attempts: 1 }}, \
-         catch: [{{ error: '*', next: Strike }}], next: Strike }}\n",
-        TIMEOUT.as_secs()
-    );
-    let applied = ask(server, "PUT", "/v1/applications/attack", cdl);
+    let applied = ask(server, "PUT", "/v1/applications/attack", CDL);
     let applied = applied.expect("the server answers");
     assert!(applied.status < 300, "{}", applied.body);
 }

@@ -4,4 +4,6 @@ mod chaos;
 mod cli;
 mod direction;
 mod examples;
+mod polyglot;
+mod readme;
 mod recovery;
