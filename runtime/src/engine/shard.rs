@@ -43,7 +43,7 @@ const COMMIT_EXECUTIONS: usize = 1_024;
 
 /// How long events that nobody waits for may stay uncommitted: longer than a
 /// chain of pure activities usually takes, shorter than a person notices.
-const DEFER: u64 = 100;
+const DEFER: Duration = Duration::from_millis(100);
 
 /// Events of one execution that may stay uncommitted.
 const DEFER_EVENTS: usize = 64;
@@ -119,6 +119,7 @@ enum Input {
     Committed(Result<(), CommitError>),
     Loaded(Key, LoadResult),
     TimerDue,
+    DeferralOver,
     FollowUps,
     Stop,
 }
@@ -146,7 +147,7 @@ pub(super) struct Shard {
     /// Executions to commit next.
     urgent: Vec<Key>,
     /// Executions to commit at the latest then, in order of time.
-    deferred: VecDeque<(Timestamp, Key)>,
+    deferred: VecDeque<(Duration, Key)>,
     in_flight: Option<InFlight>,
     /// Tasks whose cause is durable, or that are pure.
     ready: Vec<QueuedTask>,
@@ -246,6 +247,7 @@ impl Shard {
                 Input::Committed(result) => self.committed(result)?,
                 Input::Loaded(key, result) => self.loaded(&key, result),
                 Input::TimerDue => self.timers_due(),
+                Input::DeferralOver => self.commit_deferred(),
                 Input::FollowUps => self.follow_up(),
                 Input::Stop => self.stop(),
             }
@@ -253,7 +255,8 @@ impl Shard {
     }
 
     async fn next(&mut self, inbox: &mut mpsc::Receiver<Request>) -> Input {
-        let due = self.next_due();
+        let due = self.timers.first().map(|(at, _)| *at);
+        let over = self.deferred.front().map(|(at, _)| *at);
         let Self {
             context,
             in_flight,
@@ -277,21 +280,10 @@ impl Shard {
             Some((key, result)) = loads.next(), if !loads.is_empty() => {
                 Input::Loaded(key, result)
             }
-            () = async { clock.sleep_until(due.expect("checked")).await }, if due.is_some() => {
-                Input::TimerDue
-            }
-        }
-    }
-
-    fn next_due(&self) -> Option<Timestamp> {
-        if self.stopping {
-            return None;
-        }
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let deferred = self.deferred.front().map(|(at, _)| *at);
-        match (timer, deferred) {
-            (Some(timer), Some(deferred)) => Some(timer.min(deferred)),
-            (timer, deferred) => timer.or(deferred),
+            () = async { clock.sleep_until(due.expect("checked")).await },
+                if !*stopping && due.is_some() => Input::TimerDue,
+            () = async { clock.sleep_until_passed(over.expect("checked")).await },
+                if !*stopping && over.is_some() => Input::DeferralOver,
         }
     }
 
@@ -390,7 +382,7 @@ impl Shard {
                 self.urgent.push(live.key());
             } else if !live.listed && !live.deferred {
                 live.deferred = true;
-                let at = self.context.clock.now().plus(DEFER);
+                let at = self.context.clock.passed() + DEFER;
                 self.deferred.push_back((at, live.key()));
             }
         } else if live.is_durable() {
@@ -450,7 +442,7 @@ impl Shard {
         }
     }
 
-    /// Wakes what is due, and commits what has been deferred long enough.
+    /// Wakes what is due.
     fn timers_due(&mut self) {
         let now = self.context.clock.now();
         for _ in 0..TURN {
@@ -460,6 +452,11 @@ impl Shard {
             };
             self.touch(key, Touch::Wake);
         }
+    }
+
+    /// Commits what has been deferred long enough.
+    fn commit_deferred(&mut self) {
+        let now = self.context.clock.passed();
         while self.deferred.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, key)) = self.deferred.pop_front() else {
                 break;

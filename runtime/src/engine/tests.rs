@@ -106,6 +106,7 @@ impl Definitions for OneFile {
 /// it is read.
 struct HandClock {
     now: watch::Sender<Timestamp>,
+    passed: watch::Sender<Duration>,
     step_ms: u64,
 }
 
@@ -116,7 +117,11 @@ impl HandClock {
 
     fn stepping(step_ms: u64) -> Arc<Self> {
         let now = watch::Sender::new(Timestamp(1_000_000));
-        Arc::new(Self { now, step_ms })
+        Arc::new(Self {
+            now,
+            passed: watch::Sender::new(Duration::ZERO),
+            step_ms,
+        })
     }
 }
 
@@ -134,6 +139,15 @@ impl Clock for HandClock {
         let mut now = self.now.subscribe();
         // The sender lives as long as the clock.
         let _ = now.wait_for(|now| *now >= at).await;
+    }
+
+    fn passed(&self) -> Duration {
+        *self.passed.borrow()
+    }
+
+    async fn sleep_until_passed(&self, at: Duration) {
+        let mut passed = self.passed.subscribe();
+        let _ = passed.wait_for(|passed| *passed >= at).await;
     }
 }
 
@@ -195,6 +209,8 @@ impl Bench {
 
     fn advance(&self, millis: u64) {
         self.clock.now.send_modify(|now| *now = now.plus(millis));
+        let passed = Duration::from_millis(millis);
+        self.clock.passed.send_modify(|before| *before += passed);
     }
 
     async fn task(&self) -> HeldTask {
@@ -757,4 +773,27 @@ async fn open_executions_are_counted_once_through_a_restart_of_a_shard() {
         .is_err()
     {}
     assert_eq!(bench.engine.stats().open, 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_holds_no_commit_up() {
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
+    let wait = |key: &'static str| {
+        let engine = bench.engine.clone();
+        tokio::spawn(async move { engine.start_and_wait(start("one", Some(key)), LONG).await })
+    };
+    // Nobody waits for the first commit of either.
+    let before = wait("before");
+    let _held = bench.task().await;
+    bench.clock.now.send_modify(|now| now.0 -= 500_000);
+    let after = wait("after");
+    let _held = bench.task().await;
+    assert_eq!(bench.store.counters().commits, 0);
+    let passed = Duration::from_millis(100);
+    bench.clock.passed.send_modify(|before| *before += passed);
+    while bench.store.counters().executions < 2 {
+        tokio::task::yield_now().await;
+    }
+    before.abort();
+    after.abort();
 }
