@@ -24,6 +24,9 @@ const SNAPSHOT_TAIL_EVENTS: u64 = 100;
 /// What an event's envelope takes beside its payload, in bytes, roughly.
 const EVENT_OVERHEAD: usize = 120;
 
+/// Events replayed between two moments for others: a few milliseconds, usually.
+const REPLAY_TURN: usize = 64;
+
 /// Which execution: ids are chosen by clients, so they name one only together
 /// with the tenant.
 pub(super) type Key = (TenantId, ExecutionId);
@@ -75,6 +78,13 @@ pub(super) struct Live {
     pub(super) wake: Option<Timestamp>,
 }
 
+/// An execution that was read.
+pub(super) struct Restored {
+    view: View,
+    tail_bytes: usize,
+    tail_events: u64,
+}
+
 impl Live {
     /// An execution before its first event.
     pub(super) fn new(summary: Summary, program: Arc<Program>, input: Json) -> Self {
@@ -83,7 +93,12 @@ impl Live {
     }
 
     /// An execution as it was committed.
-    pub(super) fn restored(view: View, tail_bytes: usize) -> Self {
+    pub(super) fn restored(restored: Restored) -> Self {
+        let Restored {
+            view,
+            tail_bytes,
+            tail_events,
+        } = restored;
         let View {
             summary,
             input,
@@ -92,6 +107,7 @@ impl Live {
         } = view;
         let mut live = Self::with(summary, program, input, execution);
         live.tail_bytes = tail_bytes;
+        live.tail_events = tail_events;
         live
     }
 
@@ -233,10 +249,7 @@ impl Live {
         self.in_flight = Some(self.summary.version);
         self.releasing.append(&mut self.held);
         self.urgent = false;
-        let spills =
-            self.tail_bytes > SNAPSHOT_TAIL_BYTES || self.tail_events > SNAPSHOT_TAIL_EVENTS;
-        // A closed execution is not recovered, so it needs no snapshot.
-        let snapshot = (spills && self.summary.closed_at.is_none()).then(|| {
+        let snapshot = self.spills().then(|| {
             self.tail_bytes = 0;
             self.tail_events = 0;
             Box::new(self.execution().clone())
@@ -247,6 +260,18 @@ impl Live {
             events: std::mem::take(&mut self.events),
             snapshot,
         }
+    }
+
+    /// Whether the next commit takes a snapshot along. What has ended for good
+    /// is not read again to go on with it, so it needs none.
+    fn spills(&self) -> bool {
+        let long = self.tail_bytes > SNAPSHOT_TAIL_BYTES || self.tail_events > SNAPSHOT_TAIL_EVENTS;
+        let goes_on = match self.summary.status {
+            StatusName::Running => true,
+            StatusName::Failed | StatusName::TimedOut => !self.execution().frames.is_empty(),
+            StatusName::Completed | StatusName::Cancelled => false,
+        };
+        long && goes_on
     }
 
     /// The commit in flight is durable: gives back the effects that may leave.
@@ -335,6 +360,20 @@ impl Frozen {
     }
 }
 
+/// Reads an execution.
+pub(super) async fn read(context: &Context, key: &Key) -> Result<Option<Restored>, store::Error> {
+    let Some(stored) = context.store.load(&key.0, key.1).await? else {
+        return Ok(None);
+    };
+    let (tail_bytes, tail_events) = (stored.tail_bytes, stored.tail.len() as u64);
+    let view = restore(context, stored).await?;
+    Ok(Some(Restored {
+        view,
+        tail_bytes,
+        tail_events,
+    }))
+}
+
 /// Rebuilds an execution from what is stored.
 pub(super) async fn restore(context: &Context, stored: Stored) -> Result<View, store::Error> {
     let Stored {
@@ -378,7 +417,10 @@ pub(super) async fn restore(context: &Context, stored: Stored) -> Result<View, s
     let input = input.ok_or_else(|| damaged("the history does not begin with a start".into()))?;
     let mut execution =
         snapshot.unwrap_or_else(|| Execution::new(summary.id, summary.tenant.clone()));
-    for event in &tail {
+    for (at, event) in tail.iter().enumerate() {
+        if at % REPLAY_TURN == REPLAY_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
         execution = apply(&program, execution, event)
             .map_err(|error| damaged(error.to_string()))?
             .execution;

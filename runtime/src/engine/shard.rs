@@ -29,8 +29,8 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::live::{Frozen, Key, Live};
-use super::{Closed, Context, ControlError, Report, Start, StartError, Started, View};
+use super::live::{Frozen, Key, Live, Restored};
+use super::{Closed, Context, ControlError, Report, Start, StartError, Started};
 use crate::dispatch::QueuedTask;
 use crate::store::{self, CommitError, Lease, ShardId};
 
@@ -133,8 +133,8 @@ enum Fault {
     Panic,
 }
 
-/// An execution and the size of its tail, if it is there.
-type LoadResult = Result<Option<Box<(View, usize)>>, store::Error>;
+/// An execution, if it is there.
+type LoadResult = Result<Option<Box<Restored>>, store::Error>;
 
 type Load = BoxFuture<'static, (Key, LoadResult)>;
 

@@ -776,6 +776,24 @@ async fn open_executions_are_counted_once_through_a_restart_of_a_shard() {
 }
 
 #[tokio::test]
+async fn an_execution_that_fails_again_and_again_leaves_a_snapshot() {
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
+    let (doomed, _) = bench
+        .engine
+        .start_and_wait(start("doomed", None), LONG)
+        .await
+        .expect("starts");
+    for _ in 0..150 {
+        let retried = bench.engine.retry(&tenant(), doomed.id).await;
+        retried.expect("retries");
+    }
+    let stored = bench.store.load(&tenant(), doomed.id).await.expect("reads");
+    let stored = stored.expect("is there");
+    assert_eq!(stored.summary.version, 151);
+    assert!(stored.tail.len() <= 101, "{} to replay", stored.tail.len());
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_holds_no_commit_up() {
     let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
     let wait = |key: &'static str| {

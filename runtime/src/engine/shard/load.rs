@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::stream::StreamExt;
 
 use super::{LOAD_AGAIN, LOADS, LoadResult, RECOVERY_PAGE, RESTART_PAUSE, Shard, Slot, Touch};
-use crate::engine::live::{Key, Live, restore};
+use crate::engine::live::{Key, Live, read};
 use crate::engine::{Context, ControlError, StartError, buckets};
 use crate::store::{self, ShardId};
 
@@ -25,10 +25,7 @@ impl Shard {
                 return;
             };
             let context = self.context.clone();
-            self.loads.push(Box::pin(async move {
-                let result = read(&context, &key).await;
-                (key, result)
-            }));
+            self.loads.push(Box::pin(read_apart(context, key)));
         }
     }
 
@@ -39,9 +36,7 @@ impl Shard {
         };
         match result {
             Ok(Some(found)) => {
-                let (view, tail_bytes) = *found;
-                let live = Live::restored(view, tail_bytes);
-                self.settle(Box::new(live), true);
+                self.settle(Box::new(Live::restored(*found)), true);
                 for touch in touches {
                     self.touch(key.clone(), touch);
                 }
@@ -118,19 +113,12 @@ impl Shard {
     pub(super) async fn resume(&mut self, keys: Vec<Key>) -> Result<(), store::Error> {
         let context = self.context.clone();
         let mut reads = futures::stream::iter(keys)
-            .map(|key| {
-                let context = context.clone();
-                async move {
-                    let result = read(&context, &key).await;
-                    (key, result)
-                }
-            })
+            .map(|key| read_apart(context.clone(), key))
             .buffer_unordered(LOADS);
         while let Some((key, result)) = reads.next().await {
             match result {
                 Ok(Some(found)) => {
-                    let (view, tail_bytes) = *found;
-                    let mut live = Box::new(Live::restored(view, tail_bytes));
+                    let mut live = Box::new(Live::restored(*found));
                     for task in live.execution().pending_tasks(&live.program) {
                         self.schedule(&mut live, task);
                     }
@@ -165,13 +153,16 @@ pub(super) async fn reopen(id: ShardId, context: &Arc<Context>) -> Shard {
     }
 }
 
-async fn read(context: &Context, key: &Key) -> LoadResult {
-    let Some(stored) = context.store.load(&key.0, key.1).await? else {
-        return Ok(None);
+/// Reads an execution on a task of its own: replaying a long history takes a while.
+async fn read_apart(context: Arc<Context>, key: Key) -> (Key, LoadResult) {
+    let wanted = key.clone();
+    let read = tokio::spawn(async move { read(&context, &wanted).await });
+    let result = match read.await {
+        Ok(result) => result.map(|found| found.map(Box::new)),
+        // The next reader would fare no better.
+        Err(error) => Err(store::Error::Damaged(format!("while it was read: {error}"))),
     };
-    let tail_bytes = stored.tail_bytes;
-    let view = restore(context, stored).await?;
-    Ok(Some(Box::new((view, tail_bytes))))
+    (key, result)
 }
 
 /// Answers a touch of an execution that is not there, or cannot be read.
