@@ -7,6 +7,7 @@
 
 mod live;
 mod shard;
+mod size;
 mod watch;
 
 use std::collections::HashMap;

@@ -9,6 +9,7 @@ use cascade_cdl::{
 };
 use tokio::sync::oneshot;
 
+use super::size;
 use super::{Closed, Context, ControlError, StartError, Started, View};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::store::{self, Commit, StatusName, Stored, Summary};
@@ -55,6 +56,8 @@ pub(super) struct Live {
     execution: Option<Execution>,
     /// Events that no commit has taken yet.
     events: Vec<Event>,
+    /// Size of what they carry.
+    event_bytes: usize,
     /// Version that is durable.
     committed: u64,
     /// Version that the commit in flight makes durable.
@@ -119,6 +122,7 @@ impl Live {
             summary,
             program,
             events: Vec::new(),
+            event_bytes: 0,
             in_flight: None,
             tail_bytes: 0,
             tail_events: 0,
@@ -162,8 +166,10 @@ impl Live {
             self.summary.closed_at = None;
         }
         let transition = apply(&self.program, execution, &event)?;
-        self.tail_bytes += payload_len(&event.kind) + EVENT_OVERHEAD;
+        let bytes = payload_len(&event.kind) + EVENT_OVERHEAD;
+        self.tail_bytes += bytes;
         self.tail_events += 1;
+        self.event_bytes += bytes;
         self.execution = Some(transition.execution);
         self.events.push(event);
         self.summarise(at);
@@ -238,6 +244,11 @@ impl Live {
         self.events.len()
     }
 
+    /// Size of what they carry.
+    pub(super) fn uncommitted_bytes(&self) -> usize {
+        self.event_bytes
+    }
+
     /// Whether all that happened is durable.
     pub(super) fn is_durable(&self) -> bool {
         self.committed == self.summary.version
@@ -247,6 +258,7 @@ impl Live {
     pub(super) fn take_commit(&mut self) -> Commit {
         let expected = self.in_flight.unwrap_or(self.committed);
         self.in_flight = Some(self.summary.version);
+        self.event_bytes = 0;
         self.releasing.append(&mut self.held);
         self.urgent = false;
         let snapshot = self.spills().then(|| {
@@ -272,6 +284,16 @@ impl Live {
             StatusName::Completed | StatusName::Cancelled => false,
         };
         long && goes_on
+    }
+
+    /// Size of the next commit, roughly, in bytes.
+    pub(super) fn commit_bytes(&self) -> usize {
+        let snapshot = if self.spills() {
+            size::text(self.execution())
+        } else {
+            0
+        };
+        self.event_bytes + snapshot
     }
 
     /// The commit in flight is durable: gives back the effects that may leave.

@@ -41,12 +41,22 @@ const TURN: usize = 256;
 /// time of one commit, and so the latency, bounded.
 const COMMIT_EXECUTIONS: usize = 1_024;
 
+/// A commit takes no further execution at this many bytes, for the same reason.
+const COMMIT_BYTES: usize = 8 << 20;
+
+/// A commit from this size on is encoded on another thread: below it, handing
+/// it over costs as much as encoding it.
+const SPAWN_BYTES: usize = 1 << 20;
+
 /// How long events that nobody waits for may stay uncommitted: longer than a
 /// chain of pure activities usually takes, shorter than a person notices.
 const DEFER: Duration = Duration::from_millis(100);
 
 /// Events of one execution that may stay uncommitted.
 const DEFER_EVENTS: usize = 64;
+
+/// The same in bytes, beyond which pure activities wait for the commit as well.
+const DEFER_BYTES: usize = 1 << 20;
 
 /// An execution that sleeps at least so long leaves the live set.
 const SHORT_NAP: u64 = 1_000;
@@ -376,7 +386,10 @@ impl Shard {
         self.set_timer(&mut live);
         let closed = live.summary.closed_at.is_some();
         if live.is_dirty() {
-            let rests = closed || live.summary.idle || live.uncommitted() >= DEFER_EVENTS;
+            let rests = closed
+                || live.summary.idle
+                || live.uncommitted() >= DEFER_EVENTS
+                || live.uncommitted_bytes() >= DEFER_BYTES;
             if (live.urgent || rests) && !live.listed {
                 live.listed = true;
                 self.urgent.push(live.key());

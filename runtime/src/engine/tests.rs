@@ -1,5 +1,7 @@
 //! The engine on the model store, with the test as worker and a clock of its own.
 
+use std::sync::Mutex;
+
 use cascade_cdl::program::Application;
 use cascade_cdl::{ActivityFailure, Source};
 use serde_json::{Value, json};
@@ -34,6 +36,10 @@ workflows:
         catch: [{error: ActivityNotFound, result: $.error, next: Saved}]
         end: true
       - {name: Saved, type: Pass, end: true}
+  twice:
+    states:
+      - {name: First, type: Task, resource: urn:cascade:activity:charge, parameters: 1, result: $.first, next: Second}
+      - {name: Second, type: Task, resource: urn:cascade:activity:charge, parameters: 2, result: $.second, end: true}
   doomed:
     states:
       - {name: Never, type: Fail, error: Doomed}
@@ -54,13 +60,16 @@ workflows:
 
 /// The definitions of one file, with activities that exist by name only: those
 /// that start with `pure` are pure.
-struct OneFile(Application);
+struct OneFile {
+    application: Application,
+    limits: Arc<Mutex<Admission>>,
+}
 
 #[async_trait]
 impl Definitions for OneFile {
     fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
         (app == "app").then_some(())?;
-        Some((1, self.0.workflows.get(name)?.clone()))
+        Some((1, self.application.workflows.get(name)?.clone()))
     }
 
     async fn workflow_at(
@@ -95,10 +104,7 @@ impl Definitions for OneFile {
     }
 
     fn admission(&self, _: &TenantId) -> Admission {
-        Admission {
-            input_bytes: 100,
-            open_executions: 3_000,
-        }
+        *self.limits.lock().expect("no test panics with it")
     }
 }
 
@@ -156,6 +162,7 @@ struct Bench {
     clock: Arc<HandClock>,
     queue: Arc<LocalQueue>,
     engine: Engine,
+    limits: Arc<Mutex<Admission>>,
 }
 
 impl Bench {
@@ -172,6 +179,19 @@ impl Bench {
             shards,
             ..Settings::default()
         };
+        let limits = Admission {
+            input_bytes: 100,
+            open_executions: 3_000,
+        };
+        Self::open(settings, Arc::new(Mutex::new(limits)), store, clock).await
+    }
+
+    async fn open(
+        settings: Settings,
+        limits: Arc<Mutex<Admission>>,
+        store: Arc<ModelStore>,
+        clock: Arc<HandClock>,
+    ) -> Self {
         let parsed = cascade_cdl::parse(&Source {
             name: "app.yaml",
             bytes: WORKFLOWS.as_bytes(),
@@ -189,7 +209,10 @@ impl Bench {
             store.clone(),
             queue.clone(),
             clock.clone(),
-            Arc::new(OneFile(application)),
+            Arc::new(OneFile {
+                application,
+                limits: limits.clone(),
+            }),
         )
         .await
         .expect("the model opens");
@@ -198,13 +221,14 @@ impl Bench {
             clock,
             queue,
             engine,
+            limits,
         }
     }
 
     /// The process dies here, and another one takes over.
     async fn crash(self) -> Self {
-        let Self { store, clock, .. } = self;
-        Self::on(store, clock).await
+        let settings = self.engine.inner.context.settings.clone();
+        Self::open(settings, self.limits, self.store, self.clock).await
     }
 
     fn advance(&self, millis: u64) {
@@ -815,3 +839,5 @@ async fn a_clock_that_is_set_back_holds_no_commit_up() {
     before.abort();
     after.abort();
 }
+
+mod bounds;

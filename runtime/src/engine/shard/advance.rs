@@ -9,7 +9,7 @@ use cascade_cdl::{
     limits,
 };
 
-use super::{Shard, StartRequest, Touch};
+use super::{DEFER_BYTES, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::live::{Effect, Live};
 use crate::engine::{ControlError, Report, StartError};
@@ -206,7 +206,8 @@ impl Shard {
             });
             return live.ask(attempt);
         };
-        let pure = activity.pure;
+        // One that follows from much that is not durable waits like any other.
+        let at_once = activity.pure && live.uncommitted_bytes() < DEFER_BYTES;
         let queued = QueuedTask {
             tenant: tenant.clone(),
             execution: live.summary.id,
@@ -216,7 +217,7 @@ impl Shard {
             activity,
         };
         live.ask(attempt);
-        if pure {
+        if at_once {
             self.ready.push(queued);
         } else {
             live.urgent = true;
