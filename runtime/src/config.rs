@@ -174,6 +174,9 @@ pub struct TenantLimits {
     pub attempt_timeout: Duration,
     /// Executions that have not ended.
     pub open_executions: u64,
+    /// Memory for those that do not sleep.
+    #[serde(with = "units::bytes")]
+    pub open_bytes: u64,
 }
 
 impl Default for TenantLimits {
@@ -193,6 +196,8 @@ impl Default for TenantLimits {
             attempt_timeout: attempt.attempt_timeout(),
             // 1 GB of memory at the 4 KB that a sleeping execution takes.
             open_executions: 250_000,
+            // About the same for as many that wait for attempts.
+            open_bytes: 1 << 30,
         }
     }
 }
@@ -221,6 +226,7 @@ impl TenantLimits {
             ("output_bytes", self.output_bytes),
             ("attempt_timeout", self.attempt().attempt_timeout_ms),
             ("open_executions", self.open_executions),
+            ("open_bytes", self.open_bytes),
         ]
         .into_iter()
         .filter_map(|(name, value)| (value == 0).then_some(name))

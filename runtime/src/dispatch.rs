@@ -75,8 +75,8 @@ pub struct HeldTask {
 pub trait TaskQueue: Send + Sync + 'static {
     /// Offers tasks; one that waits or runs already is not taken twice. Never
     /// blocks, since shards call it from their loop: what waits is bounded by
-    /// the open executions, which are bounded where they start, and what is
-    /// cancelled does not stay.
+    /// the open executions and by the memory that shards let a tenant's take,
+    /// and what is cancelled does not stay.
     fn push(&self, tasks: Vec<QueuedTask>);
 
     /// Waits until there is something to do, then takes up to `max` tasks.

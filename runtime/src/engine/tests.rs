@@ -182,6 +182,7 @@ impl Bench {
         let limits = Admission {
             input_bytes: 100,
             open_executions: 3_000,
+            open_bytes: 1 << 30,
         };
         Self::open(settings, Arc::new(Mutex::new(limits)), store, clock).await
     }

@@ -14,6 +14,10 @@ impl Shard {
     }
 
     pub(super) fn begin_commit(&mut self) {
+        if self.is_choked() {
+            // What is deferred must not keep the shard from going on.
+            self.commit_deferred();
+        }
         while self.in_flight.is_none() && !self.urgent.is_empty() {
             self.begin_next_commit();
         }
