@@ -1,9 +1,11 @@
 //! Time, behind a seam so that tests can own it.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use cascade_cdl::Timestamp;
+use tokio::time::Instant;
 
 /// Where the engine's time comes from.
 #[async_trait]
@@ -13,6 +15,13 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Returns once [`Clock::now`] has reached `at`.
     async fn sleep_until(&self, at: Timestamp);
+
+    /// Time that has passed since some moment. It is never set back, so pauses
+    /// that have nothing to do with the time of day go by it.
+    fn passed(&self) -> Duration;
+
+    /// Returns once [`Clock::passed`] has reached `at`.
+    async fn sleep_until_passed(&self, at: Duration);
 }
 
 /// How late a sleeper may wake when the wall clock is set forward.
@@ -21,6 +30,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
+
+/// The moment that [`Clock::passed`] counts from.
+static FIRST_ASKED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 #[async_trait]
 impl Clock for SystemClock {
@@ -41,5 +53,13 @@ impl Clock for SystemClock {
             }
             tokio::time::sleep(Duration::from_millis(left).min(LONGEST_SLEEP)).await;
         }
+    }
+
+    fn passed(&self) -> Duration {
+        FIRST_ASKED.elapsed()
+    }
+
+    async fn sleep_until_passed(&self, at: Duration) {
+        tokio::time::sleep_until(*FIRST_ASKED + at).await;
     }
 }

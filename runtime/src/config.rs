@@ -174,6 +174,9 @@ pub struct TenantLimits {
     pub attempt_timeout: Duration,
     /// Executions that have not ended.
     pub open_executions: u64,
+    /// Memory for those that do not sleep.
+    #[serde(with = "units::bytes")]
+    pub open_bytes: u64,
     /// Keys of the key-value capability.
     pub key_value_keys: u64,
     /// Keys and values of the key-value capability together.
@@ -201,6 +204,8 @@ impl Default for TenantLimits {
             attempt_timeout: attempt.attempt_timeout(),
             // 1 GB of memory at the 4 KB that a sleeping execution takes.
             open_executions: 250_000,
+            // About the same for as many that wait for attempts.
+            open_bytes: 1 << 30,
             // Some 10 MB of index: it is for cursors and small results.
             key_value_keys: 100_000,
             // A hundred such tenants fit an ordinary disk, and its backups.
@@ -236,6 +241,7 @@ impl TenantLimits {
             ("output_bytes", self.output_bytes),
             ("attempt_timeout", self.attempt().attempt_timeout_ms),
             ("open_executions", self.open_executions),
+            ("open_bytes", self.open_bytes),
             ("uploaded_bytes", self.uploaded_bytes),
         ]
         .into_iter()

@@ -73,9 +73,10 @@ pub struct HeldTask {
 /// The seam between engine and workers.
 #[async_trait]
 pub trait TaskQueue: Send + Sync + 'static {
-    /// Offers tasks; one that waits or runs already is not taken twice. Never blocks, since shards call it from their loop: the
-    /// number of tasks is bounded by the number of open executions, which is
-    /// bounded where they start.
+    /// Offers tasks; one that waits or runs already is not taken twice. Never
+    /// blocks, since shards call it from their loop: what waits is bounded by
+    /// the open executions and by the memory that shards let a tenant's take,
+    /// and what is cancelled does not stay.
     fn push(&self, tasks: Vec<QueuedTask>);
 
     /// Waits until there is something to do, then takes up to `max` tasks.

@@ -8,12 +8,14 @@
 mod live;
 mod replay;
 mod shard;
+mod size;
+mod usage;
 mod watch;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +23,7 @@ use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::{
     ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TenantId, Timestamp,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +34,7 @@ use crate::places::Places;
 use crate::store::{self, ShardId, Store, Summary};
 pub use replay::Traced;
 use shard::{Request, Shard, StartRequest};
+use usage::{Place, Usage, Usages};
 pub use watch::Watch;
 
 /// How long a shutdown waits for a shard's last commit. A commit takes some
@@ -40,6 +43,17 @@ const LAST_COMMIT: Duration = Duration::from_secs(10);
 
 /// What a refused client is told to wait: a mailbox is worked off in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Part of a mailbox that one tenant may fill. Half, because a server with one
+/// tenant should not refuse what it has room for.
+const TENANT_PART: u64 = 2;
+
+/// Reports that wait in front of a shard, in bytes, beyond which the workers
+/// wait: the outputs of a few dozen attempts at the default limit.
+const REPORT_BYTES: usize = 32 << 20;
+
+/// Reports with less output than this do not count, so that most take no permit.
+const SMALL_REPORT: usize = 64 << 10;
 
 /// Who knows what workflows and activities there are. The engine does not mind
 /// where from: the catalog of a server, or the one file of `cascade run`.
@@ -76,6 +90,20 @@ pub struct Admission {
     pub input_bytes: u64,
     /// Executions open at a time, sleeping ones included.
     pub open_executions: u64,
+    /// Memory for open executions, in bytes.
+    pub open_bytes: u64,
+}
+
+/// Why a tenant may have nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    #[error("{open} executions are open, the limit is {limit} (tenants[].limits.open_executions)")]
+    Executions { open: u64, limit: u64 },
+    #[error(
+        "open executions fill the memory that they may take, {limit} bytes \
+         (tenants[].limits.open_bytes); come again when some have ended, or raise the limit"
+    )]
+    Bytes { limit: u64 },
 }
 
 /// How an engine is set up.
@@ -88,6 +116,12 @@ pub struct Settings {
     pub mailbox: usize,
     /// Number of shards that the `shard` filter counts modulo.
     pub filter_shards: u32,
+    /// Memory of a shard for sleeping executions; more of them are read from
+    /// the store when they wake.
+    pub frozen_bytes: usize,
+    /// Memory of executions that wait for a commit of a shard, beyond which it
+    /// takes nothing more in until the commit has ended.
+    pub unsettled_bytes: u64,
 }
 
 impl Default for Settings {
@@ -99,6 +133,10 @@ impl Default for Settings {
             // A tenth of a second of work at 30,000 requests/s and more.
             mailbox: 4_096,
             filter_shards: 10,
+            // Room for about 200,000.
+            frozen_bytes: 256 << 20,
+            // That of some commits in a row.
+            unsettled_bytes: 256 << 20,
         }
     }
 }
@@ -137,8 +175,8 @@ pub enum StartError {
     },
     #[error("the input has {size} bytes, the limit is {limit} (tenants[].limits.input_bytes)")]
     InputTooLarge { size: u64, limit: u64 },
-    #[error("{open} executions are open, the limit is {limit} (tenants[].limits.open_executions)")]
-    TooManyOpen { open: u64, limit: u64 },
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error("execution {0} was started by another request with this key or id")]
     KeyReused(ExecutionId),
     #[error("the engine is busy")]
@@ -159,6 +197,8 @@ pub enum ControlError {
     AlreadyClosed,
     #[error("only an execution that failed or timed out can be retried")]
     NotRetryable,
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error("the engine is busy")]
     Busy { retry_after: Duration },
     /// The engine stops, or restarts from the store.
@@ -200,6 +240,8 @@ pub struct Closed {
 pub struct Stats {
     /// Executions that are open, sleeping ones included.
     pub open: u64,
+    /// Memory of those that shards hold, as it is counted against `open_bytes`.
+    pub open_bytes: u64,
     /// Activity tasks that wait for a worker.
     pub queued: u64,
     /// Executions started since the process started.
@@ -221,6 +263,8 @@ struct Inner {
 
 struct ShardHandle {
     requests: mpsc::Sender<Request>,
+    /// Permits for bytes of reports on their way.
+    report_bytes: Arc<Semaphore>,
     task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -234,7 +278,7 @@ struct Context {
     watch: Watch,
     /// At replaying histories for those who look at them.
     turns: Places,
-    open: OpenCounts,
+    usages: Usages,
     started: AtomicU64,
     closed: AtomicU64,
     stopping: CancellationToken,
@@ -262,7 +306,7 @@ impl Engine {
             },
             watch: Watch::default(),
             turns: replay::turns(),
-            open: OpenCounts::default(),
+            usages: Usages::default(),
             started: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             stopping: CancellationToken::new(),
@@ -272,7 +316,11 @@ impl Engine {
             let shard = Shard::open(ShardId(index), context.clone()).await?;
             let (requests, inbox) = mpsc::channel(mailbox);
             let task = std::sync::Mutex::new(Some(tokio::spawn(shard.run(inbox))));
-            shards.push(ShardHandle { requests, task });
+            shards.push(ShardHandle {
+                requests,
+                report_bytes: Arc::new(Semaphore::new(REPORT_BYTES)),
+                task,
+            });
         }
         let inner = Arc::new(Inner { shards, context });
         Ok(Self { inner })
@@ -343,25 +391,42 @@ impl Engine {
                 limit: admission.input_bytes,
             });
         }
+        let usage = context.usages.of(&start.tenant);
         let id = match (start.id, &start.idempotency_key) {
             (Some(id), _) => id,
             (None, Some(key)) => ExecutionId::from_key(&start.tenant, key),
-            (None, None) => ExecutionId(uuid::Uuid::now_v7()),
+            (None, None) => {
+                // A start by name may be of what is open already, and is
+                // answered at the limit too.
+                usage.admit(&admission)?;
+                ExecutionId(uuid::Uuid::now_v7())
+            }
         };
+        let busy = || StartError::Busy {
+            retry_after: RETRY_AFTER,
+        };
+        let place = self.place(usage, start.input.len()).ok_or_else(busy)?;
         self.shard(id.bucket())
+            .requests
             .try_send(Request::Start(Box::new(StartRequest {
                 id,
                 start,
                 program,
+                admission,
+                place,
                 started,
                 closed,
             })))
             .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => StartError::Busy {
-                    retry_after: RETRY_AFTER,
-                },
+                mpsc::error::TrySendError::Full(_) => busy(),
                 mpsc::error::TrySendError::Closed(_) => StartError::Interrupted,
             })
+    }
+
+    /// A place for one more request of a tenant, if it has not got its part.
+    fn place(&self, usage: Arc<Usage>, bytes: usize) -> Option<Place> {
+        let mailbox = self.inner.context.settings.mailbox as u64;
+        Place::take(usage, bytes, mailbox.div_ceil(TENANT_PART))
     }
 
     /// Ends an execution; returns when that is durable.
@@ -371,11 +436,12 @@ impl Engine {
         id: ExecutionId,
         reason: String,
     ) -> Result<(), ControlError> {
-        self.control(id, |reply| Request::Cancel {
+        self.control(tenant, id, reason.len(), |reply, place| Request::Cancel {
             tenant: tenant.clone(),
             id,
             reason,
             reply,
+            place,
         })
         .await
     }
@@ -383,26 +449,33 @@ impl Engine {
     /// Lets a failed execution go on from where it failed; returns when that
     /// is durable.
     pub async fn retry(&self, tenant: &TenantId, id: ExecutionId) -> Result<(), ControlError> {
-        self.control(id, |reply| Request::Retry {
+        self.control(tenant, id, 0, |reply, place| Request::Retry {
             tenant: tenant.clone(),
             id,
             reply,
+            place,
         })
         .await
     }
 
     async fn control(
         &self,
+        tenant: &TenantId,
         id: ExecutionId,
-        request: impl FnOnce(oneshot::Sender<Result<(), ControlError>>) -> Request,
+        bytes: usize,
+        request: impl FnOnce(oneshot::Sender<Result<(), ControlError>>, Place) -> Request,
     ) -> Result<(), ControlError> {
+        let busy = || ControlError::Busy {
+            retry_after: RETRY_AFTER,
+        };
+        let usage = self.inner.context.usages.of(tenant);
+        let place = self.place(usage, bytes).ok_or_else(busy)?;
         let (reply, answer) = oneshot::channel();
         self.shard(id.bucket())
-            .try_send(request(reply))
+            .requests
+            .try_send(request(reply, place))
             .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => ControlError::Busy {
-                    retry_after: RETRY_AFTER,
-                },
+                mpsc::error::TrySendError::Full(_) => busy(),
                 mpsc::error::TrySendError::Closed(_) => ControlError::Interrupted,
             })?;
         answer.await.map_err(|_| ControlError::Interrupted)?
@@ -412,9 +485,7 @@ impl Engine {
     /// the workers down to its pace.
     pub async fn report(&self, reports: Vec<Report>) {
         if let [only] = self.inner.shards.as_slice() {
-            // A closed shard has stopped caring: recovery runs the task again.
-            let _ = only.requests.send(Request::Reports(reports)).await;
-            return;
+            return only.report(reports).await;
         }
         let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
         for report in reports {
@@ -422,8 +493,7 @@ impl Engine {
             by_shard.entry(index).or_default().push(report);
         }
         for (index, reports) in by_shard {
-            let requests = &self.inner.shards[index].requests;
-            let _ = requests.send(Request::Reports(reports)).await;
+            self.inner.shards[index].report(reports).await;
         }
     }
 
@@ -435,8 +505,10 @@ impl Engine {
     /// What the engine is doing.
     pub fn stats(&self) -> Stats {
         let context = &self.inner.context;
+        let (open, open_bytes) = context.usages.total();
         Stats {
-            open: context.open.total(),
+            open,
+            open_bytes,
             queued: context.queue.depth() as u64,
             started: context.started.load(Ordering::Relaxed),
             closed: context.closed.load(Ordering::Relaxed),
@@ -461,12 +533,34 @@ impl Engine {
         }
     }
 
-    fn shard(&self, bucket: u32) -> &mpsc::Sender<Request> {
-        &self.inner.shards[self.index(bucket)].requests
+    fn shard(&self, bucket: u32) -> &ShardHandle {
+        &self.inner.shards[self.index(bucket)]
     }
 
     fn index(&self, bucket: u32) -> usize {
         (bucket * self.inner.context.settings.shards / BUCKETS) as usize
+    }
+}
+
+impl ShardHandle {
+    async fn report(&self, reports: Vec<Report>) {
+        let bytes: usize = reports
+            .iter()
+            .map(|report| match &report.result {
+                Ok(output) => output.len(),
+                Err(failure) => failure.details.as_ref().map_or(0, Json::len),
+            })
+            .sum();
+        let permit = if bytes < SMALL_REPORT {
+            None
+        } else {
+            let permits = u32::try_from(bytes.min(REPORT_BYTES)).unwrap_or(u32::MAX);
+            let bytes = self.report_bytes.clone();
+            // The semaphore is never closed.
+            bytes.acquire_many_owned(permits).await.ok().map(Arc::new)
+        };
+        // A closed shard has stopped caring: recovery runs the task again.
+        let _ = self.requests.send(Request::Reports(reports, permit)).await;
     }
 }
 
@@ -475,39 +569,6 @@ fn buckets(index: u32, count: u32) -> Range<u32> {
     // The inverse of `Engine::index`, rounding up.
     let first = |index: u32| (index * BUCKETS).div_ceil(count);
     first(index)..first(index + 1)
-}
-
-/// How many executions of each tenant are open.
-#[derive(Default)]
-struct OpenCounts {
-    by_tenant: RwLock<HashMap<TenantId, Arc<AtomicU64>>>,
-}
-
-impl OpenCounts {
-    fn of(&self, tenant: &TenantId) -> Arc<AtomicU64> {
-        let known = self
-            .by_tenant
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(tenant)
-            .cloned();
-        known.unwrap_or_else(|| {
-            let mut counts = self
-                .by_tenant
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            counts.entry(tenant.clone()).or_default().clone()
-        })
-    }
-
-    fn total(&self) -> u64 {
-        self.by_tenant
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
-    }
 }
 
 #[cfg(test)]

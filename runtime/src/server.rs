@@ -101,6 +101,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
             shards: config.engine.shards,
             mailbox: config.engine.queue,
             filter_shards: config.sharding.shards,
+            ..Settings::default()
         },
         store.clone(),
         queue.clone(),

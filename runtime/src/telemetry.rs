@@ -26,6 +26,8 @@ pub const WORKFLOW_EXECUTIONS: &str = "cascade_workflow_executions_total";
 pub const WORKFLOW_ERRORS: &str = "cascade_workflow_errors_total";
 /// Executions that are open.
 pub const WORKFLOW_ACTIVE: &str = "cascade_workflow_active";
+/// Memory of open executions that do not sleep.
+pub const WORKFLOW_BYTES: &str = "cascade_workflow_memory_bytes";
 /// Executions that were started.
 pub const WORKFLOW_STARTED: &str = "cascade_workflow_started_total";
 /// Time that an attempt ran.
@@ -111,6 +113,7 @@ impl Telemetry {
     /// The metrics as text, with those that are read rather than counted.
     pub fn render(&self, engine: Stats, store: Counters) -> String {
         gauge!(WORKFLOW_ACTIVE).set(number(engine.open));
+        gauge!(WORKFLOW_BYTES).set(number(engine.open_bytes));
         gauge!(QUEUE_DEPTH).set(number(engine.queued));
         counter!(WORKFLOW_STARTED).absolute(engine.started);
         counter!(STORE_COMMITS).absolute(store.commits);
@@ -245,6 +248,11 @@ fn describe() {
         "Executions that ended otherwise than well"
     );
     describe_gauge!(WORKFLOW_ACTIVE, Unit::Count, "Executions that are open");
+    describe_gauge!(
+        WORKFLOW_BYTES,
+        Unit::Bytes,
+        "Memory of open executions that do not sleep"
+    );
     describe_counter!(
         WORKFLOW_STARTED,
         Unit::Count,

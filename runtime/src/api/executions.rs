@@ -330,6 +330,7 @@ async fn show(
         (status = 200, description = "How it stands afterwards", body = ExecutionView),
         (status = 404, description = "`not_found`", body = ProblemDocument),
         (status = 409, description = "`already_closed`", body = ProblemDocument),
+        (status = 429, description = "`busy`", body = ProblemDocument),
     )
 )]
 async fn cancel(
@@ -365,6 +366,7 @@ async fn cancel(
         (status = 200, description = "How it stands afterwards", body = ExecutionView),
         (status = 404, description = "`not_found`", body = ProblemDocument),
         (status = 409, description = "`not_retryable`", body = ProblemDocument),
+        (status = 429, description = "`busy` or `limit_reached`", body = ProblemDocument),
     )
 )]
 async fn retry(

@@ -220,7 +220,7 @@ impl From<StartError> for Problem {
         match error {
             StartError::UnknownWorkflow { .. } => Self::new(Code::UnknownWorkflow, detail),
             StartError::InputTooLarge { .. } => Self::new(Code::TooLarge, detail),
-            StartError::TooManyOpen { .. } => Self::new(Code::LimitReached, detail),
+            StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),
             StartError::Busy { retry_after } => {
                 Self::new(Code::Busy, detail).retry_after(retry_after)
@@ -238,6 +238,7 @@ impl From<ControlError> for Problem {
             ControlError::NotFound => Self::not_found("execution"),
             ControlError::AlreadyClosed => Self::new(Code::AlreadyClosed, detail),
             ControlError::NotRetryable => Self::new(Code::NotRetryable, detail),
+            ControlError::Full(_) => Self::new(Code::LimitReached, detail),
             ControlError::Busy { retry_after } => {
                 Self::new(Code::Busy, detail).retry_after(retry_after)
             }

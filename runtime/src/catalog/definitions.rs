@@ -42,10 +42,12 @@ impl Definitions for Catalog {
             Admission {
                 input_bytes: 0,
                 open_executions: 0,
+                open_bytes: 0,
             },
             |tenant| Admission {
                 input_bytes: tenant.limits.input_bytes,
                 open_executions: tenant.limits.open_executions,
+                open_bytes: tenant.limits.open_bytes,
             },
         )
     }

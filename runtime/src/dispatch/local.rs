@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AttemptKey, HeldTask, QueuedTask, TaskQueue};
 
+/// A lane with fewer places is not tidied up: walking it costs nothing.
+const TIDY_FROM: usize = 64;
+
 /// Charged for the first attempt of a lane, of which nothing is known: about
 /// what a small activity uses.
 const FIRST_ESTIMATE: u64 = 10_000;
@@ -62,14 +65,19 @@ struct Lanes {
     now: u64,
     /// Every attempt that waits or runs.
     known: HashMap<AttemptKey, Place>,
-    /// Attempts that wait and are not cancelled.
+    /// Attempts that wait.
     waiting: usize,
+    /// Number of the next place in a lane.
+    next_place: u64,
     closed: bool,
 }
 
 struct Lane {
     share: Share,
-    tasks: VecDeque<QueuedTask>,
+    /// The order of those that wait, and of `left`. The tasks are in `known`.
+    places: VecDeque<(u64, AttemptKey)>,
+    /// How many of `places` nobody waits in any more: their task was cancelled.
+    left: usize,
     virtual_time: u64,
     running: u32,
     estimate: u64,
@@ -81,10 +89,8 @@ struct Lane {
 
 /// Where an attempt is.
 enum Place {
-    /// In its lane; if cancelled, only until it would be taken.
-    Waiting {
-        cancelled: bool,
-    },
+    /// In the place of its lane with this number.
+    Waiting(u64, QueuedTask),
     Running(Running),
 }
 
@@ -110,6 +116,7 @@ impl LocalQueue {
                 now: 0,
                 known: HashMap::new(),
                 waiting: 0,
+                next_place: 0,
                 closed: false,
             }),
             filled: Notify::new(),
@@ -207,20 +214,22 @@ impl TaskQueue for LocalQueue {
 
 impl Lanes {
     fn push(&mut self, task: QueuedTask, shares: &Shares) {
-        let Entry::Vacant(place) = self.known.entry(task.key()) else {
+        let key = task.key();
+        let Entry::Vacant(vacant) = self.known.entry(key.clone()) else {
             return;
         };
-        place.insert(Place::Waiting { cancelled: false });
         let now = self.now;
         let lane = self
             .by_tenant
             .entry(task.tenant.clone())
             .or_insert_with(|| Lane::new(shares(&task.tenant)));
-        if lane.tasks.is_empty() {
+        if lane.places.is_empty() {
             lane.virtual_time = lane.virtual_time.max(now);
             self.order.insert((lane.virtual_time, task.tenant.clone()));
         }
-        lane.tasks.push_back(task);
+        lane.places.push_back((self.next_place, key));
+        vacant.insert(Place::Waiting(self.next_place, task));
+        self.next_place += 1;
         self.waiting += 1;
     }
 
@@ -236,27 +245,25 @@ impl Lanes {
                 .by_tenant
                 .get_mut(&tenant)
                 .expect("a lane in the order exists");
-            let task = lane
-                .tasks
+            let (number, key) = lane
+                .places
                 .pop_front()
-                .expect("a lane in the order has tasks");
-            let place = self
-                .known
-                .get_mut(&task.key())
-                .expect("what is in a lane is known");
-            if matches!(place, Place::Waiting { cancelled: true }) {
-                self.known.remove(&task.key());
-            } else {
+                .expect("a lane in the order has places");
+            if waits_in(&self.known, number, &key) {
                 self.now = self.now.max(time);
                 self.waiting -= 1;
                 let cancelled = CancellationToken::new();
-                *place = Place::Running(Running {
+                let running = Place::Running(Running {
                     cancelled: cancelled.clone(),
                     charge: lane.charge(),
                 });
-                taken.push(HeldTask { task, cancelled });
+                if let Some(Place::Waiting(_, task)) = self.known.insert(key, running) {
+                    taken.push(HeldTask { task, cancelled });
+                }
+            } else {
+                lane.left -= 1;
             }
-            if !lane.tasks.is_empty() {
+            if !lane.places.is_empty() {
                 self.order.insert((lane.virtual_time, tenant));
             }
         }
@@ -298,7 +305,7 @@ impl Lanes {
         let Some(lane) = self.by_tenant.get_mut(&attempt.tenant) else {
             return;
         };
-        let waits = !lane.tasks.is_empty();
+        let waits = !lane.places.is_empty();
         if waits {
             self.order
                 .remove(&(lane.virtual_time, attempt.tenant.clone()));
@@ -310,23 +317,45 @@ impl Lanes {
         }
     }
 
+    /// Stops an attempt that runs. One that waits is dropped at once, with its
+    /// input; its place is left until it would be taken, or is tidied up.
     fn cancel(&mut self, attempt: &AttemptKey) {
-        match self.known.get_mut(attempt) {
-            Some(Place::Running(running)) => running.cancelled.cancel(),
-            Some(Place::Waiting { cancelled }) if !*cancelled => {
-                *cancelled = true;
-                self.waiting -= 1;
+        match self.known.get(attempt) {
+            Some(Place::Running(running)) => return running.cancelled.cancel(),
+            Some(Place::Waiting(..)) => {}
+            None => return,
+        }
+        self.known.remove(attempt);
+        self.waiting -= 1;
+        let lane = self
+            .by_tenant
+            .get_mut(&attempt.tenant)
+            .expect("what waits has a lane");
+        lane.left += 1;
+        if lane.places.len() >= TIDY_FROM && lane.left > lane.places.len() / 2 {
+            let known = &self.known;
+            lane.places
+                .retain(|(number, key)| waits_in(known, *number, key));
+            lane.left = 0;
+            if lane.places.is_empty() {
+                self.order
+                    .remove(&(lane.virtual_time, attempt.tenant.clone()));
             }
-            Some(Place::Waiting { .. }) | None => {}
         }
     }
+}
+
+/// Whether an attempt waits in this place, and not in another since.
+fn waits_in(known: &HashMap<AttemptKey, Place>, number: u64, key: &AttemptKey) -> bool {
+    matches!(known.get(key), Some(Place::Waiting(at, _)) if *at == number)
 }
 
 impl Lane {
     fn new(share: Share) -> Self {
         Self {
             share,
-            tasks: VecDeque::new(),
+            places: VecDeque::new(),
+            left: 0,
             virtual_time: 0,
             running: 0,
             estimate: FIRST_ESTIMATE,

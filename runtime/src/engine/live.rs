@@ -1,15 +1,17 @@
 //! Executions in the memory of a shard.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ApplyError, Event, EventKind, Execution, ExecutionId, Json, Status, TaskId, TenantId,
-    Timestamp, apply,
+    ActivityTask, ApplyError, Event, EventKind, Execution, ExecutionId, Json, Status, Step, TaskId,
+    TenantId, Timestamp, apply,
 };
 use tokio::sync::oneshot;
 
+use super::size::{self, Walked};
+use super::usage::{Charge, Holding};
 use super::{Closed, Context, ControlError, StartError, Started, View};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::store::{self, Commit, PAGE_BYTES, StatusName, Stored, Summary};
@@ -24,6 +26,13 @@ const SNAPSHOT_TAIL_EVENTS: u64 = 100;
 
 /// What an event's envelope takes beside its payload, in bytes, roughly.
 const EVENT_OVERHEAD: usize = 120;
+
+/// What is kept of an execution that is not in memory but whose attempts wait,
+/// in bytes, roughly.
+const AWAY_BYTES: u64 = 512;
+
+/// A replay for the engine gives way to what else its thread has to do this often.
+const REPLAY_TURN: Duration = Duration::from_millis(1);
 
 /// Which execution: ids are chosen by clients, so they name one only together
 /// with the tenant.
@@ -44,6 +53,10 @@ pub(super) enum Effect {
 }
 
 /// An execution that moves.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of one list of the shard whether it is in it; all combinations occur"
+)]
 pub(super) struct Live {
     /// The row as of the last event.
     pub(super) summary: Summary,
@@ -53,6 +66,9 @@ pub(super) struct Live {
     execution: Option<Execution>,
     /// Events that no commit has taken yet.
     events: Vec<Event>,
+    /// Size of what they carry, and of what the commit in flight does.
+    event_bytes: usize,
+    flight_bytes: usize,
     /// Version that is durable.
     committed: u64,
     /// Version that the commit in flight makes durable.
@@ -67,6 +83,8 @@ pub(super) struct Live {
     pub(super) closers: Vec<oneshot::Sender<Closed>>,
     /// Attempts that have been asked for and not been heard of.
     asked: Vec<AttemptKey>,
+    /// It waits for attempts that are yet to be asked for: see `shard/park.rs`.
+    pub(super) parked: bool,
     /// Somebody waits for `events` to become durable.
     pub(super) urgent: bool,
     /// Listed for a commit, or for one a little later.
@@ -74,35 +92,71 @@ pub(super) struct Live {
     pub(super) deferred: bool,
     /// What the shard's timers hold for it.
     pub(super) wake: Option<Timestamp>,
+    walked: Walked,
+    /// The memory that it takes.
+    charge: Charge,
+    /// How much of it the shard counts as waiting for a commit.
+    pub(super) unsettled: u64,
+}
+
+/// An execution that was read.
+pub(super) struct Restored {
+    view: View,
+    tail_bytes: usize,
+    tail_events: u64,
 }
 
 impl Live {
     /// An execution before its first event.
-    pub(super) fn new(summary: Summary, program: Arc<Program>, input: Json) -> Self {
+    pub(super) fn new(
+        summary: Summary,
+        program: Arc<Program>,
+        input: Json,
+        charge: Charge,
+    ) -> Self {
         let execution = Execution::new(summary.id, summary.tenant.clone());
-        Self::with(summary, program, input, execution)
+        Self::with(summary, program, input, execution, charge)
     }
 
     /// An execution as it was committed.
-    pub(super) fn restored(view: View, tail_bytes: usize) -> Self {
+    pub(super) fn restored(restored: Restored, charge: Charge) -> Self {
+        let Restored {
+            view,
+            tail_bytes,
+            tail_events,
+        } = restored;
         let View {
             summary,
             input,
             execution,
             program,
         } = view;
-        let mut live = Self::with(summary, program, input, execution);
+        let mut live = Self::with(summary, program, input, execution, charge);
         live.tail_bytes = tail_bytes;
+        live.tail_events = tail_events;
+        live.measure();
         live
     }
 
-    fn with(summary: Summary, program: Arc<Program>, input: Json, execution: Execution) -> Self {
+    fn with(
+        summary: Summary,
+        program: Arc<Program>,
+        input: Json,
+        execution: Execution,
+        charge: Charge,
+    ) -> Self {
         Self {
             input,
             committed: execution.version,
             execution: Some(execution),
             summary,
             program,
+            walked: Walked::default(),
+            charge,
+            unsettled: 0,
+            parked: false,
+            event_bytes: 0,
+            flight_bytes: 0,
             events: Vec::new(),
             in_flight: None,
             tail_bytes: 0,
@@ -147,12 +201,23 @@ impl Live {
             self.summary.closed_at = None;
         }
         let transition = apply(&self.program, execution, &event)?;
-        self.tail_bytes += event_len(&event);
+        let bytes = event_len(&event);
+        self.tail_bytes += bytes;
         self.tail_events += 1;
+        self.event_bytes += bytes;
         self.execution = Some(transition.execution);
         self.events.push(event);
         self.summarise(at);
+        self.measure();
         Ok(transition.commands)
+    }
+
+    /// Counts the memory that it takes now.
+    fn measure(&mut self) {
+        let execution = self.execution.as_ref().expect("put back by the caller");
+        let memory = self.walked.measure(execution) + self.input.len() as u64;
+        let events = (self.event_bytes + self.flight_bytes) as u64;
+        self.charge.set(memory + events);
     }
 
     fn summarise(&mut self, at: Timestamp) {
@@ -177,14 +242,35 @@ impl Live {
         self.asked.push(attempt);
     }
 
+    /// The attempts that it waits for and that have not been asked for.
+    pub(super) fn unasked(&self) -> Vec<ActivityTask> {
+        let mut pending = self.execution().pending_tasks(&self.program);
+        let asked = |task: &ActivityTask| {
+            let is = |key: &AttemptKey| key.task == task.task && key.attempt == task.attempt;
+            self.asked.iter().any(is)
+        };
+        pending.retain(|task| !asked(task));
+        pending
+    }
+
     /// Whether this report is of an attempt that the execution waits for; it
-    /// does not wait for it any more then.
+    /// does not wait for it any more then. Whether it has been asked for does
+    /// not matter: an earlier life of the shard may have.
     pub(super) fn hears(&mut self, attempt: &AttemptKey) -> bool {
-        let asked = self.asked.iter().position(|asked| asked == attempt);
-        if let Some(index) = asked {
+        if let Some(index) = self.asked.iter().position(|asked| asked == attempt) {
             self.asked.swap_remove(index);
         }
-        asked.is_some() && self.execution().awaits(attempt.task, attempt.attempt)
+        let awaits = |step: &Step| {
+            matches!(
+                step,
+                Step::Activity { task, attempt: number, scheduled_at, .. }
+                    if *task == attempt.task
+                        && *number == attempt.attempt
+                        && *scheduled_at == attempt.scheduled_at
+            )
+        };
+        let mut frames = self.execution().frames.values();
+        frames.any(|frame| awaits(&frame.step))
     }
 
     /// Takes an attempt back: the effect that has not left is dropped, one that
@@ -223,6 +309,21 @@ impl Live {
         self.events.len()
     }
 
+    /// Size of what they carry.
+    pub(super) fn uncommitted_bytes(&self) -> usize {
+        self.event_bytes
+    }
+
+    /// Memory that it is counted with.
+    pub(super) fn memory(&self) -> u64 {
+        self.charge.bytes()
+    }
+
+    /// What its tenant has of the shard.
+    pub(super) fn holding(&self) -> &Holding {
+        self.charge.holding()
+    }
+
     /// Whether all that happened is durable.
     pub(super) fn is_durable(&self) -> bool {
         self.committed == self.summary.version
@@ -232,12 +333,10 @@ impl Live {
     pub(super) fn take_commit(&mut self) -> Commit {
         let expected = self.in_flight.unwrap_or(self.committed);
         self.in_flight = Some(self.summary.version);
+        self.flight_bytes = std::mem::take(&mut self.event_bytes);
         self.releasing.append(&mut self.held);
         self.urgent = false;
-        let spills =
-            self.tail_bytes > SNAPSHOT_TAIL_BYTES || self.tail_events > SNAPSHOT_TAIL_EVENTS;
-        // A closed execution is not recovered, so it needs no snapshot.
-        let snapshot = (spills && self.summary.closed_at.is_none()).then(|| {
+        let snapshot = self.spills().then(|| {
             self.tail_bytes = 0;
             self.tail_events = 0;
             Box::new(self.execution().clone())
@@ -250,10 +349,36 @@ impl Live {
         }
     }
 
+    /// Whether the next commit takes a snapshot along. What has ended for good
+    /// is not read again to go on with it, so it needs none.
+    fn spills(&self) -> bool {
+        let long = self.tail_bytes > SNAPSHOT_TAIL_BYTES || self.tail_events > SNAPSHOT_TAIL_EVENTS;
+        let goes_on = match self.summary.status {
+            StatusName::Running => true,
+            StatusName::Failed | StatusName::TimedOut => !self.execution().frames.is_empty(),
+            StatusName::Completed | StatusName::Cancelled => false,
+        };
+        long && goes_on
+    }
+
+    /// Size of the next commit, roughly, in bytes.
+    pub(super) fn commit_bytes(&self) -> usize {
+        let snapshot = if self.spills() {
+            size::text(self.execution())
+        } else {
+            0
+        };
+        self.event_bytes + snapshot
+    }
+
     /// The commit in flight is durable: gives back the effects that may leave.
     pub(super) fn committed(&mut self) -> Vec<Effect> {
         if let Some(version) = self.in_flight.take() {
             self.committed = version;
+        }
+        self.flight_bytes = 0;
+        if self.summary.closed_at.is_none() {
+            self.measure();
         }
         let mut effects = std::mem::take(&mut self.releasing);
         if self.events.is_empty() {
@@ -320,9 +445,10 @@ impl Frozen {
     }
 
     /// The execution as it was.
-    pub(super) fn thaw(self) -> Result<Live, serde_json::Error> {
+    pub(super) fn thaw(self, charge: Charge) -> Result<Live, serde_json::Error> {
         let execution = serde_json::from_slice(&self.snapshot)?;
-        let mut live = Live::with(self.summary, self.program, self.input, execution);
+        let mut live = Live::with(self.summary, self.program, self.input, execution, charge);
+        live.measure();
         live.tail_bytes = self.tail_bytes;
         live.tail_events = self.tail_events;
         live.wake = self.wake;
@@ -336,10 +462,81 @@ impl Frozen {
     }
 }
 
+/// What a shard keeps of an execution that only the store has.
+pub(super) struct Away {
+    /// Attempts that have been asked for and not been heard of.
+    asked: Vec<AttemptKey>,
+    closers: Vec<oneshot::Sender<Closed>>,
+    charge: Charge,
+}
+
+impl Away {
+    /// An execution that this shard has not read yet.
+    pub(super) fn unread(charge: Charge) -> Self {
+        Self {
+            asked: Vec::new(),
+            closers: Vec::new(),
+            charge,
+        }
+    }
+
+    /// Lets go of an execution whose events are all durable. What it has asked
+    /// for waits in the queue with its input, which therefore still counts.
+    pub(super) fn leave(mut live: Live) -> Self {
+        debug_assert!(live.is_durable(), "what leaves has nothing to commit");
+        let inputs = if live.asked.is_empty() {
+            0
+        } else {
+            AWAY_BYTES + size::inputs(live.execution())
+        };
+        live.charge.set(inputs);
+        live.closers.retain(|closer| !closer.is_closed());
+        Self {
+            asked: live.asked,
+            closers: live.closers,
+            charge: live.charge,
+        }
+    }
+
+    /// Whether anything is lost without it.
+    pub(super) fn is_needed(&self) -> bool {
+        !self.asked.is_empty() || !self.closers.is_empty()
+    }
+
+    /// Counts what is about to be read, which nobody knows yet.
+    pub(super) fn reserve(&mut self, bytes: u64) {
+        self.charge.set(bytes);
+    }
+
+    /// The execution, now that it was read.
+    pub(super) fn back(self, restored: Restored) -> Live {
+        let mut live = Live::restored(restored, self.charge);
+        live.asked = self.asked;
+        live.closers = self.closers;
+        live
+    }
+}
+
+/// Reads an execution.
+pub(super) async fn read(context: &Context, key: &Key) -> Result<Option<Restored>, store::Error> {
+    let Some(stored) = context.store.load(&key.0, key.1).await? else {
+        return Ok(None);
+    };
+    let (tail_bytes, tail_events) = (stored.tail_bytes, stored.tail.len() as u64);
+    let view = restore(context, stored).await?;
+    Ok(Some(Restored {
+        view,
+        tail_bytes,
+        tail_events,
+    }))
+}
+
 /// Rebuilds an execution from what is stored.
 pub(super) async fn restore(context: &Context, stored: Stored) -> Result<View, store::Error> {
     let mut restoring = begin_restore(context, stored).await?;
-    restoring.go_on(None)?;
+    while !restoring.go_on(Instant::now() + REPLAY_TURN)? {
+        tokio::task::yield_now().await;
+    }
     restoring.end()
 }
 
@@ -390,13 +587,13 @@ pub(super) async fn begin_restore(
 
 impl Restoring {
     /// Replays until then, or a little longer; says whether nothing is left.
-    pub(super) fn go_on(&mut self, until: Option<Instant>) -> Result<bool, store::Error> {
+    pub(super) fn go_on(&mut self, until: Instant) -> Result<bool, store::Error> {
         while let Some(event) = self.tail.next() {
             let execution = self.execution.take().expect("put back, or it is the end");
             let applied = apply(&self.program, execution, &event);
             let applied = applied.map_err(|error| damaged(&self.summary, &error))?;
             self.execution = Some(applied.execution);
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if Instant::now() >= until {
                 return Ok(self.tail.len() == 0);
             }
         }

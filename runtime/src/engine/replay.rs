@@ -104,12 +104,12 @@ async fn in_turns<W: Send + 'static>(
     context: &Context,
     tenant: &TenantId,
     mut work: W,
-    go_on: fn(&mut W, Option<Instant>) -> Result<bool, store::Error>,
+    go_on: fn(&mut W, Instant) -> Result<bool, store::Error>,
 ) -> Result<W, store::Error> {
     loop {
         let place = context.turns.take(tenant).await;
         let turn = tokio::task::spawn_blocking(move || {
-            let done = go_on(&mut work, Some(Instant::now() + TURN));
+            let done = go_on(&mut work, Instant::now() + TURN);
             drop(place); // it is held even if nobody waits any more
             (done, work)
         });
@@ -152,13 +152,13 @@ impl Tracing {
         self.page.len() >= self.limit || self.bytes >= PAGE_BYTES
     }
 
-    fn go_on(&mut self, until: Option<Instant>) -> Result<bool, store::Error> {
+    fn go_on(&mut self, until: Instant) -> Result<bool, store::Error> {
         while !self.is_full() {
             let Some(event) = self.events.next() else {
                 return Ok(true);
             };
             self.apply(event)?;
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if Instant::now() >= until {
                 return Ok(false);
             }
         }

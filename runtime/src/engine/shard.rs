@@ -15,11 +15,11 @@
 mod advance;
 mod commit;
 mod load;
+mod park;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cascade_cdl::program::Program;
@@ -27,10 +27,11 @@ use cascade_cdl::{ExecutionId, TenantId, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::live::{Frozen, Key, Live};
-use super::{Closed, Context, ControlError, Report, Start, StartError, Started, View};
+use super::live::{Away, Frozen, Key, Live, Restored};
+use super::usage::{Charge, Holding, Place};
+use super::{Admission, Closed, Context, ControlError, Report, Start, StartError, Started};
 use crate::dispatch::QueuedTask;
 use crate::store::{self, CommitError, Lease, ShardId};
 
@@ -41,25 +42,39 @@ const TURN: usize = 256;
 /// time of one commit, and so the latency, bounded.
 const COMMIT_EXECUTIONS: usize = 1_024;
 
+/// A commit takes no further execution at this many bytes, for the same reason.
+const COMMIT_BYTES: usize = 8 << 20;
+
+/// A commit from this size on is encoded on another thread: below it, handing
+/// it over costs as much as encoding it.
+const SPAWN_BYTES: usize = 1 << 20;
+
 /// How long events that nobody waits for may stay uncommitted: longer than a
 /// chain of pure activities usually takes, shorter than a person notices.
-const DEFER: u64 = 100;
+const DEFER: Duration = Duration::from_millis(100);
 
 /// Events of one execution that may stay uncommitted.
 const DEFER_EVENTS: usize = 64;
 
+/// The same in bytes, beyond which pure activities wait for the commit as well.
+const DEFER_BYTES: usize = 1 << 20;
+
+/// Executions that may wait for a commit before no more requests are taken in:
+/// as many as some commits write.
+const URGENT: usize = 8 * COMMIT_EXECUTIONS;
+
 /// An execution that sleeps at least so long leaves the live set.
 const SHORT_NAP: u64 = 1_000;
-
-/// Memory for sleeping executions; more of them are read from the store when
-/// they wake. Room for about 200,000.
-const FROZEN_BYTES: usize = 256 * 1024 * 1024;
 
 /// Executions of which recovery reads so many rows at a time.
 const RECOVERY_PAGE: u32 = 1_000;
 
 /// Loads at a time during recovery and when sleepers wake.
 const LOADS: usize = 16;
+
+/// Executions that may wait to be loaded before no more requests are taken in
+/// and no more sleepers woken: some tens of milliseconds.
+const WAITING_LOADS: usize = 1_024;
 
 /// Failures of missing activities taken in between two looks at the other inputs.
 const FOLLOW_UPS: usize = 32;
@@ -73,25 +88,33 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// What callers ask of a shard.
 pub(super) enum Request {
     Start(Box<StartRequest>),
-    Reports(Vec<Report>),
+    Reports(Vec<Report>, ReportPermit),
     Cancel {
         tenant: TenantId,
         id: ExecutionId,
         reason: String,
         reply: oneshot::Sender<Result<(), ControlError>>,
+        place: Place,
     },
     Retry {
         tenant: TenantId,
         id: ExecutionId,
         reply: oneshot::Sender<Result<(), ControlError>>,
+        place: Place,
     },
 }
+
+/// Stands for the bytes of some reports, if they are many, until all of these
+/// have been taken in.
+pub(super) type ReportPermit = Option<Arc<OwnedSemaphorePermit>>;
 
 /// A start, resolved.
 pub(super) struct StartRequest {
     pub(super) id: ExecutionId,
     pub(super) start: Start,
     pub(super) program: (u32, Arc<Program>),
+    pub(super) admission: Admission,
+    pub(super) place: Place,
     pub(super) started: oneshot::Sender<Result<Started, StartError>>,
     pub(super) closed: Option<oneshot::Sender<Closed>>,
 }
@@ -99,18 +122,22 @@ pub(super) struct StartRequest {
 /// What is done to one execution.
 enum Touch {
     Start(Box<StartRequest>),
-    Report(Report),
-    Cancel(String, oneshot::Sender<Result<(), ControlError>>),
-    Retry(oneshot::Sender<Result<(), ControlError>>),
+    Report(Report, ReportPermit),
+    Cancel(String, oneshot::Sender<Result<(), ControlError>>, Place),
+    Retry(oneshot::Sender<Result<(), ControlError>>, Place),
     Wake,
+    /// There is memory for it: what it waits for can be asked for.
+    Resume,
 }
 
 /// An execution as the shard remembers it.
 enum Slot {
     Live(Box<Live>),
     Frozen(Box<Frozen>),
+    /// In the store only.
+    Away(Box<Away>),
     /// Being read from the store; what arrives meanwhile waits here.
-    Loading(Vec<Touch>),
+    Loading(Vec<Touch>, Option<Box<Away>>),
 }
 
 /// What a shard waits for.
@@ -119,6 +146,7 @@ enum Input {
     Committed(Result<(), CommitError>),
     Loaded(Key, LoadResult),
     TimerDue,
+    DeferralOver,
     FollowUps,
     Stop,
 }
@@ -132,8 +160,8 @@ enum Fault {
     Panic,
 }
 
-/// An execution and the size of its tail, if it is there.
-type LoadResult = Result<Option<Box<(View, usize)>>, store::Error>;
+/// An execution, if it is there.
+type LoadResult = Result<Option<Box<Restored>>, store::Error>;
 
 type Load = BoxFuture<'static, (Key, LoadResult)>;
 
@@ -146,7 +174,9 @@ pub(super) struct Shard {
     /// Executions to commit next.
     urgent: Vec<Key>,
     /// Executions to commit at the latest then, in order of time.
-    deferred: VecDeque<(Timestamp, Key)>,
+    deferred: VecDeque<(Duration, Key)>,
+    /// Memory of executions that wait for a commit.
+    unsettled: u64,
     in_flight: Option<InFlight>,
     /// Tasks whose cause is durable, or that are pure.
     ready: Vec<QueuedTask>,
@@ -154,8 +184,12 @@ pub(super) struct Shard {
     follow_ups: VecDeque<Report>,
     loads: FuturesUnordered<Load>,
     waiting_loads: VecDeque<Key>,
-    /// This shard's part of the open executions that the engine counts.
-    open: HashMap<TenantId, u64>,
+    /// Executions with attempts that are asked for when there is memory.
+    parked: BTreeMap<TenantId, BTreeSet<ExecutionId>>,
+    /// How often parked executions were looked at.
+    resumed: usize,
+    /// What each tenant has of this shard.
+    holdings: HashMap<TenantId, Arc<Holding>>,
     stopping: bool,
 }
 
@@ -176,12 +210,15 @@ impl Shard {
             timers: BTreeSet::new(),
             urgent: Vec::new(),
             deferred: VecDeque::new(),
+            unsettled: 0,
             in_flight: None,
             ready: Vec::new(),
             follow_ups: VecDeque::new(),
             loads: FuturesUnordered::new(),
             waiting_loads: VecDeque::new(),
-            open: HashMap::new(),
+            parked: BTreeMap::new(),
+            resumed: 0,
+            holdings: HashMap::new(),
             stopping: false,
         };
         shard.recover().await?;
@@ -216,24 +253,33 @@ impl Shard {
         }
     }
 
-    /// One more open execution of a tenant.
-    fn count(&mut self, tenant: &TenantId) {
-        *self.open.entry(tenant.clone()).or_default() += 1;
-        self.context.open.of(tenant).fetch_add(1, Ordering::Relaxed);
+    /// What a tenant has of this shard.
+    fn holding(&mut self, tenant: &TenantId) -> &Arc<Holding> {
+        if !self.holdings.contains_key(tenant) {
+            let usage = self.context.usages.of(tenant);
+            let admission = self.context.definitions.admission(tenant);
+            let holding = Holding::new(usage, self.share(&admission));
+            self.holdings.insert(tenant.clone(), Arc::new(holding));
+        }
+        &self.holdings[tenant]
     }
 
-    /// One less.
-    fn discount(&mut self, tenant: &TenantId) {
-        if let Some(open) = self.open.get_mut(tenant).filter(|open| **open > 0) {
-            *open -= 1;
-            self.context.open.of(tenant).fetch_sub(1, Ordering::Relaxed);
-        }
+    fn charge(&mut self, tenant: &TenantId) -> Charge {
+        Charge::new(self.holding(tenant).clone())
+    }
+
+    /// This shard's share of a tenant's memory: ids are spread evenly.
+    fn share(&self, admission: &Admission) -> u64 {
+        let shards = u64::from(self.context.settings.shards);
+        (admission.open_bytes / shards).max(1)
     }
 
     async fn serve(&mut self, inbox: &mut mpsc::Receiver<Request>) -> Result<(), Fault> {
         loop {
+            self.resume_parked();
             self.release_ready();
             self.begin_commit();
+            self.begin_loads();
             if self.stopping && self.in_flight.is_none() {
                 return Ok(());
             }
@@ -246,6 +292,7 @@ impl Shard {
                 Input::Committed(result) => self.committed(result)?,
                 Input::Loaded(key, result) => self.loaded(&key, result),
                 Input::TimerDue => self.timers_due(),
+                Input::DeferralOver => self.commit_deferred(),
                 Input::FollowUps => self.follow_up(),
                 Input::Stop => self.stop(),
             }
@@ -253,7 +300,9 @@ impl Shard {
     }
 
     async fn next(&mut self, inbox: &mut mpsc::Receiver<Request>) -> Input {
-        let due = self.next_due();
+        let open = self.takes_more();
+        let due = self.timers.first().map(|(at, _)| *at);
+        let over = self.deferred.front().map(|(at, _)| *at);
         let Self {
             context,
             in_flight,
@@ -267,32 +316,33 @@ impl Shard {
         tokio::select! {
             result = async { (&mut in_flight.as_mut().expect("checked").done).await },
                 if in_flight.is_some() => Input::Committed(result),
-            count = inbox.recv_many(&mut requests, TURN), if !*stopping => {
+            count = inbox.recv_many(&mut requests, TURN), if open => {
                 if count == 0 { Input::Stop } else { Input::Requests(requests) }
             }
-            () = std::future::ready(()), if !follow_ups.is_empty() && !*stopping => {
-                Input::FollowUps
-            }
+            () = std::future::ready(()), if open && !follow_ups.is_empty() => Input::FollowUps,
             () = context.stopping.cancelled(), if !*stopping => Input::Stop,
             Some((key, result)) = loads.next(), if !loads.is_empty() => {
                 Input::Loaded(key, result)
             }
-            () = async { clock.sleep_until(due.expect("checked")).await }, if due.is_some() => {
-                Input::TimerDue
-            }
+            () = async { clock.sleep_until(due.expect("checked")).await },
+                if open && due.is_some() => Input::TimerDue,
+            () = async { clock.sleep_until_passed(over.expect("checked")).await },
+                if !*stopping && over.is_some() => Input::DeferralOver,
         }
     }
 
-    fn next_due(&self) -> Option<Timestamp> {
-        if self.stopping {
-            return None;
-        }
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let deferred = self.deferred.front().map(|(at, _)| *at);
-        match (timer, deferred) {
-            (Some(timer), Some(deferred)) => Some(timer.min(deferred)),
-            (timer, deferred) => timer.or(deferred),
-        }
+    /// Whether requests, reports and timers are taken in. If not, a commit is in
+    /// flight or something loads, and the end of that lets more come in.
+    fn takes_more(&self) -> bool {
+        !self.stopping
+            && !self.is_choked()
+            && self.urgent.len() < URGENT
+            && self.waiting_loads.len() < WAITING_LOADS
+    }
+
+    /// Whether too much waits for a commit.
+    fn is_choked(&self) -> bool {
+        self.unsettled >= self.context.settings.unsettled_bytes
     }
 
     fn request(&mut self, request: Request) {
@@ -307,9 +357,9 @@ impl Shard {
                     self.create(*start);
                 }
             }
-            Request::Reports(reports) => {
+            Request::Reports(reports, permit) => {
                 for report in reports {
-                    self.report(report);
+                    self.report(report, permit.clone());
                 }
             }
             Request::Cancel {
@@ -317,17 +367,23 @@ impl Shard {
                 id,
                 reason,
                 reply,
-            } => self.touch((tenant, id), Touch::Cancel(reason, reply)),
-            Request::Retry { tenant, id, reply } => self.touch((tenant, id), Touch::Retry(reply)),
+                place,
+            } => self.touch((tenant, id), Touch::Cancel(reason, reply, place)),
+            Request::Retry {
+                tenant,
+                id,
+                reply,
+                place,
+            } => self.touch((tenant, id), Touch::Retry(reply, place)),
         }
     }
 
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: Report, permit: ReportPermit) {
         let key = (report.attempt.tenant.clone(), report.attempt.execution);
-        // An execution that waits for a report is in memory; elsewhere nobody
-        // waits for this one.
+        // A shard knows the executions that wait for a report; no other waits
+        // for this one.
         if self.slots.contains_key(&key) {
-            self.touch(key, Touch::Report(report));
+            self.touch(key, Touch::Report(report, permit));
         }
     }
 
@@ -338,7 +394,7 @@ impl Shard {
             let Some(report) = self.follow_ups.pop_front() else {
                 return;
             };
-            self.report(report);
+            self.report(report, None);
         }
     }
 
@@ -361,20 +417,22 @@ impl Shard {
             Some(Slot::Live(live)) => self.handle(live, touch),
             Some(Slot::Frozen(frozen)) => {
                 self.frozen_bytes -= frozen.size();
-                match frozen.thaw() {
+                let charge = self.charge(&key.0);
+                match frozen.thaw(charge) {
                     Ok(live) => self.handle(Box::new(live), touch),
                     // Cannot be, but the store has it too.
                     Err(error) => {
                         tracing::error!(execution.id = %key.1, %error, "snapshot does not read");
-                        self.load(key, touch);
+                        self.load(key, touch, None);
                     }
                 }
             }
-            Some(Slot::Loading(mut touches)) => {
+            Some(Slot::Away(away)) => self.load(key, touch, Some(away)),
+            Some(Slot::Loading(mut touches, away)) => {
                 touches.push(touch);
-                self.slots.insert(key, Slot::Loading(touches));
+                self.slots.insert(key, Slot::Loading(touches, away));
             }
-            None => self.load(key, touch),
+            None => self.load(key, touch, None),
         }
     }
 
@@ -382,52 +440,39 @@ impl Shard {
     /// on to one that has ended, for touches that wait for it.
     fn settle(&mut self, mut live: Box<Live>, keep: bool) {
         self.set_timer(&mut live);
+        self.count_unsettled(&mut live);
         let closed = live.summary.closed_at.is_some();
         if live.is_dirty() {
-            let rests = closed || live.summary.idle || live.uncommitted() >= DEFER_EVENTS;
+            let rests = closed
+                || live.summary.idle
+                || live.parked
+                || live.uncommitted() >= DEFER_EVENTS
+                || live.uncommitted_bytes() >= DEFER_BYTES;
             if (live.urgent || rests) && !live.listed {
                 live.listed = true;
                 self.urgent.push(live.key());
             } else if !live.listed && !live.deferred {
                 live.deferred = true;
-                let at = self.context.clock.now().plus(DEFER);
+                let at = self.context.clock.passed() + DEFER;
                 self.deferred.push_back((at, live.key()));
             }
-        } else if live.is_durable() {
-            if closed && !keep {
+        } else if live.is_durable() && !keep {
+            if closed {
                 return answer_closers(&mut live);
             }
-            if !keep && !closed && live.summary.idle && self.freeze(&mut live) {
-                return;
+            match self.leave(live) {
+                Some(stays) => live = stays,
+                None => return,
             }
         }
         self.slots.insert(live.key(), Slot::Live(live));
     }
 
-    /// Puts a sleeping execution away; says whether it did.
-    fn freeze(&mut self, live: &mut Live) -> bool {
-        let now = self.context.clock.now();
-        let naps = live.wake.is_some_and(|at| at.since(now) < SHORT_NAP);
-        if naps {
-            return false;
-        }
-        if self.frozen_bytes >= FROZEN_BYTES {
-            // The timer stays; the store has the rest, but not who waits.
-            live.closers.retain(|closer| !closer.is_closed());
-            return live.closers.is_empty();
-        }
-        match Frozen::freeze(live) {
-            Ok(frozen) => {
-                self.frozen_bytes += frozen.size();
-                self.slots
-                    .insert(live.key(), Slot::Frozen(Box::new(frozen)));
-                true
-            }
-            Err(error) => {
-                tracing::error!(execution.id = %live.summary.id, %error, "not frozen");
-                false
-            }
-        }
+    /// Counts what waits for a commit.
+    fn count_unsettled(&mut self, live: &mut Live) {
+        let unsettled = if live.is_durable() { 0 } else { live.memory() };
+        self.unsettled = self.unsettled + unsettled - live.unsettled;
+        live.unsettled = unsettled;
     }
 
     fn set_timer(&mut self, live: &mut Live) {
@@ -450,7 +495,7 @@ impl Shard {
         }
     }
 
-    /// Wakes what is due, and commits what has been deferred long enough.
+    /// Wakes what is due.
     fn timers_due(&mut self) {
         let now = self.context.clock.now();
         for _ in 0..TURN {
@@ -460,7 +505,17 @@ impl Shard {
             };
             self.touch(key, Touch::Wake);
         }
-        while self.deferred.front().is_some_and(|(at, _)| *at <= now) {
+    }
+
+    /// Commits what has been deferred long enough; all of it if too much waits.
+    fn commit_deferred(&mut self) {
+        let now = self.context.clock.passed();
+        let all = self.is_choked();
+        while self
+            .deferred
+            .front()
+            .is_some_and(|(at, _)| all || *at <= now)
+        {
             let Some((_, key)) = self.deferred.pop_front() else {
                 break;
             };
@@ -471,18 +526,6 @@ impl Shard {
                     self.urgent.push(key);
                 }
             }
-        }
-    }
-}
-
-/// The count of open executions is of what a shard holds.
-impl Drop for Shard {
-    fn drop(&mut self) {
-        for (tenant, open) in self.open.drain() {
-            self.context
-                .open
-                .of(&tenant)
-                .fetch_sub(open, Ordering::Relaxed);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The engine on the model store, with the test as worker and a clock of its own.
 
+use std::sync::Mutex;
+
 use cascade_cdl::program::Application;
 use cascade_cdl::{ActivityFailure, Source};
 use serde_json::{Value, json};
@@ -46,6 +48,10 @@ workflows:
       - {name: P6, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P7}
       - {name: P7, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P8}
       - {name: P8, type: Pass, parameters: '{{ $.s }}', result: $.t, end: true}
+  twice:
+    states:
+      - {name: First, type: Task, resource: urn:cascade:activity:charge, parameters: 1, result: $.first, next: Second}
+      - {name: Second, type: Task, resource: urn:cascade:activity:charge, parameters: 2, result: $.second, end: true}
   doomed:
     states:
       - {name: Never, type: Fail, error: Doomed}
@@ -66,13 +72,16 @@ workflows:
 
 /// The definitions of one file, with activities that exist by name only: those
 /// that start with `pure` are pure.
-struct OneFile(Application);
+struct OneFile {
+    application: Application,
+    limits: Arc<Mutex<Admission>>,
+}
 
 #[async_trait]
 impl Definitions for OneFile {
     fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
         (app == "app").then_some(())?;
-        Some((1, self.0.workflows.get(name)?.clone()))
+        Some((1, self.application.workflows.get(name)?.clone()))
     }
 
     async fn workflow_at(
@@ -107,10 +116,7 @@ impl Definitions for OneFile {
     }
 
     fn admission(&self, _: &TenantId) -> Admission {
-        Admission {
-            input_bytes: 100,
-            open_executions: 3_000,
-        }
+        *self.limits.lock().expect("no test panics with it")
     }
 }
 
@@ -118,6 +124,7 @@ impl Definitions for OneFile {
 /// it is read.
 struct HandClock {
     now: watch::Sender<Timestamp>,
+    passed: watch::Sender<Duration>,
     step_ms: u64,
 }
 
@@ -128,7 +135,11 @@ impl HandClock {
 
     fn stepping(step_ms: u64) -> Arc<Self> {
         let now = watch::Sender::new(Timestamp(1_000_000));
-        Arc::new(Self { now, step_ms })
+        Arc::new(Self {
+            now,
+            passed: watch::Sender::new(Duration::ZERO),
+            step_ms,
+        })
     }
 }
 
@@ -147,6 +158,15 @@ impl Clock for HandClock {
         // The sender lives as long as the clock.
         let _ = now.wait_for(|now| *now >= at).await;
     }
+
+    fn passed(&self) -> Duration {
+        *self.passed.borrow()
+    }
+
+    async fn sleep_until_passed(&self, at: Duration) {
+        let mut passed = self.passed.subscribe();
+        let _ = passed.wait_for(|passed| *passed >= at).await;
+    }
 }
 
 struct Bench {
@@ -154,6 +174,7 @@ struct Bench {
     clock: Arc<HandClock>,
     queue: Arc<LocalQueue>,
     engine: Engine,
+    limits: Arc<Mutex<Admission>>,
 }
 
 impl Bench {
@@ -170,6 +191,20 @@ impl Bench {
             shards,
             ..Settings::default()
         };
+        let limits = Admission {
+            input_bytes: 100,
+            open_executions: 3_000,
+            open_bytes: 1 << 30,
+        };
+        Self::open(settings, Arc::new(Mutex::new(limits)), store, clock).await
+    }
+
+    async fn open(
+        settings: Settings,
+        limits: Arc<Mutex<Admission>>,
+        store: Arc<ModelStore>,
+        clock: Arc<HandClock>,
+    ) -> Self {
         let parsed = cascade_cdl::parse(&Source {
             name: "app.yaml",
             bytes: WORKFLOWS.as_bytes(),
@@ -187,7 +222,10 @@ impl Bench {
             store.clone(),
             queue.clone(),
             clock.clone(),
-            Arc::new(OneFile(application)),
+            Arc::new(OneFile {
+                application,
+                limits: limits.clone(),
+            }),
         )
         .await
         .expect("the model opens");
@@ -196,17 +234,20 @@ impl Bench {
             clock,
             queue,
             engine,
+            limits,
         }
     }
 
     /// The process dies here, and another one takes over.
     async fn crash(self) -> Self {
-        let Self { store, clock, .. } = self;
-        Self::on(store, clock).await
+        let settings = self.engine.inner.context.settings.clone();
+        Self::open(settings, self.limits, self.store, self.clock).await
     }
 
     fn advance(&self, millis: u64) {
         self.clock.now.send_modify(|now| *now = now.plus(millis));
+        let passed = Duration::from_millis(millis);
+        self.clock.passed.send_modify(|before| *before += passed);
     }
 
     async fn task(&self) -> HeldTask {
@@ -828,3 +869,46 @@ async fn a_page_with_records_is_bounded_in_bytes_and_goes_on() {
         "by event: its number, its records, and those that are left out"
     );
 }
+
+#[tokio::test]
+async fn an_execution_that_fails_again_and_again_leaves_a_snapshot() {
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
+    let (doomed, _) = bench
+        .engine
+        .start_and_wait(start("doomed", None), LONG)
+        .await
+        .expect("starts");
+    for _ in 0..150 {
+        let retried = bench.engine.retry(&tenant(), doomed.id).await;
+        retried.expect("retries");
+    }
+    let stored = bench.store.load(&tenant(), doomed.id).await.expect("reads");
+    let stored = stored.expect("is there");
+    assert_eq!(stored.summary.version, 151);
+    assert!(stored.tail.len() <= 101, "{} to replay", stored.tail.len());
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_holds_no_commit_up() {
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
+    let wait = |key: &'static str| {
+        let engine = bench.engine.clone();
+        tokio::spawn(async move { engine.start_and_wait(start("one", Some(key)), LONG).await })
+    };
+    // Nobody waits for the first commit of either.
+    let before = wait("before");
+    let _held = bench.task().await;
+    bench.clock.now.send_modify(|now| now.0 -= 500_000);
+    let after = wait("after");
+    let _held = bench.task().await;
+    assert_eq!(bench.store.counters().commits, 0);
+    let passed = Duration::from_millis(100);
+    bench.clock.passed.send_modify(|before| *before += passed);
+    while bench.store.counters().executions < 2 {
+        tokio::task::yield_now().await;
+    }
+    before.abort();
+    after.abort();
+}
+
+mod bounds;

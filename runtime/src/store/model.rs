@@ -38,6 +38,8 @@ pub struct ModelStore {
     gate: watch::Sender<bool>,
     /// How many commits stand before the gate.
     held: watch::Sender<usize>,
+    /// Whether executions may be loaded.
+    loads: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -73,6 +75,7 @@ impl Default for ModelStore {
             state: Mutex::default(),
             gate: watch::Sender::new(true),
             held: watch::Sender::new(0),
+            loads: watch::Sender::new(true),
         }
     }
 }
@@ -89,9 +92,15 @@ impl ModelStore {
         self.gate.send_replace(false);
     }
 
-    /// Lets commits pass again, those that wait first.
+    /// Keeps loads of executions waiting until [`ModelStore::release`].
+    pub fn hold_loads(&self) {
+        self.loads.send_replace(false);
+    }
+
+    /// Lets commits and loads pass again, those that wait first.
     pub fn release(&self) {
         self.gate.send_replace(true);
+        self.loads.send_replace(true);
     }
 
     /// Returns once `count` commits wait to be released.
@@ -326,6 +335,9 @@ impl Store for ModelStore {
     }
 
     async fn load(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Stored>, Error> {
+        let mut loads = self.loads.subscribe();
+        // Fails only if the sender is gone, and it is borrowed.
+        let _ = loads.wait_for(|open| *open).await;
         let state = self.open()?;
         let row = state.executions.get(&(tenant.clone(), id));
         Ok(row.map(|row| Stored {

@@ -176,6 +176,47 @@ async fn a_cancelled_task_is_stopped_or_never_taken() {
 }
 
 #[test]
+fn a_cancelled_task_leaves_nothing_behind_though_nothing_is_taken() {
+    let queue = queue(|_| Share {
+        concurrent_attempts: 0,
+        ..AMPLE
+    });
+    let waiting = task("a", 0);
+    let activity = waiting.activity.clone();
+    queue.push(vec![waiting]);
+    for number in 1..10_000 {
+        let task = QueuedTask {
+            activity: activity.clone(),
+            ..task("a", number)
+        };
+        let key = task.key();
+        queue.push(vec![task]);
+        queue.cancel(&key);
+        assert_eq!(Arc::strong_count(&activity), 2, "a task is kept");
+    }
+    let lanes = queue.lanes();
+    assert_eq!((lanes.known.len(), lanes.waiting), (1, 1));
+    let lane = lanes.by_tenant.values().next().expect("there is one");
+    assert!(lane.places.len() <= TIDY_FROM, "{}", lane.places.len());
+}
+
+#[tokio::test]
+async fn a_lane_of_cancelled_tasks_goes_on_with_what_comes_next() {
+    let queue = queue(|_| AMPLE);
+    queue.push(tasks("a", 0, 1_000));
+    for number in 0..1_000 {
+        queue.cancel(&task("a", number).key());
+    }
+    assert_eq!(queue.depth(), 0);
+    // The first of them is asked for once more, and comes after the others.
+    queue.push(tasks("a", 1_000, 1));
+    queue.push(tasks("a", 0, 1));
+    let rest = queue.pull(32).await;
+    let numbers: Vec<u64> = rest.iter().map(|held| held.task.task.task.0).collect();
+    assert_eq!(numbers, [1_000, 0]);
+}
+
+#[test]
 fn a_change_of_limits_reaches_a_tenant_that_is_busy() {
     let limit = Arc::new(AtomicU64::new(1));
     let told = limit.clone();

@@ -9,7 +9,7 @@ use cascade_cdl::{
     limits,
 };
 
-use super::{Shard, StartRequest, Touch};
+use super::{DEFER_BYTES, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::live::{Effect, Live};
 use crate::engine::{ControlError, Report, StartError};
@@ -22,17 +22,14 @@ impl Shard {
             id,
             start,
             program: (application_version, program),
+            admission,
+            place,
             started,
             closed,
         } = request;
-        let limit = self
-            .context
-            .definitions
-            .admission(&start.tenant)
-            .open_executions;
-        let open = self.context.open.of(&start.tenant).load(Ordering::Relaxed);
-        if open >= limit {
-            let _ = started.send(Err(StartError::TooManyOpen { open, limit }));
+        drop(place);
+        if let Err(full) = self.admit(&start.tenant, &admission) {
+            let _ = started.send(Err(full.into()));
             return;
         }
         // The answer and the event tell the same time, so the clock is read once.
@@ -52,8 +49,9 @@ impl Shard {
             idle: false,
             version: 0,
         };
-        let mut live = Box::new(Live::new(summary, program, start.input.clone()));
-        self.count(&live.summary.tenant);
+        let charge = self.charge(&summary.tenant);
+        let mut live = Box::new(Live::new(summary, program, start.input.clone(), charge));
+        live.holding().opened();
         self.context.started.fetch_add(1, Ordering::Relaxed);
         // Who waits for the end is told of the start when it comes.
         live.urgent = closed.is_none();
@@ -71,14 +69,16 @@ impl Shard {
     pub(super) fn handle(&mut self, mut live: Box<Live>, touch: Touch) {
         match touch {
             Touch::Start(request) => self.start_again(live, *request),
-            Touch::Report(report) => {
+            Touch::Report(report, permit) => {
+                drop(permit);
                 if live.hears(&report.attempt) {
                     self.advance(live, ended(report));
                 } else {
                     self.settle(live, false);
                 }
             }
-            Touch::Cancel(reason, reply) => {
+            Touch::Cancel(reason, reply, place) => {
+                drop(place);
                 if live.summary.closed_at.is_some() {
                     live.refuse(|| drop(reply.send(Err(ControlError::AlreadyClosed))));
                     return self.settle(live, false);
@@ -87,9 +87,10 @@ impl Shard {
                 live.held.push(Effect::Controlled(reply));
                 self.advance(live, EventKind::CancelRequested { reason });
             }
-            Touch::Retry(reply) => {
-                if !can_retry(live.execution()) {
-                    live.refuse(|| drop(reply.send(Err(ControlError::NotRetryable))));
+            Touch::Retry(reply, place) => {
+                drop(place);
+                if let Err(error) = self.check_retry(&live) {
+                    live.refuse(|| drop(reply.send(Err(error))));
                     return self.settle(live, false);
                 }
                 live.urgent = true;
@@ -97,7 +98,17 @@ impl Shard {
                 self.advance(live, EventKind::RetryRequested {});
             }
             Touch::Wake => self.wake(live),
+            Touch::Resume => self.resume(live),
         }
+    }
+
+    fn check_retry(&mut self, live: &Live) -> Result<(), ControlError> {
+        if !can_retry(live.execution()) {
+            return Err(ControlError::NotRetryable);
+        }
+        let tenant = &live.summary.tenant;
+        let admission = self.context.definitions.admission(tenant);
+        Ok(self.admit(tenant, &admission)?)
     }
 
     /// A start of an execution that exists.
@@ -162,11 +173,14 @@ impl Shard {
                     %error,
                     "an event does not apply; the execution is set aside"
                 );
-                return self.drop_timer(&mut live);
+                return self.set_aside(live);
             }
         };
+        // What it asks for then waits, so that what accumulates has a bound.
+        let full = self.is_full(&live);
         for command in commands {
             match command {
+                Command::ScheduleActivity(_) if full => self.park(&mut live),
                 Command::ScheduleActivity(task) => self.schedule(&mut live, task),
                 Command::CancelActivity { task, attempt } => live.take_back(task, attempt),
             }
@@ -175,16 +189,25 @@ impl Shard {
         match live.summary.closed_at {
             Some(closed_at) => {
                 if counted {
-                    self.discount(&live.summary.tenant);
+                    live.holding().closed();
+                }
+                if std::mem::take(&mut live.parked) {
+                    self.unpark(&live.summary.tenant, live.summary.id);
                 }
                 self.context.closed.fetch_add(1, Ordering::Relaxed);
                 let lasted = Duration::from_millis(closed_at.since(live.summary.started_at));
                 telemetry::workflow_closed(live.summary.status, lasted);
             }
-            None if !counted => self.count(&live.summary.tenant),
+            None if !counted => live.holding().opened(),
             None => {}
         }
         self.settle(live, false);
+    }
+
+    fn set_aside(&mut self, mut live: Box<Live>) {
+        self.drop_timer(&mut live);
+        self.unpark(&live.summary.tenant, live.summary.id);
+        self.unsettled -= live.unsettled;
     }
 
     /// Sends a pure activity on its way, holds another until its cause is
@@ -206,7 +229,8 @@ impl Shard {
             });
             return live.ask(attempt);
         };
-        let pure = activity.pure;
+        // One that follows from much that is not durable waits like any other.
+        let at_once = activity.pure && live.uncommitted_bytes() < DEFER_BYTES;
         let queued = QueuedTask {
             tenant: tenant.clone(),
             execution: live.summary.id,
@@ -216,7 +240,7 @@ impl Shard {
             activity,
         };
         live.ask(attempt);
-        if pure {
+        if at_once {
             self.ready.push(queued);
         } else {
             live.urgent = true;

@@ -8,40 +8,44 @@ use futures::FutureExt;
 use futures::stream::StreamExt;
 
 use super::{LOAD_AGAIN, LOADS, LoadResult, RECOVERY_PAGE, RESTART_PAUSE, Shard, Slot, Touch};
-use crate::engine::live::{Key, Live, restore};
+use crate::engine::live::{Away, Key, Live, read};
 use crate::engine::{Context, ControlError, StartError, buckets};
 use crate::store::{self, ShardId};
 
 impl Shard {
-    pub(super) fn load(&mut self, key: Key, touch: Touch) {
-        self.slots.insert(key.clone(), Slot::Loading(vec![touch]));
+    /// Reads an execution to do something to it; `away` is what the shard has kept of it.
+    pub(super) fn load(&mut self, key: Key, touch: Touch, away: Option<Box<Away>>) {
+        self.slots
+            .insert(key.clone(), Slot::Loading(vec![touch], away));
         self.waiting_loads.push_back(key);
         self.begin_loads();
     }
 
     pub(super) fn begin_loads(&mut self) {
-        while self.loads.len() < LOADS {
+        while self.loads.len() < LOADS && !self.is_choked() {
             let Some(key) = self.waiting_loads.pop_front() else {
                 return;
             };
             let context = self.context.clone();
-            self.loads.push(Box::pin(async move {
-                let result = read(&context, &key).await;
-                (key, result)
-            }));
+            self.loads.push(Box::pin(read_apart(context, key)));
         }
     }
 
     pub(super) fn loaded(&mut self, key: &Key, result: LoadResult) {
-        self.begin_loads();
-        let Some(Slot::Loading(touches)) = self.slots.remove(key) else {
+        let Some(Slot::Loading(touches, away)) = self.slots.remove(key) else {
             return;
         };
         match result {
             Ok(Some(found)) => {
-                let (view, tail_bytes) = *found;
-                let live = Live::restored(view, tail_bytes);
-                self.settle(Box::new(live), true);
+                let live = match away {
+                    Some(away) => away.back(*found),
+                    None => Live::restored(*found, self.charge(&key.0)),
+                };
+                let mut live = Box::new(live);
+                if !live.unasked().is_empty() {
+                    self.park(&mut live);
+                }
+                self.settle(live, true);
                 for touch in touches {
                     self.touch(key.clone(), touch);
                 }
@@ -60,15 +64,28 @@ impl Shard {
             }
             Err(error) => {
                 tracing::error!(execution.id = %key.1, %error, "execution not loaded");
-                let sleeps = touches.iter().any(|touch| matches!(touch, Touch::Wake));
-                if sleeps && !matches!(error, store::Error::Damaged(_)) {
-                    let again = self.context.clock.now().plus(LOAD_AGAIN);
-                    self.timers.insert((again, key.clone()));
+                if matches!(error, store::Error::Damaged(_)) {
+                    self.unpark(&key.0, key.1);
+                } else {
+                    self.load_again(key, &touches, away);
                 }
                 for touch in touches {
                     refuse(touch, Some(&error));
                 }
             }
+        }
+    }
+
+    /// Wakes an execution that could not be read a little later, if nobody else would.
+    fn load_again(&mut self, key: &Key, touches: &[Touch], away: Option<Box<Away>>) {
+        let ours = |touch: &Touch| matches!(touch, Touch::Wake | Touch::Resume);
+        if touches.iter().any(ours) {
+            let again = self.context.clock.now().plus(LOAD_AGAIN);
+            self.timers.insert((again, key.clone()));
+        }
+        if let Some(mut away) = away {
+            away.reserve(0);
+            self.slots.insert(key.clone(), Slot::Away(away));
         }
     }
 
@@ -83,7 +100,7 @@ impl Shard {
     }
 
     /// Reads what is open, sets the timers, and asks again for every attempt
-    /// whose end is not known.
+    /// whose end is not known; where there is no memory for more, later.
     pub(super) async fn recover(&mut self) -> Result<(), store::Error> {
         let buckets = buckets(self.lease.shard.0, self.context.settings.shards);
         let (mut open, mut after) = (0_u64, None);
@@ -94,16 +111,18 @@ impl Shard {
                 .open_executions(buckets.clone(), after, RECOVERY_PAGE)
                 .await?;
             open += page.items.len() as u64;
-            let mut restless = Vec::new();
             for summary in page.items {
                 let key = (summary.tenant, summary.id);
-                self.count(&key.0);
-                match summary.wake_at {
-                    Some(at) if summary.idle => drop(self.timers.insert((at, key))),
-                    _ => restless.push(key),
+                self.holding(&key.0).opened();
+                let waits = !summary.idle || summary.wake_at.is_none();
+                if let Some(at) = summary.wake_at {
+                    self.timers.insert((at, key.clone()));
+                }
+                if waits {
+                    self.park_unread(key);
                 }
             }
-            self.resume(restless).await?;
+            self.read_parked().await?;
             after = page.next;
             if after.is_none() {
                 break;
@@ -115,40 +134,19 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) async fn resume(&mut self, keys: Vec<Key>) -> Result<(), store::Error> {
-        let context = self.context.clone();
-        let mut reads = futures::stream::iter(keys)
-            .map(|key| {
-                let context = context.clone();
-                async move {
-                    let result = read(&context, &key).await;
-                    (key, result)
-                }
-            })
-            .buffer_unordered(LOADS);
-        while let Some((key, result)) = reads.next().await {
+    /// Reads parked executions for as long as there is memory.
+    async fn read_parked(&mut self) -> Result<(), store::Error> {
+        loop {
+            self.resume_parked();
+            let Some((key, result)) = self.loads.next().await else {
+                return Ok(());
+            };
             match result {
-                Ok(Some(found)) => {
-                    let (view, tail_bytes) = *found;
-                    let mut live = Box::new(Live::restored(view, tail_bytes));
-                    for task in live.execution().pending_tasks(&live.program) {
-                        self.schedule(&mut live, task);
-                    }
-                    // What is asked again has its cause in the store already.
-                    for effect in std::mem::take(&mut live.held) {
-                        self.release(effect);
-                    }
-                    live.urgent = false;
-                    self.settle(live, false);
-                }
-                Ok(None) => {}
-                Err(store::Error::Damaged(what)) => {
-                    tracing::error!(execution.id = %key.1, what, "execution set aside");
-                }
-                Err(error) => return Err(error),
+                Err(error) if !matches!(error, store::Error::Damaged(_)) => return Err(error),
+                result => self.loaded(&key, result),
             }
+            self.begin_loads();
         }
-        Ok(())
     }
 }
 
@@ -165,13 +163,16 @@ pub(super) async fn reopen(id: ShardId, context: &Arc<Context>) -> Shard {
     }
 }
 
-async fn read(context: &Context, key: &Key) -> LoadResult {
-    let Some(stored) = context.store.load(&key.0, key.1).await? else {
-        return Ok(None);
+/// Reads an execution on a task of its own: replaying a long history takes a while.
+async fn read_apart(context: Arc<Context>, key: Key) -> (Key, LoadResult) {
+    let wanted = key.clone();
+    let read = tokio::spawn(async move { read(&context, &wanted).await });
+    let result = match read.await {
+        Ok(result) => result.map(|found| found.map(Box::new)),
+        // The next reader would fare no better.
+        Err(error) => Err(store::Error::Damaged(format!("while it was read: {error}"))),
     };
-    let tail_bytes = stored.tail_bytes;
-    let view = restore(context, stored).await?;
-    Ok(Some(Box::new((view, tail_bytes))))
+    (key, result)
 }
 
 /// Answers a touch of an execution that is not there, or cannot be read.
@@ -187,7 +188,7 @@ fn refuse(touch: Touch, error: Option<&store::Error>) {
                 let _ = start.started.send(Err(StartError::Store(error.clone())));
             }
         }
-        Touch::Cancel(_, reply) | Touch::Retry(reply) => drop(reply.send(Err(control()))),
-        Touch::Report(_) | Touch::Wake => {}
+        Touch::Cancel(_, reply, _) | Touch::Retry(reply, _) => drop(reply.send(Err(control()))),
+        Touch::Report(..) | Touch::Wake | Touch::Resume => {}
     }
 }
