@@ -95,7 +95,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let tenancy = Tenancy::load(&config, store.clone()).await?;
     let sandbox = open_sandbox(&config, &options, &store, &tenancy, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
-    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(shares(tenancy.clone(), &config)));
+    let places = (config.workers.threads as usize).saturating_mul(ATTEMPTS_PER_THREAD);
+    let places = u32::try_from(places).unwrap_or(u32::MAX);
+    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(places, shares(tenancy.clone())));
     let engine = Engine::open(
         Settings {
             shards: config.engine.shards,
@@ -218,10 +220,7 @@ fn open_sandbox(
 }
 
 /// What each tenant may use of the pool, as its limits say at the moment.
-fn shares(tenancy: Tenancy, config: &Config) -> Shares {
-    // However many a tenant may run, half of the places are left to others.
-    let places = config.workers.threads as usize * ATTEMPTS_PER_THREAD;
-    let most = u32::try_from(places / 2).unwrap_or(u32::MAX).max(1);
+fn shares(tenancy: Tenancy) -> Shares {
     Arc::new(move |id| {
         let tenant = tenancy.tenant(id);
         // A tenant that is gone has executions to end, at the smallest share.
@@ -233,7 +232,7 @@ fn shares(tenancy: Tenancy, config: &Config) -> Shares {
             },
             |tenant| Share {
                 weight: tenant.weight.0.get(),
-                concurrent_attempts: tenant.limits.concurrent_attempts.min(most),
+                concurrent_attempts: tenant.limits.concurrent_attempts,
                 fuel_per_second: tenant.limits.fuel_per_second,
             },
         )

@@ -31,6 +31,10 @@ const FIRST_ESTIMATE: u64 = 10_000;
 /// change of habit within a few attempts, and forgives a single outlier.
 const ESTIMATE_SHIFT: u32 = 3;
 
+/// A batch takes no further task at this much fuel, by what its lanes used
+/// lately: about a millisecond. What waits behind a batch waits no longer.
+const BATCH_FUEL: u64 = 1_000_000;
+
 /// What a tenant may use of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -67,6 +71,9 @@ struct Lanes {
     known: HashMap<AttemptKey, Place>,
     /// Attempts that wait.
     waiting: usize,
+    /// Attempts that may run at a time, and that do.
+    places: u32,
+    running: u32,
     /// Number of the next place in a lane.
     next_place: u64,
     closed: bool,
@@ -107,8 +114,10 @@ struct Charge {
 }
 
 impl LocalQueue {
-    /// A queue with these shares.
-    pub fn new(shares: Shares) -> Self {
+    /// A queue for workers that run `places` attempts at a time, with these
+    /// shares. However much a tenant may run, it takes at most half of the
+    /// places that others leave, so that whoever comes next finds some.
+    pub fn new(places: u32, shares: Shares) -> Self {
         Self {
             lanes: Mutex::new(Lanes {
                 by_tenant: HashMap::new(),
@@ -116,6 +125,8 @@ impl LocalQueue {
                 now: 0,
                 known: HashMap::new(),
                 waiting: 0,
+                places,
+                running: 0,
                 next_place: 0,
                 closed: false,
             }),
@@ -234,8 +245,8 @@ impl Lanes {
     }
 
     fn take(&mut self, max: usize, now: Instant, shares: &Shares) -> Vec<HeldTask> {
-        let mut taken = Vec::new();
-        while taken.len() < max {
+        let (mut taken, mut fuel) = (Vec::new(), 0_u64);
+        while taken.len() < max && fuel < BATCH_FUEL {
             let Some(entry) = self.next_lane(now, shares) else {
                 break;
             };
@@ -252,10 +263,13 @@ impl Lanes {
             if waits_in(&self.known, number, &key) {
                 self.now = self.now.max(time);
                 self.waiting -= 1;
+                self.running += 1;
                 let cancelled = CancellationToken::new();
+                let charge = lane.charge();
+                fuel = fuel.saturating_add(charge.fuel);
                 let running = Place::Running(Running {
                     cancelled: cancelled.clone(),
-                    charge: lane.charge(),
+                    charge,
                 });
                 if let Some(Place::Waiting(_, task)) = self.known.insert(key, running) {
                     taken.push(HeldTask { task, cancelled });
@@ -272,6 +286,7 @@ impl Lanes {
 
     /// The lane that lags most among those that may run something now.
     fn next_lane(&mut self, now: Instant, shares: &Shares) -> Option<(u64, TenantId)> {
+        let free = self.free();
         for entry in &self.order {
             let lane = self
                 .by_tenant
@@ -281,19 +296,24 @@ impl Lanes {
                 lane.set_share(shares(&entry.1), now);
             }
             lane.refill(now);
-            if lane.tokens > 0 && lane.running < lane.share.concurrent_attempts {
+            if lane.tokens > 0 && lane.has_place(free) {
                 return Some(entry.clone());
             }
         }
         None
     }
 
+    fn free(&self) -> u32 {
+        self.places.saturating_sub(self.running)
+    }
+
     /// When the first lane that waits for fuel has some again.
     fn next_refill(&self) -> Option<Instant> {
+        let free = self.free();
         self.order
             .iter()
             .filter_map(|(_, tenant)| self.by_tenant.get(tenant))
-            .filter(|lane| lane.running < lane.share.concurrent_attempts)
+            .filter(|lane| lane.has_place(free))
             .filter_map(Lane::refilled)
             .min()
     }
@@ -302,6 +322,7 @@ impl Lanes {
         let Some(Place::Running(running)) = self.known.remove(attempt) else {
             return;
         };
+        self.running -= 1;
         let Some(lane) = self.by_tenant.get_mut(&attempt.tenant) else {
             return;
         };
@@ -369,6 +390,11 @@ impl Lane {
         self.share = share;
         self.share_at = now;
         self.tokens = self.tokens.min(bucket(share));
+    }
+
+    /// Whether it may run one more attempt where `free` places are left.
+    fn has_place(&self, free: u32) -> bool {
+        self.running < self.share.concurrent_attempts.min(free)
     }
 
     fn charge(&mut self) -> Charge {

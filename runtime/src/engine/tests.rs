@@ -212,11 +212,14 @@ impl Bench {
         let application = parsed
             .application
             .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
-        let queue = Arc::new(LocalQueue::new(Arc::new(|_| Share {
-            weight: 1,
-            concurrent_attempts: 1_000,
-            fuel_per_second: u64::MAX,
-        })));
+        let queue = Arc::new(LocalQueue::new(
+            10_000,
+            Arc::new(|_| Share {
+                weight: 1,
+                concurrent_attempts: 1_000,
+                fuel_per_second: u64::MAX,
+            }),
+        ));
         let engine = Engine::open(
             settings,
             store.clone(),

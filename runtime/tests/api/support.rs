@@ -108,11 +108,14 @@ impl Server {
         let engine = Engine::open(
             engine::Settings::default(),
             Arc::clone(&store),
-            Arc::new(LocalQueue::new(Arc::new(|_| Share {
-                weight: 1,
-                concurrent_attempts: 1,
-                fuel_per_second: 1,
-            }))),
+            Arc::new(LocalQueue::new(
+                10_000,
+                Arc::new(|_| Share {
+                    weight: 1,
+                    concurrent_attempts: 1,
+                    fuel_per_second: 1,
+                }),
+            )),
             Arc::clone(&clock),
             Arc::new(catalog.clone()),
         );

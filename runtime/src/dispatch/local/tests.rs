@@ -16,7 +16,7 @@ const AMPLE: Share = Share {
 };
 
 fn queue(share: impl Fn(&TenantId) -> Share + Send + Sync + 'static) -> LocalQueue {
-    LocalQueue::new(Arc::new(share))
+    LocalQueue::new(10_000, Arc::new(share))
 }
 
 fn task(tenant: &str, number: u64) -> QueuedTask {
@@ -246,4 +246,38 @@ async fn every_puller_is_let_go_when_the_queue_closes() {
     for puller in pullers {
         assert_eq!(puller.await.expect("no panic"), 0);
     }
+}
+
+#[tokio::test]
+async fn a_tenant_leaves_half_of_the_free_places_to_others() {
+    let queue = LocalQueue::new(16, Arc::new(|_| AMPLE));
+    let mut running = Vec::new();
+    for (tenant, places) in [("a", 8), ("b", 4), ("c", 2), ("d", 1), ("e", 1)] {
+        queue.push(tasks(tenant, 0, 100));
+        let held = queue.pull(100).await;
+        assert_eq!(held.len(), places, "{tenant}");
+        running.extend(held);
+    }
+    // A place that is free again goes to the tenant that has least.
+    queue.push(tasks("f", 0, 1));
+    queue.settle(&running.remove(0).task.key(), 10_000);
+    let next = queue.pull(100).await;
+    let next: Vec<_> = next.iter().map(|held| held.task.tenant.as_str()).collect();
+    assert_eq!(next, ["f"]);
+}
+
+#[tokio::test]
+async fn a_batch_of_heavy_attempts_is_short() {
+    let queue = queue(|_| AMPLE);
+    queue.push(tasks("a", 0, 100));
+    assert_eq!(
+        queue.pull(32).await.len(),
+        32,
+        "nothing is known of them yet"
+    );
+    let queue = super::LocalQueue::new(10_000, Arc::new(|_| AMPLE));
+    queue.push(tasks("a", 0, 200));
+    serve(&queue, 40, |_| 400_000).await;
+    // What a lane used lately is close to 400,000 by now.
+    assert_eq!(queue.pull(32).await.len(), 3);
 }
