@@ -88,7 +88,6 @@ struct Inner {
     modules: Modules,
     services: Arc<Services>,
     pool: Semaphore,
-    slots: u32,
     ticker: Ticker,
 }
 
@@ -117,7 +116,6 @@ impl Sandbox {
             modules,
             services: Arc::new(services),
             pool: Semaphore::new(slots as usize),
-            slots,
             ticker,
         })))
     }

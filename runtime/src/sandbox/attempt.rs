@@ -19,7 +19,6 @@ use serde_json::value::RawValue;
 use tokio::time::Sleep;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 
-use super::engine::MAX_SLOTS_PER_ATTEMPT;
 use super::failure::{ACTIVITY_FAILED, Stop, clip};
 use super::host::bindings::cascade::activity::types::{ActivityError, Context as WitContext};
 use super::host::{Beats, HostState, LogMeter, MemoryMeter};
@@ -179,14 +178,10 @@ async fn attempt(
     };
     outcome.receipt.pure = is_pure(&module.info, &invocation.grants);
     // The pool answers exhaustion with an error; waiting here, nobody sees one.
-    let slots = module
-        .info
-        .slots
-        .clamp(1, MAX_SLOTS_PER_ATTEMPT.min(inner.slots));
-    let _slots = match inner.pool.try_acquire_many(slots) {
+    let _slots = match inner.pool.try_acquire_many(module.slots) {
         Ok(permit) => permit,
         Err(_) => watch
-            .supervise(inner.pool.acquire_many(slots))
+            .supervise(inner.pool.acquire_many(module.slots))
             .await?
             .expect("the semaphore is never closed"),
     };

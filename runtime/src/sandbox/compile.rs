@@ -19,7 +19,7 @@ use wasi_preview1_component_adapter_provider as adapter;
 use wasmparser::Encoding;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
-use super::engine::{self, CORE_INSTANCES_PER_SLOT, MAX_SLOTS_PER_ATTEMPT};
+use super::engine;
 use super::failure::clip;
 use super::inspect::{self, InvalidModule, MAX_MODULE_BYTES, ModuleInfo};
 
@@ -222,18 +222,7 @@ fn compile_here(wasm: &[u8]) -> Result<Compiled, InvalidModule> {
     let artifact = engine
         .precompile_component(component)
         .map_err(|error| malformed(&error))?;
-    let mut info = inspect::describe(component, wasm)?;
-    info.slots = inspect::core_instances(component)?
-        .div_ceil(CORE_INSTANCES_PER_SLOT)
-        .max(1);
-    if info.slots > MAX_SLOTS_PER_ATTEMPT {
-        return Err(InvalidModule::TooComplex {
-            message: format!(
-                "it has more than {} core instances",
-                MAX_SLOTS_PER_ATTEMPT * CORE_INSTANCES_PER_SLOT
-            ),
-        });
-    }
+    let info = inspect::describe(component, wasm)?;
     Ok(Compiled { info, artifact })
 }
 

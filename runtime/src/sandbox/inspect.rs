@@ -51,9 +51,6 @@ pub struct ModuleInfo {
     pub powers: BTreeSet<Capability>,
     /// Whether it was uploaded as a core module and made a component here.
     pub componentized: bool,
-    /// Core instances, memories and tables that one attempt takes, as 5:1:3
-    /// slots of the pool.
-    pub(super) slots: u32,
 }
 
 /// Why bytes are not a module that can be admitted.
@@ -203,7 +200,6 @@ pub(super) fn describe(component: &[u8], uploaded: &[u8]) -> Result<ModuleInfo, 
         imports: found.imports,
         exports: found.exports,
         componentized: component != uploaded,
-        slots: 1,
     })
 }
 
@@ -310,24 +306,6 @@ pub(super) fn core_items(module: &[u8]) -> Result<CoreItems, InvalidModule> {
         }
     }
     Ok(items)
-}
-
-/// How many core instances a component makes, nested components counted once.
-pub(super) fn core_instances(component: &[u8]) -> Result<u32, InvalidModule> {
-    let malformed = |error: wasmparser::BinaryReaderError| InvalidModule::Malformed {
-        message: error.to_string(),
-    };
-    let mut count = 0_u32;
-    for payload in Parser::new(0).parse_all(component) {
-        if let Payload::InstanceSection(section) = payload.map_err(malformed)? {
-            for instance in section {
-                if let wasmparser::Instance::Instantiate { .. } = instance.map_err(malformed)? {
-                    count = count.saturating_add(1);
-                }
-            }
-        }
-    }
-    Ok(count)
 }
 
 /// Refuses a module with more functions than anybody writes, before a compiler

@@ -14,6 +14,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::artifact::ArtifactCache;
 use super::compile::{self, Compiled};
+use super::engine::TABLES_PER_SLOT;
 use super::failure::{Stop, clip};
 use super::host::HostState;
 use super::host::bindings::ActivityPre;
@@ -30,6 +31,8 @@ const MAX_LOADED_BYTES: usize = 512 << 20;
 pub(super) struct Module {
     pub(super) info: ModuleInfo,
     pub(super) entry: Entry,
+    /// Slots of the pool that one attempt takes.
+    pub(super) slots: u32,
     artifact_bytes: usize,
     last_used: AtomicU64,
 }
@@ -322,6 +325,7 @@ fn instantiate(
             message: clip(format!("{error:#}")),
         })
     })?;
+    let slots = slots(&component)?;
     let wrong_type = |error: wasmtime::Error| {
         LoadError::Invalid(InvalidModule::ExportMissing {
             found: clip(format!("{error:#}")),
@@ -334,9 +338,22 @@ fn instantiate(
     Ok(Module {
         info,
         entry,
+        slots,
         artifact_bytes: artifact.len(),
         last_used: AtomicU64::new(0),
     })
+}
+
+/// The slots of the pool that hold all memories and tables of one attempt, each
+/// as often as it is instantiated. What they may be at most, the pool checked.
+fn slots(component: &Component) -> Result<u32, LoadError> {
+    let needed = component.resources_required().ok_or_else(|| {
+        LoadError::Invalid(InvalidModule::TooComplex {
+            message: "what it instantiates is not known before it runs".into(),
+        })
+    })?;
+    let tables = needed.num_tables.div_ceil(TABLES_PER_SLOT);
+    Ok(needed.num_memories.max(tables).max(1))
 }
 
 fn describe(error: &compile::Error) -> String {
