@@ -22,8 +22,9 @@ use super::compile::Compiled;
 use super::inspect::ModuleInfo;
 
 /// First bytes of a file, and of what the MAC is over: no other use of the key
-/// can be mistaken for this one.
-const DOMAIN: &[u8] = b"cascade artifact 1\n";
+/// can be mistaken for this one. The number is that of the checks which a module
+/// passed when it was compiled; one that passed fewer is compiled again.
+const DOMAIN: &[u8] = b"cascade artifact 2\n";
 const MAC_LEN: usize = 32;
 const KEY_LEN: usize = 32;
 /// Largest file that is read, the same as the largest artifact with its head.

@@ -188,6 +188,8 @@ async fn attempt(
     let _running = inner.ticker.running();
     let fuel = invocation.limits.fuel_per_attempt;
     let (mut store, call) = prepare(inner, invocation, watch)?;
+    let memory = &mut store.data_mut().memory;
+    memory.reserve(module.info.segment_bytes)?;
     let body = AssertUnwindSafe(call.enter(&mut store, &module)).catch_unwind();
     let ended = watch.supervise(body).await;
     wasi::flush(store.data_mut());

@@ -209,7 +209,7 @@ fn compile_here(wasm: &[u8]) -> Result<Compiled, InvalidModule> {
         message: clip(format!("{error:#}")),
     };
     let encoding = inspect::sniff(wasm)?;
-    inspect::check_functions(wasm)?;
+    inspect::check_counts(wasm)?;
     let made;
     let component = match encoding {
         Encoding::Component => wasm,

@@ -85,7 +85,7 @@ pub(super) fn charge_price(
     Err(Stop::Fuel.into())
 }
 
-/// Counts linear memory and tables against the attempt's limit.
+/// Counts linear memory, tables and element segments against the attempt's limit.
 #[derive(Debug)]
 pub(super) struct MemoryMeter {
     limit: u64,
@@ -102,14 +102,19 @@ impl MemoryMeter {
         }
     }
 
-    fn grow(&mut self, by: usize) -> Result<(), Stop> {
-        let asked = self.used.saturating_add(by as u64);
+    /// Counts what the host takes itself, for the attempt's instances.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), Stop> {
+        let asked = self.used.saturating_add(bytes);
         if asked > self.limit {
             return Err(Stop::Memory { asked });
         }
         self.used = asked;
         self.peak = self.peak.max(asked);
         Ok(())
+    }
+
+    fn grow(&mut self, by: usize) -> Result<(), Stop> {
+        self.reserve(by as u64)
     }
 }
 
