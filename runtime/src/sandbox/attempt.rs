@@ -34,6 +34,17 @@ use super::{Inner, json};
 /// this beyond what its receipt says.
 const FUEL_SLICE: u64 = 1_000_000;
 
+/// Nanoseconds of a processor that an attempt may take for each unit of its fuel.
+/// A unit is about a nanosecond, two or three where code waits for memory;
+/// beyond that it is work of the host that fuel does not count, such as refusing
+/// over and over that a table grows. In a debug build the host is slower than
+/// what fuel was measured by.
+const TIME_PER_FUEL: u64 = if cfg!(debug_assertions) { 16 } else { 4 };
+
+/// Processor time that every attempt may take, however little its fuel: making
+/// the instances of a large module the first time.
+const MIN_TIME: Duration = Duration::from_secs(1);
+
 /// Most handles that a component may hold: they take memory of the host.
 const MAX_HANDLES: usize = 10_000;
 
@@ -98,6 +109,19 @@ pub struct Outcome {
     pub log_bytes: u64,
     /// Whether its log was full.
     pub log_truncated: bool,
+    /// Processor time that it took, the host's work for it included, that of
+    /// loading its module too. Not in the receipt, which is the same wherever the
+    /// attempt runs.
+    pub busy: Duration,
+}
+
+impl Outcome {
+    /// What the attempt cost its tenant, as the queue between tenants counts it:
+    /// fuel, or the nanoseconds that it was busy if those are more.
+    pub fn cost(&self) -> u64 {
+        let busy = u64::try_from(self.busy.as_nanos()).unwrap_or(u64::MAX);
+        self.receipt.fuel.max(busy)
+    }
 }
 
 /// Stops an attempt from elsewhere. Belongs to one attempt.
@@ -128,7 +152,7 @@ impl Cancel {
 pub(super) async fn run(inner: &Inner, invocation: Invocation) -> Outcome {
     let started = Instant::now();
     let Invocation { limits, .. } = invocation;
-    let watch = Watch::over(&invocation, started);
+    let mut watch = Watch::over(&invocation, started);
     let mut outcome = Outcome {
         result: Ok(Json::from(serde_json::Value::Null)),
         receipt: Receipt {
@@ -142,15 +166,18 @@ pub(super) async fn run(inner: &Inner, invocation: Invocation) -> Outcome {
         memory_peak: 0,
         log_bytes: 0,
         log_truncated: false,
+        busy: Duration::ZERO,
     };
-    let ended = attempt(inner, invocation, &watch, &mut outcome).await;
+    let ended = attempt(inner, invocation, &mut watch, &mut outcome).await;
     let pure = outcome.receipt.pure;
     outcome.result = match ended {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(failure)) => Err(failure),
         Err(stop) => Err(stop.into_failure(&limits, pure)),
     };
-    outcome.receipt.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let ended = Instant::now();
+    outcome.receipt.duration_us = u64::try_from((ended - started).as_micros()).unwrap_or(u64::MAX);
+    outcome.busy += watch.busy(ended);
     outcome
 }
 
@@ -160,7 +187,7 @@ type Returned = Result<Json, ActivityFailure>;
 async fn attempt(
     inner: &Inner,
     invocation: Invocation,
-    watch: &Watch,
+    watch: &mut Watch,
     outcome: &mut Outcome,
 ) -> Result<Returned, Stop> {
     let len = invocation.input.len() as u64;
@@ -439,6 +466,46 @@ struct Watch {
     deadline: Instant,
     beats: Option<(Arc<Beats>, Duration)>,
     cancel: Option<Cancel>,
+    /// Processor time of the polls that are over.
+    busy: Duration,
+    /// What it may be.
+    busy_limit: Duration,
+    poll: PollStart,
+}
+
+/// When the poll in progress began.
+///
+/// Wall-clock time is what two readings without a system call give: most
+/// attempts end at the first poll, within microseconds. What is polled again is
+/// measured by the thread's own clock, or an attempt would be charged, and
+/// stopped, for the time that others took its core.
+#[derive(Clone, Copy)]
+enum PollStart {
+    Wall(Instant),
+    Thread(Duration),
+}
+
+impl PollStart {
+    fn now() -> Self {
+        Self::Thread(thread_time())
+    }
+
+    /// The time since then, which is `now`.
+    fn elapsed(self, now: Instant) -> Duration {
+        match self {
+            Self::Wall(start) => now.saturating_duration_since(start),
+            Self::Thread(start) => thread_time().saturating_sub(start),
+        }
+    }
+}
+
+/// Processor time that this thread has had.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 impl Watch {
@@ -452,25 +519,50 @@ impl Watch {
                 .map_or(limit, |deadline| deadline.min(limit)),
             beats: beats.map(|timeout| (Arc::new(Beats::new(started)), timeout)),
             cancel: invocation.cancel.clone(),
+            busy: Duration::ZERO,
+            busy_limit: busy_limit(invocation.limits.fuel_per_attempt),
+            poll: PollStart::Wall(started),
         }
+    }
+
+    /// Processor time until `now`.
+    fn busy(&self, now: Instant) -> Duration {
+        self.busy + self.poll.elapsed(now)
     }
 
     /// Runs `body` to its end, or until the deadline, silence or cancellation.
     ///
     /// Timers are set only once the body waits or gives way: most attempts end
     /// at the first poll and never pay for one.
-    async fn supervise<F: Future>(&self, body: F) -> Result<F::Output, Stop> {
+    async fn supervise<F: Future>(&mut self, body: F) -> Result<F::Output, Stop> {
         self.check(self.started)?;
         let mut body = pin!(body);
         let mut timer = None;
-        poll_fn(|cx| match body.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_stop(cx, &mut timer).map(Err),
+        let mut again = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut again, true) {
+                self.poll = PollStart::now();
+            }
+            match body.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                Poll::Pending => self.poll_stop(cx, &mut timer).map(Err),
+            }
         })
         .await
     }
 
-    fn poll_stop(&self, cx: &mut Context<'_>, timer: &mut Option<Pin<Box<Sleep>>>) -> Poll<Stop> {
+    fn poll_stop(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Stop> {
+        let now = Instant::now();
+        self.busy = self.busy(now);
+        self.poll = PollStart::Wall(now);
+        if self.busy > self.busy_limit {
+            let limit_ms = millis(self.busy_limit);
+            return Poll::Ready(Stop::CpuTime { limit_ms });
+        }
         if let Some(cancel) = &self.cancel {
             cancel.0.waker.register(cx.waker());
         }
@@ -515,6 +607,10 @@ impl Watch {
             None => self.deadline,
         }
     }
+}
+
+fn busy_limit(fuel: u64) -> Duration {
+    Duration::from_nanos(fuel.saturating_mul(TIME_PER_FUEL)).max(MIN_TIME)
 }
 
 fn millis(duration: Duration) -> u64 {
