@@ -3,6 +3,7 @@
 //! Host calls take the store, not just its data, since each is paid for in
 //! fuel before its work is done: a guest cannot spend the host for free.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,8 +36,15 @@ pub(super) mod bindings {
 pub(super) const CALL: u64 = 200;
 /// Price of a byte that goes through a host call: checked and copied.
 pub(super) const BYTE: u64 = 1;
-/// Price of a key-value call: it reaches a store.
-const KEY_VALUE_CALL: u64 = 20_000;
+/// Price of a line of the log: it is made an event and written out.
+const LOG_LINE: u64 = 5_000;
+/// What a line takes of the log's limit beside its text: the time, the level and
+/// the ids that are written with it.
+const LINE_BYTES: usize = 200;
+/// Price of reading a key: it reaches a store.
+const KEY_VALUE_READ: u64 = 20_000;
+/// Price of writing or removing one: a transaction, which is synced.
+const KEY_VALUE_WRITE: u64 = 200_000;
 /// Price of an HTTP request, and of each redirect of it: sockets, TLS, headers.
 pub(super) const HTTP_CALL: u64 = 200_000;
 
@@ -179,8 +187,8 @@ impl LogMeter {
         if self.truncated {
             return;
         }
-        // An empty line takes a byte too, or there could be endlessly many.
-        let cost = message.len() + 1;
+        let message = &*one_line(message);
+        let cost = message.len() + LINE_BYTES;
         if cost <= self.left {
             self.left -= cost;
             self.bytes += message.len() as u64;
@@ -196,6 +204,40 @@ impl LogMeter {
             &format!("{kept} [truncated: the attempt's log is full; raise `tenants[].limits.log_bytes` in cascade.yaml]"),
         );
     }
+}
+
+/// Writes a line of the log and takes its price, unless the log is full.
+pub(super) fn log_line(
+    store: &mut StoreContextMut<'_, HostState>,
+    level: LogLevel,
+    message: &str,
+) -> wasmtime::Result<()> {
+    if !store.data().log.truncated {
+        charge_price(store, LOG_LINE)?;
+        store.data_mut().log.line(level, message);
+    }
+    Ok(())
+}
+
+/// `text` without what would end a line of the log or steer a terminal, where
+/// the rest could pass for a line of somebody else's.
+fn one_line(text: &str) -> Cow<'_, str> {
+    let breaks =
+        |character: char| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
+    if !text.contains(breaks) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push('\t'),
+            character if breaks(character) => line.push(char::REPLACEMENT_CHARACTER),
+            character => line.push(character),
+        }
+    }
+    Cow::Owned(line)
 }
 
 /// When an attempt last said that it is alive.
@@ -257,8 +299,7 @@ fn add_log(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
                 log::Level::Warn => LogLevel::Warn,
                 log::Level::Error => LogLevel::Error,
             };
-            store.data_mut().log.line(level, &kept);
-            Ok(())
+            log_line(&mut store, level, &kept)
         },
     )
 }
