@@ -17,7 +17,7 @@ use futures::task::AtomicWaker;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Sleep;
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::failure::{ACTIVITY_FAILED, Stop, clip};
 use super::host::bindings::cascade::activity::types::{ActivityError, Context as WitContext};
@@ -320,7 +320,7 @@ impl Call {
                 let activity = pre
                     .instantiate_async(&mut *store)
                     .await
-                    .map_err(|error| stop(&error))?;
+                    .map_err(|error| not_instantiated(&error))?;
                 let returned = activity
                     .call_handle(&mut *store, context, self.input.as_str())
                     .await;
@@ -337,7 +337,7 @@ impl Call {
                 let command = pre
                     .instantiate_async(&mut *store)
                     .await
-                    .map_err(|error| stop(&error))?;
+                    .map_err(|error| not_instantiated(&error))?;
                 let code = match command
                     .wasi_cli_run()
                     .call_run(&mut *store)
@@ -615,4 +615,22 @@ fn busy_limit(fuel: u64) -> Duration {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_that_the_host_has_nothing_left_for_is_no_fault_of_the_guests() {
+        let full = wasmtime::Error::from(io::Error::from_raw_os_error(24)) // too many open files
+            .context("the image of the memory");
+        assert!(matches!(not_instantiated(&full), Stop::Unavailable(_)));
+        let trap = wasmtime::Error::from(Trap::MemoryOutOfBounds);
+        assert!(matches!(not_instantiated(&trap), Stop::Trap(_)));
+        let memory = wasmtime::Error::from(Stop::Memory { asked: 1 });
+        assert_eq!(not_instantiated(&memory), Stop::Memory { asked: 1 });
+    }
 }
