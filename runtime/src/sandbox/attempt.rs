@@ -3,6 +3,7 @@
 //! The store is made for the attempt and dropped after it. Whatever happens in
 //! between, a trap, a panic of the host, a deadline, costs this attempt only.
 
+use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -326,7 +327,7 @@ impl Call {
                     .await;
                 match returned.map_err(|error| stop(&error))? {
                     Ok(output) => self::output(output, store).map(Ok),
-                    Err(error) => Ok(Err(reported(error))),
+                    Err(error) => Ok(Err(reported(error, store.data().limits.output_bytes))),
                 }
             }
             Entry::Command(pre) => {
@@ -351,8 +352,8 @@ impl Call {
                 };
                 let stdout = String::from_utf8(store.data_mut().wasi.take_stdout());
                 if code != 0 {
-                    let stderr = store.data().wasi.stderr_tail();
-                    return Ok(Err(command_failure(code, stdout.ok().as_deref(), &stderr)));
+                    let (stdout, state) = (stdout.ok(), store.data());
+                    return Ok(Err(command_failure(code, stdout.as_deref(), state)));
                 }
                 let stdout = stdout.map_err(|_| {
                     Stop::InvalidOutput("what the command wrote to stdout is not UTF-8".into())
@@ -381,14 +382,41 @@ fn stop(error: &wasmtime::Error) -> Stop {
     Stop::of(error)
 }
 
-/// The failure that an activity reports itself.
-fn reported(error: ActivityError) -> ActivityFailure {
+/// What an error stands for that came before the guest was called. Its own code
+/// runs there too, and what goes wrong in it is its own; the rest is the host's,
+/// such as that no descriptor or memory is left.
+fn not_instantiated(error: &wasmtime::Error) -> Stop {
+    let guests = error.downcast_ref::<Stop>().is_some()
+        || error.downcast_ref::<Trap>().is_some()
+        || error.downcast_ref::<WasmBacktrace>().is_some();
+    if guests {
+        return stop(error);
+    }
+    tracing::error!(
+        error = format!("{error:#}"),
+        "a module could not be instantiated"
+    );
+    Stop::Unavailable("the server could not make an instance of the module".into())
+}
+
+/// The failure that an activity reports itself. Its details are held to the limit
+/// of outputs: they are kept in the history just the same.
+fn reported(error: ActivityError, output_bytes: u64) -> ActivityFailure {
     let ActivityError {
         name,
         message,
         retryable,
-        details,
+        mut details,
     } = error;
+    let mut message = clip(message);
+    if let Some(dropped) = details.take_if(|text| text.len() as u64 > output_bytes) {
+        let len = dropped.len();
+        write!(
+            message,
+            " [details dropped: they have {len} bytes, more than output_bytes, {output_bytes}]"
+        )
+        .expect("writing to a String cannot fail");
+    }
     // Details that are not JSON are kept as text: they are for people.
     let details = details.map(|text| {
         json::check(text.clone())
@@ -396,7 +424,7 @@ fn reported(error: ActivityError) -> ActivityFailure {
     });
     ActivityFailure {
         error: error_name(&name),
-        message: clip(message),
+        message,
         retryable,
         details,
     }
@@ -412,7 +440,7 @@ fn error_name(name: &str) -> String {
 }
 
 /// The failure of a command: what its stdout says, else the end of its stderr.
-fn command_failure(code: u8, stdout: Option<&str>, stderr: &str) -> ActivityFailure {
+fn command_failure(code: u8, stdout: Option<&str>, state: &HostState) -> ActivityFailure {
     #[derive(Deserialize)]
     struct Reply {
         error: Reported,
@@ -426,13 +454,15 @@ fn command_failure(code: u8, stdout: Option<&str>, stderr: &str) -> ActivityFail
         details: Option<Box<RawValue>>,
     }
     if let Some(Reply { error }) = stdout.and_then(|stdout| serde_json::from_str(stdout).ok()) {
-        return reported(ActivityError {
+        let error = ActivityError {
             name: error.name,
             message: error.message,
             retryable: error.retryable,
             details: error.details.map(|raw| raw.get().to_owned()),
-        });
+        };
+        return reported(error, state.limits.output_bytes);
     }
+    let stderr = state.wasi.stderr_tail();
     let message = if stderr.is_empty() {
         format!("the command exited with code {code}")
     } else {
