@@ -340,7 +340,7 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         "get",
         |mut store: StoreContextMut<'_, HostState>, (key,): (String,)| {
             Box::new(async move {
-                if let Err(refused) = open_key_value(&mut store, &key, 0)? {
+                if let Err(refused) = open_key_value(&mut store, KEY_VALUE_READ, &key, 0)? {
                     return Ok((Err(refused),)) as KeyValueResult<Option<Vec<u8>>>;
                 }
                 let (kv, tenant) = key_value_of(&store);
@@ -356,7 +356,9 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         "set",
         |mut store: StoreContextMut<'_, HostState>, (key, value): (String, WasmList<u8>)| {
             Box::new(async move {
-                if let Err(refused) = open_key_value(&mut store, &key, value.len())? {
+                if let Err(refused) =
+                    open_key_value(&mut store, KEY_VALUE_WRITE, &key, value.len())?
+                {
                     return Ok((Err(refused),)) as KeyValueResult<()>;
                 }
                 let value = value.as_le_slice(&store).to_vec();
@@ -371,9 +373,12 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
          (key, expected, value): (String, Option<Vec<u8>>, Vec<u8>)| {
             Box::new(async move {
                 let expected_len = expected.as_ref().map_or(0, Vec::len);
-                if let Err(refused) =
-                    open_key_value(&mut store, &key, value.len().max(expected_len))?
-                {
+                if let Err(refused) = open_key_value(
+                    &mut store,
+                    KEY_VALUE_WRITE,
+                    &key,
+                    value.len().max(expected_len),
+                )? {
                     return Ok((Err(refused),)) as KeyValueResult<bool>;
                 }
                 let (kv, tenant) = key_value_of(&store);
@@ -386,7 +391,7 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         "delete",
         |mut store: StoreContextMut<'_, HostState>, (key,): (String,)| {
             Box::new(async move {
-                if let Err(refused) = open_key_value(&mut store, &key, 0)? {
+                if let Err(refused) = open_key_value(&mut store, KEY_VALUE_WRITE, &key, 0)? {
                     return Ok((Err(refused),)) as KeyValueResult<()>;
                 }
                 let (kv, tenant) = key_value_of(&store);
@@ -404,13 +409,11 @@ fn key_value_of(store: &StoreContextMut<'_, HostState>) -> (Arc<dyn super::KeyVa
 /// Charges for a key-value call, and says if it may not be made.
 fn open_key_value(
     store: &mut StoreContextMut<'_, HostState>,
+    price: u64,
     key: &str,
     value_len: usize,
 ) -> wasmtime::Result<Result<(), key_value::Error>> {
-    charge_price(
-        store,
-        KEY_VALUE_CALL + (key.len() + value_len) as u64 * BYTE,
-    )?;
+    charge_price(store, price + (key.len() + value_len) as u64 * BYTE)?;
     if !store.data().grants.has(Capability::KeyValue) {
         let why = Stop::CapabilityDenied(Capability::KeyValue).to_string();
         return Ok(Err(key_value::Error::Denied(why)));
