@@ -369,7 +369,28 @@ impl Catalog {
         manifest.check().map_err(Error::Manifest)?;
         let owner = self.tenant(tenant)?;
         let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
+        let digest: Arc<str> = info.digest.as_str().into();
         let description = Description { manifest, info };
+        let _change = self.0.changes.lock().await;
+        let uploaded = self.take_in(&owner, name, version, &description, wasm, now);
+        let uploaded = uploaded.await;
+        if uploaded.is_err() && !self.holds(tenant, &digest) {
+            self.forget(tenant, digest).await;
+        }
+        uploaded
+    }
+
+    /// Stores an admitted module as a version; nobody else changes anything meanwhile.
+    async fn take_in(
+        &self,
+        owner: &Arc<Tenant>,
+        name: &str,
+        version: Option<&str>,
+        description: &Description,
+        wasm: Bytes,
+        now: Timestamp,
+    ) -> Result<Uploaded, Error> {
+        let tenant = &owner.id;
         let row = ActivityVersion {
             name: name.to_owned(),
             version: version.unwrap_or_default().to_owned(),
@@ -378,7 +399,6 @@ impl Catalog {
             description: description.to_json(),
             created_at: now,
         };
-        let _change = self.0.changes.lock().await;
         let versions = self.versions(tenant, name);
         let before = versions.last();
         // The same upload once more, by name or as the newest, is no new version.
@@ -400,17 +420,36 @@ impl Catalog {
         self.check_room(tenant, name, versions.len())?;
         self.0.store.put_module(tenant, &row.digest, wasm).await?;
         let stored = self.0.store.put_activity(tenant, row).await?;
-        let uploaded = activity(&owner, &stored).map_err(store::Error::Damaged)?;
+        let uploaded = activity(owner, &stored).map_err(store::Error::Damaged)?;
         if !description.is_of(&uploaded) {
             return Err(taken(name, &uploaded.version)); // another process was first
         }
         let uploaded = Arc::new(uploaded);
-        self.change(&owner, |stock| stock.add_activity(Arc::clone(&uploaded)));
+        self.change(owner, |stock| stock.add_activity(Arc::clone(&uploaded)));
         Ok(Uploaded {
             diff: before.map(|before| PowerDiff::between(before, &uploaded)),
             activity: uploaded,
             created: true,
         })
+    }
+
+    /// Whether any version of any activity is this module.
+    fn holds(&self, tenant: &TenantId, digest: &str) -> bool {
+        let versions = |stock: &Stock| {
+            let mut lists = stock.activities.values().flatten();
+            lists.any(|activity| *activity.digest == *digest)
+        };
+        self.stock(tenant).is_some_and(|stock| versions(&stock))
+    }
+
+    /// Removes what was compiled of a module that became no version.
+    async fn forget(&self, tenant: &TenantId, digest: Arc<str>) {
+        let (sandbox, owner) = (self.0.sandbox.clone(), tenant.clone());
+        let forget = move || sandbox.forget(&owner, &digest);
+        let forgotten = tokio::task::spawn_blocking(forget).await;
+        if let Ok(Err(error)) = forgotten {
+            tracing::warn!(tenant.id = %tenant, %error, "cannot remove the artifact of a refused upload");
+        }
     }
 
     /// Stores and swaps a compiled application, if `precondition` holds.
