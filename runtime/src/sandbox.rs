@@ -16,6 +16,7 @@ mod http;
 mod inspect;
 mod json;
 mod limits;
+mod loaded;
 mod lookup;
 mod modules;
 mod services;

@@ -196,13 +196,13 @@ async fn attempt(
         return Err(Stop::InputTooLarge { len });
     }
     let (tenant, digest) = (&invocation.tenant, &invocation.digest);
-    let module = match inner.modules.peek(tenant, digest) {
-        Some(module) => module,
-        None => {
-            watch
-                .supervise(inner.modules.load(tenant, digest))
-                .await??
-        }
+    let module = if let Some(module) = inner.modules.peek(tenant, digest) {
+        module
+    } else {
+        let load = inner.modules.load(tenant, digest);
+        let (module, work) = watch.supervise(load).await??;
+        outcome.busy = work;
+        module
     };
     outcome.receipt.pure = is_pure(&module.info, &invocation.grants);
     // The pool answers exhaustion with an error; waiting here, nobody sees one.
