@@ -422,6 +422,7 @@ impl Catalog {
         manifest.check().map_err(Error::Manifest)?;
         self.tenant(tenant)?;
         let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
+        let digest: Arc<str> = info.digest.as_str().into();
         let description = Description { manifest, info };
         let row = ActivityVersion {
             name: name.to_owned(),
@@ -434,7 +435,11 @@ impl Catalog {
         let (this, owner) = (self.clone(), tenant.clone());
         to_its_end(async move {
             let _change = this.0.changes.lock().await;
-            this.put_activity(&owner, row, &description, wasm).await
+            let uploaded = this.put_activity(&owner, row, &description, wasm).await;
+            if uploaded.is_err() && !this.holds(&owner, &digest) {
+                this.forget(&owner, digest).await;
+            }
+            uploaded
         })
         .await
     }
@@ -494,6 +499,22 @@ impl Catalog {
             activity: uploaded,
             created: true,
         })
+    }
+
+    /// Whether any version of any activity is this module.
+    fn holds(&self, tenant: &TenantId, digest: &str) -> bool {
+        self.stock(tenant)
+            .is_some_and(|stock| stock.has_module(digest))
+    }
+
+    /// Removes what was compiled of a module that became no version.
+    async fn forget(&self, tenant: &TenantId, digest: Arc<str>) {
+        let (sandbox, owner) = (self.0.sandbox.clone(), tenant.clone());
+        let forget = move || sandbox.forget(&owner, &digest);
+        let forgotten = tokio::task::spawn_blocking(forget).await;
+        if let Ok(Err(error)) = forgotten {
+            tracing::warn!(tenant.id = %tenant, %error, "cannot remove the artifact of a refused upload");
+        }
     }
 
     /// Stores and swaps a compiled application, if `precondition` holds.

@@ -16,6 +16,8 @@ mod http;
 mod inspect;
 mod json;
 mod limits;
+mod loaded;
+mod lookup;
 mod modules;
 mod services;
 mod wasi;
@@ -88,7 +90,6 @@ struct Inner {
     modules: Modules,
     services: Arc<Services>,
     pool: Semaphore,
-    slots: u32,
     ticker: Ticker,
 }
 
@@ -117,7 +118,6 @@ impl Sandbox {
             modules,
             services: Arc::new(services),
             pool: Semaphore::new(slots as usize),
-            slots,
             ticker,
         })))
     }

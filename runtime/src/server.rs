@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,10 @@ const UPKEEP: Duration = Duration::from_secs(10);
 /// How long attempts may take to notice that they were cancelled at the end:
 /// those that compute notice within milliseconds.
 const ABANDON_GRACE: Duration = Duration::from_secs(2);
+
+/// Descriptors that are asked for where the system sets no limit: what Linux
+/// allows a process by default.
+const MOST_DESCRIPTORS: u64 = 1 << 20;
 
 /// What a server takes beside its configuration.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +93,7 @@ pub struct Running {
 
 /// Starts a server; it is ready when this returns.
 pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
+    raise_descriptors();
     let config = Arc::new(config);
     let telemetry = Telemetry::install();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -179,6 +185,26 @@ impl Running {
     }
 }
 
+/// Allows this process as many descriptors as it may have: each connection takes
+/// one, and so does the memory image of each loaded module. The soft limit is
+/// low for the sake of programs that use `select`, which this is not.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit
+        .maximum
+        .map_or(MOST_DESCRIPTORS, |hard| hard.min(MOST_DESCRIPTORS));
+    if limit.current.is_none_or(|soft| soft >= most) {
+        return;
+    }
+    let raised = Rlimit {
+        current: Some(most),
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files");
+    }
+}
+
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let path = &config.data_dir;
     // What tenants keep here is nobody else's on this machine.
@@ -244,5 +270,25 @@ async fn tidy(telemetry: Telemetry) {
     loop {
         ticks.tick().await;
         telemetry.upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_raised_to_what_the_system_allows() {
+        let before = getrlimit(Resource::Nofile);
+        let lower = before.current.map_or(512, |soft| soft.min(512));
+        let low = Rlimit {
+            current: Some(lower),
+            maximum: before.maximum,
+        };
+        setrlimit(Resource::Nofile, low).expect("lowering is allowed");
+        raise_descriptors();
+        let after = getrlimit(Resource::Nofile);
+        let most = before.maximum.unwrap_or(u64::MAX).min(MOST_DESCRIPTORS);
+        assert_eq!(after.current, Some(most));
     }
 }

@@ -141,6 +141,7 @@ impl Local {
             memory_peak: 0,
             log_bytes: 0,
             log_truncated: false,
+            busy: Duration::ZERO,
         }
     }
 }

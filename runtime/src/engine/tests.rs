@@ -39,15 +39,15 @@ workflows:
   loud:
     states:
       - {name: S, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 0}, result: $.s, next: P1}
-      - {name: P1, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P2}
-      - {name: P2, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P3}
-      - {name: P3, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P4}
-      - {name: P4, type: Pass, parameters: '{{ $.s }}', result: $.t, next: T}
+      - {name: P1, type: Pass, parameters: '{{ $.s }}', next: P2}
+      - {name: P2, type: Pass, parameters: '{{ $.s }}', next: P3}
+      - {name: P3, type: Pass, parameters: '{{ $.s }}', next: P4}
+      - {name: P4, type: Pass, parameters: '{{ $.s }}', next: T}
       - {name: T, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.s, next: P5}
-      - {name: P5, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P6}
-      - {name: P6, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P7}
-      - {name: P7, type: Pass, parameters: '{{ $.s }}', result: $.t, next: P8}
-      - {name: P8, type: Pass, parameters: '{{ $.s }}', result: $.t, end: true}
+      - {name: P5, type: Pass, parameters: '{{ $.s }}', next: P6}
+      - {name: P6, type: Pass, parameters: '{{ $.s }}', next: P7}
+      - {name: P7, type: Pass, parameters: '{{ $.s }}', next: P8}
+      - {name: P8, type: Pass, parameters: '{{ $.s }}', end: true}
   twice:
     states:
       - {name: First, type: Task, resource: urn:cascade:activity:charge, parameters: 1, result: $.first, next: Second}

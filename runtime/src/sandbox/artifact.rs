@@ -7,11 +7,15 @@
 //! The bytes that were verified are the bytes that are loaded. A file that does
 //! not verify is compiled again. A crash leaves a temporary file at worst.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::hash::{Hash as _, Hasher as _};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use cascade_cdl::TenantId;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -22,17 +26,26 @@ use super::compile::Compiled;
 use super::inspect::ModuleInfo;
 
 /// First bytes of a file, and of what the MAC is over: no other use of the key
-/// can be mistaken for this one.
-const DOMAIN: &[u8] = b"cascade artifact 1\n";
+/// can be mistaken for this one. The number is that of the checks which a module
+/// passed when it was compiled; one that passed fewer is compiled again.
+const DOMAIN: &[u8] = b"cascade artifact 2\n";
 const MAC_LEN: usize = 32;
 const KEY_LEN: usize = 32;
 /// Largest file that is read, the same as the largest artifact with its head.
 const MAX_FILE: u64 = 1 << 30;
 
+/// Most bytes of all artifacts: as many as a hundred Python activities take, or
+/// forty thousand small ones. What is beyond is compiled again when it runs.
+const MAX_FOLDER: u64 = 8 << 30;
+
 /// The artifacts of this server.
 pub(super) struct ArtifactCache {
     root: PathBuf,
     key: [u8; KEY_LEN],
+    /// Bytes of all artifacts, or more: what is replaced or removed counts until
+    /// the folder is looked at again.
+    bytes: Mutex<u64>,
+    most: u64,
     /// Compiler version and settings, and the machine.
     environment: Vec<u8>,
 }
@@ -55,6 +68,8 @@ impl ArtifactCache {
             std::env::consts::OS
         );
         Ok(Self {
+            bytes: Mutex::new(artifacts(&root)?.iter().map(|found| found.bytes).sum()),
+            most: MAX_FOLDER,
             root,
             key,
             environment: environment.into_bytes(),
@@ -107,7 +122,38 @@ impl ArtifactCache {
         file.write_all(&head)?;
         file.write_all(&compiled.artifact)?;
         // No fsync: a file that a crash cuts short does not verify.
-        file.persist(&path).map_err(|error| error.error)?;
+        let file = file.persist(&path).map_err(|error| error.error)?;
+        self.make_room(&path, file.metadata()?.len())
+    }
+
+    /// Counts a new artifact, and removes others if there are too many: of the
+    /// tenant that has most, the one that was used longest ago.
+    fn make_room(&self, newest: &Path, len: u64) -> io::Result<()> {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *bytes = bytes.saturating_add(len);
+        if *bytes <= self.most {
+            return Ok(());
+        }
+        let mut found = artifacts(&self.root)?;
+        found.sort_by_key(|artifact| artifact.used);
+        let mut tenants: HashMap<PathBuf, u64> = HashMap::new();
+        for artifact in &found {
+            *tenants.entry(artifact.tenant.clone()).or_default() += artifact.bytes;
+        }
+        *bytes = tenants.values().sum();
+        found.retain(|artifact| artifact.path != newest);
+        while *bytes > self.most && !found.is_empty() {
+            // The first of the greatest, so the oldest: `min_by_key` takes the first.
+            let victim = found.iter().enumerate();
+            let victim = victim.min_by_key(|(_, artifact)| Reverse(tenants[&artifact.tenant]));
+            let (at, _) = victim.expect("there are some");
+            let victim = found.remove(at);
+            fs::remove_file(&victim.path)?;
+            *bytes -= victim.bytes;
+            if let Some(held) = tenants.get_mut(&victim.tenant) {
+                *held -= victim.bytes;
+            }
+        }
         Ok(())
     }
 
@@ -158,10 +204,48 @@ impl ArtifactCache {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(MAX_FILE)
-        .read_to_end(&mut bytes)?;
+    let file = fs::File::open(path)?;
+    // Who makes room looks at this; where it cannot be set, the oldest goes.
+    let _ = file.set_modified(SystemTime::now());
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// An artifact in the folder.
+struct Found {
+    path: PathBuf,
+    /// The folder of its tenant.
+    tenant: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+/// All artifacts below `root`.
+fn artifacts(root: &Path) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for tenant in fs::read_dir(root)? {
+        let tenant = tenant?.path();
+        if !tenant.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(&tenant)? {
+            let path = file?.path();
+            // Another thread may have removed it, or not named it yet.
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "cwasm")
+                && let Ok(metadata) = path.metadata()
+            {
+                found.push(Found {
+                    bytes: metadata.len(),
+                    used: metadata.modified()?,
+                    tenant: tenant.clone(),
+                    path,
+                });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The key in `path`, made if it is not there. Two servers that start at the
@@ -197,4 +281,53 @@ fn load_or_make_key(path: &Path) -> io::Result<[u8; KEY_LEN]> {
             ),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().expect("valid")
+    }
+
+    fn compiled(digest: &str) -> Compiled {
+        let info = format!(
+            r#"{{"digest": "{digest}", "size": 1, "kind": "handler", "imports": [], "exports": [],
+                "powers": [], "componentized": false}}"#
+        );
+        Compiled {
+            info: serde_json::from_str(&info).expect("a description"),
+            artifact: vec![0; 10_000],
+        }
+    }
+
+    #[test]
+    fn the_folder_is_bounded_and_who_has_most_makes_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut cache = ArtifactCache::open(folder.path(), &Engine::default()).expect("opens");
+        cache.most = 45_000; // four of them
+        let (a, b) = (tenant("a"), tenant("b"));
+        let store = |tenant, digest: &str, seconds| {
+            cache.store(tenant, &compiled(digest)).expect("stored");
+            let file = fs::File::open(cache.path(tenant, digest)).expect("there");
+            let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            file.set_modified(at).expect("ours");
+        };
+        store(&b, "1", 1);
+        store(&a, "1", 2);
+        store(&a, "2", 3);
+        store(&a, "3", 4);
+        assert!(cache.load(&a, "1").is_some(), "used, and so the newest");
+        store(&a, "4", 5);
+        let has = |tenant, digest: &str| cache.path(tenant, digest).exists();
+        assert!(has(&b, "1"), "the oldest, but of a tenant with one");
+        assert!(!has(&a, "2") && has(&a, "1") && has(&a, "3") && has(&a, "4"));
+
+        let again = ArtifactCache::open(folder.path(), &Engine::default()).expect("opens");
+        assert_eq!(
+            *again.bytes.lock().expect("free"),
+            *cache.bytes.lock().expect("free")
+        );
+    }
 }

@@ -3,6 +3,7 @@
 //! The store is made for the attempt and dropped after it. Whatever happens in
 //! between, a trap, a panic of the host, a deadline, costs this attempt only.
 
+use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -17,9 +18,8 @@ use futures::task::AtomicWaker;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Sleep;
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
-use super::engine::MAX_SLOTS_PER_ATTEMPT;
 use super::failure::{ACTIVITY_FAILED, Stop, clip};
 use super::host::bindings::cascade::activity::types::{ActivityError, Context as WitContext};
 use super::host::{Beats, HostState, LogMeter, MemoryMeter};
@@ -34,6 +34,17 @@ use super::{Inner, json};
 /// millisecond of guest code. An attempt that is cut off has used no more than
 /// this beyond what its receipt says.
 const FUEL_SLICE: u64 = 1_000_000;
+
+/// Nanoseconds of a processor that an attempt may take for each unit of its fuel.
+/// A unit is about a nanosecond, two or three where code waits for memory;
+/// beyond that it is work of the host that fuel does not count, such as refusing
+/// over and over that a table grows. In a debug build the host is slower than
+/// what fuel was measured by.
+const TIME_PER_FUEL: u64 = if cfg!(debug_assertions) { 16 } else { 4 };
+
+/// Processor time that every attempt may take, however little its fuel: making
+/// the instances of a large module the first time.
+const MIN_TIME: Duration = Duration::from_secs(1);
 
 /// Most handles that a component may hold: they take memory of the host.
 const MAX_HANDLES: usize = 10_000;
@@ -99,6 +110,19 @@ pub struct Outcome {
     pub log_bytes: u64,
     /// Whether its log was full.
     pub log_truncated: bool,
+    /// Processor time that it took, the host's work for it included, that of
+    /// loading its module too. Not in the receipt, which is the same wherever the
+    /// attempt runs.
+    pub busy: Duration,
+}
+
+impl Outcome {
+    /// What the attempt cost its tenant, as the queue between tenants counts it:
+    /// fuel, or the nanoseconds that it was busy if those are more.
+    pub fn cost(&self) -> u64 {
+        let busy = u64::try_from(self.busy.as_nanos()).unwrap_or(u64::MAX);
+        self.receipt.fuel.max(busy)
+    }
 }
 
 /// Stops an attempt from elsewhere. Belongs to one attempt.
@@ -129,7 +153,7 @@ impl Cancel {
 pub(super) async fn run(inner: &Inner, invocation: Invocation) -> Outcome {
     let started = Instant::now();
     let Invocation { limits, .. } = invocation;
-    let watch = Watch::over(&invocation, started);
+    let mut watch = Watch::over(&invocation, started);
     let mut outcome = Outcome {
         result: Ok(Json::from(serde_json::Value::Null)),
         receipt: Receipt {
@@ -143,15 +167,18 @@ pub(super) async fn run(inner: &Inner, invocation: Invocation) -> Outcome {
         memory_peak: 0,
         log_bytes: 0,
         log_truncated: false,
+        busy: Duration::ZERO,
     };
-    let ended = attempt(inner, invocation, &watch, &mut outcome).await;
+    let ended = attempt(inner, invocation, &mut watch, &mut outcome).await;
     let pure = outcome.receipt.pure;
     outcome.result = match ended {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(failure)) => Err(failure),
         Err(stop) => Err(stop.into_failure(&limits, pure)),
     };
-    outcome.receipt.duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let ended = Instant::now();
+    outcome.receipt.duration_us = u64::try_from((ended - started).as_micros()).unwrap_or(u64::MAX);
+    outcome.busy += watch.busy(ended);
     outcome
 }
 
@@ -161,7 +188,7 @@ type Returned = Result<Json, ActivityFailure>;
 async fn attempt(
     inner: &Inner,
     invocation: Invocation,
-    watch: &Watch,
+    watch: &mut Watch,
     outcome: &mut Outcome,
 ) -> Result<Returned, Stop> {
     let len = invocation.input.len() as u64;
@@ -169,30 +196,28 @@ async fn attempt(
         return Err(Stop::InputTooLarge { len });
     }
     let (tenant, digest) = (&invocation.tenant, &invocation.digest);
-    let module = match inner.modules.peek(tenant, digest) {
-        Some(module) => module,
-        None => {
-            watch
-                .supervise(inner.modules.load(tenant, digest))
-                .await??
-        }
+    let module = if let Some(module) = inner.modules.peek(tenant, digest) {
+        module
+    } else {
+        let load = inner.modules.load(tenant, digest);
+        let (module, work) = watch.supervise(load).await??;
+        outcome.busy = work;
+        module
     };
     outcome.receipt.pure = is_pure(&module.info, &invocation.grants);
     // The pool answers exhaustion with an error; waiting here, nobody sees one.
-    let slots = module
-        .info
-        .slots
-        .clamp(1, MAX_SLOTS_PER_ATTEMPT.min(inner.slots));
-    let _slots = match inner.pool.try_acquire_many(slots) {
+    let _slots = match inner.pool.try_acquire_many(module.slots) {
         Ok(permit) => permit,
         Err(_) => watch
-            .supervise(inner.pool.acquire_many(slots))
+            .supervise(inner.pool.acquire_many(module.slots))
             .await?
             .expect("the semaphore is never closed"),
     };
     let _running = inner.ticker.running();
     let fuel = invocation.limits.fuel_per_attempt;
     let (mut store, call) = prepare(inner, invocation, watch)?;
+    let memory = &mut store.data_mut().memory;
+    memory.reserve(module.info.segment_bytes)?;
     let body = AssertUnwindSafe(call.enter(&mut store, &module)).catch_unwind();
     let ended = watch.supervise(body).await;
     wasi::flush(store.data_mut());
@@ -296,13 +321,13 @@ impl Call {
                 let activity = pre
                     .instantiate_async(&mut *store)
                     .await
-                    .map_err(|error| stop(&error))?;
+                    .map_err(|error| not_instantiated(&error))?;
                 let returned = activity
                     .call_handle(&mut *store, context, self.input.as_str())
                     .await;
                 match returned.map_err(|error| stop(&error))? {
                     Ok(output) => self::output(output, store).map(Ok),
-                    Err(error) => Ok(Err(reported(error))),
+                    Err(error) => Ok(Err(reported(error, store.data().limits.output_bytes))),
                 }
             }
             Entry::Command(pre) => {
@@ -313,7 +338,7 @@ impl Call {
                 let command = pre
                     .instantiate_async(&mut *store)
                     .await
-                    .map_err(|error| stop(&error))?;
+                    .map_err(|error| not_instantiated(&error))?;
                 let code = match command
                     .wasi_cli_run()
                     .call_run(&mut *store)
@@ -327,8 +352,8 @@ impl Call {
                 };
                 let stdout = String::from_utf8(store.data_mut().wasi.take_stdout());
                 if code != 0 {
-                    let stderr = store.data().wasi.stderr_tail();
-                    return Ok(Err(command_failure(code, stdout.ok().as_deref(), &stderr)));
+                    let (stdout, state) = (stdout.ok(), store.data());
+                    return Ok(Err(command_failure(code, stdout.as_deref(), state)));
                 }
                 let stdout = stdout.map_err(|_| {
                     Stop::InvalidOutput("what the command wrote to stdout is not UTF-8".into())
@@ -357,14 +382,41 @@ fn stop(error: &wasmtime::Error) -> Stop {
     Stop::of(error)
 }
 
-/// The failure that an activity reports itself.
-fn reported(error: ActivityError) -> ActivityFailure {
+/// What an error stands for that came before the guest was called. Its own code
+/// runs there too, and what goes wrong in it is its own; the rest is the host's,
+/// such as that no descriptor or memory is left.
+fn not_instantiated(error: &wasmtime::Error) -> Stop {
+    let guests = error.downcast_ref::<Stop>().is_some()
+        || error.downcast_ref::<Trap>().is_some()
+        || error.downcast_ref::<WasmBacktrace>().is_some();
+    if guests {
+        return stop(error);
+    }
+    tracing::error!(
+        error = format!("{error:#}"),
+        "a module could not be instantiated"
+    );
+    Stop::Unavailable("the server could not make an instance of the module".into())
+}
+
+/// The failure that an activity reports itself. Its details are held to the limit
+/// of outputs: they are kept in the history just the same.
+fn reported(error: ActivityError, output_bytes: u64) -> ActivityFailure {
     let ActivityError {
         name,
         message,
         retryable,
-        details,
+        mut details,
     } = error;
+    let mut message = clip(message);
+    if let Some(dropped) = details.take_if(|text| text.len() as u64 > output_bytes) {
+        let len = dropped.len();
+        write!(
+            message,
+            " [details dropped: they have {len} bytes, more than output_bytes, {output_bytes}]"
+        )
+        .expect("writing to a String cannot fail");
+    }
     // Details that are not JSON are kept as text: they are for people.
     let details = details.map(|text| {
         json::check(text.clone())
@@ -372,7 +424,7 @@ fn reported(error: ActivityError) -> ActivityFailure {
     });
     ActivityFailure {
         error: error_name(&name),
-        message: clip(message),
+        message,
         retryable,
         details,
     }
@@ -388,7 +440,7 @@ fn error_name(name: &str) -> String {
 }
 
 /// The failure of a command: what its stdout says, else the end of its stderr.
-fn command_failure(code: u8, stdout: Option<&str>, stderr: &str) -> ActivityFailure {
+fn command_failure(code: u8, stdout: Option<&str>, state: &HostState) -> ActivityFailure {
     #[derive(Deserialize)]
     struct Reply {
         error: Reported,
@@ -402,13 +454,15 @@ fn command_failure(code: u8, stdout: Option<&str>, stderr: &str) -> ActivityFail
         details: Option<Box<RawValue>>,
     }
     if let Some(Reply { error }) = stdout.and_then(|stdout| serde_json::from_str(stdout).ok()) {
-        return reported(ActivityError {
+        let error = ActivityError {
             name: error.name,
             message: error.message,
             retryable: error.retryable,
             details: error.details.map(|raw| raw.get().to_owned()),
-        });
+        };
+        return reported(error, state.limits.output_bytes);
     }
+    let stderr = state.wasi.stderr_tail();
     let message = if stderr.is_empty() {
         format!("the command exited with code {code}")
     } else {
@@ -442,6 +496,46 @@ struct Watch {
     deadline: Instant,
     beats: Option<(Arc<Beats>, Duration)>,
     cancel: Option<Cancel>,
+    /// Processor time of the polls that are over.
+    busy: Duration,
+    /// What it may be.
+    busy_limit: Duration,
+    poll: PollStart,
+}
+
+/// When the poll in progress began.
+///
+/// Wall-clock time is what two readings without a system call give: most
+/// attempts end at the first poll, within microseconds. What is polled again is
+/// measured by the thread's own clock, or an attempt would be charged, and
+/// stopped, for the time that others took its core.
+#[derive(Clone, Copy)]
+enum PollStart {
+    Wall(Instant),
+    Thread(Duration),
+}
+
+impl PollStart {
+    fn now() -> Self {
+        Self::Thread(thread_time())
+    }
+
+    /// The time since then, which is `now`.
+    fn elapsed(self, now: Instant) -> Duration {
+        match self {
+            Self::Wall(start) => now.saturating_duration_since(start),
+            Self::Thread(start) => thread_time().saturating_sub(start),
+        }
+    }
+}
+
+/// Processor time that this thread has had.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 impl Watch {
@@ -455,25 +549,50 @@ impl Watch {
                 .map_or(limit, |deadline| deadline.min(limit)),
             beats: beats.map(|timeout| (Arc::new(Beats::new(started)), timeout)),
             cancel: invocation.cancel.clone(),
+            busy: Duration::ZERO,
+            busy_limit: busy_limit(invocation.limits.fuel_per_attempt),
+            poll: PollStart::Wall(started),
         }
+    }
+
+    /// Processor time until `now`.
+    fn busy(&self, now: Instant) -> Duration {
+        self.busy + self.poll.elapsed(now)
     }
 
     /// Runs `body` to its end, or until the deadline, silence or cancellation.
     ///
     /// Timers are set only once the body waits or gives way: most attempts end
     /// at the first poll and never pay for one.
-    async fn supervise<F: Future>(&self, body: F) -> Result<F::Output, Stop> {
+    async fn supervise<F: Future>(&mut self, body: F) -> Result<F::Output, Stop> {
         self.check(self.started)?;
         let mut body = pin!(body);
         let mut timer = None;
-        poll_fn(|cx| match body.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_stop(cx, &mut timer).map(Err),
+        let mut again = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut again, true) {
+                self.poll = PollStart::now();
+            }
+            match body.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                Poll::Pending => self.poll_stop(cx, &mut timer).map(Err),
+            }
         })
         .await
     }
 
-    fn poll_stop(&self, cx: &mut Context<'_>, timer: &mut Option<Pin<Box<Sleep>>>) -> Poll<Stop> {
+    fn poll_stop(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Stop> {
+        let now = Instant::now();
+        self.busy = self.busy(now);
+        self.poll = PollStart::Wall(now);
+        if self.busy > self.busy_limit {
+            let limit_ms = millis(self.busy_limit);
+            return Poll::Ready(Stop::CpuTime { limit_ms });
+        }
         if let Some(cancel) = &self.cancel {
             cancel.0.waker.register(cx.waker());
         }
@@ -520,6 +639,28 @@ impl Watch {
     }
 }
 
+fn busy_limit(fuel: u64) -> Duration {
+    Duration::from_nanos(fuel.saturating_mul(TIME_PER_FUEL)).max(MIN_TIME)
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_that_the_host_has_nothing_left_for_is_no_fault_of_the_guests() {
+        let full = wasmtime::Error::from(io::Error::from_raw_os_error(24)) // too many open files
+            .context("the image of the memory");
+        assert!(matches!(not_instantiated(&full), Stop::Unavailable(_)));
+        let trap = wasmtime::Error::from(Trap::MemoryOutOfBounds);
+        assert!(matches!(not_instantiated(&trap), Stop::Trap(_)));
+        let memory = wasmtime::Error::from(Stop::Memory { asked: 1 });
+        assert_eq!(not_instantiated(&memory), Stop::Memory { asked: 1 });
+    }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -19,7 +19,7 @@ use wasi_preview1_component_adapter_provider as adapter;
 use wasmparser::Encoding;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
-use super::engine::{self, CORE_INSTANCES_PER_SLOT, MAX_SLOTS_PER_ATTEMPT};
+use super::engine;
 use super::failure::clip;
 use super::inspect::{self, InvalidModule, MAX_MODULE_BYTES, ModuleInfo};
 
@@ -40,6 +40,9 @@ const CHILD_WALL: Duration = Duration::from_mins(5);
 /// The child opens nothing, but keeps stdin, stdout, stderr and what its
 /// loader needs.
 const CHILD_FILES: u64 = 32;
+
+/// Of the scheduler's: the child gets what nobody else wants.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// Largest artifact: native code is up to six times its WebAssembly.
 const MAX_ARTIFACT: usize = 8 * MAX_MODULE_BYTES;
@@ -75,6 +78,11 @@ enum Reply {
 
 /// Compiles `wasm` in a child process.
 pub(super) async fn compile(compiler: &Path, wasm: &[u8]) -> Result<Compiled, Error> {
+    parse(ask(compiler, wasm, MAX_ARTIFACT).await?)
+}
+
+/// What the child process answers, if that is less than `limit` bytes.
+async fn ask(compiler: &Path, wasm: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     let mut child = Command::new(compiler)
         .arg(COMPILE_SUBCOMMAND)
         .env_clear()
@@ -88,22 +96,37 @@ pub(super) async fn compile(compiler: &Path, wasm: &[u8]) -> Result<Compiled, Er
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
     let (mut answer, mut complaints) = (Vec::new(), Vec::new());
-    let talk = async {
-        let feed = async {
-            // A child that dies early closes the pipe; its status says why.
-            let _ = stdin.write_all(wasm).await;
-            drop(stdin);
-        };
-        let mut stdout = stdout.take(MAX_ARTIFACT as u64);
+    let feed = async {
+        // A child that dies early closes the pipe; its status says why.
+        let _ = stdin.write_all(wasm).await;
+        drop(stdin);
+        Ok(())
+    };
+    let read = async {
+        let mut stdout = stdout.take(limit as u64);
+        if stdout
+            .read_to_end(&mut answer)
+            .await
+            .map_err(Error::Spawn)?
+            < limit
+        {
+            return Ok(());
+        }
+        // Nobody waits for the end of it: the child, which cannot go on writing,
+        // is killed when it is dropped.
+        let message = format!("its native code has more than {limit} bytes");
+        Err(Error::Invalid(InvalidModule::TooComplex { message }))
+    };
+    let listen = async {
         let mut stderr = stderr.take(MAX_STDERR);
-        let read = async {
-            tokio::join!(
-                stdout.read_to_end(&mut answer),
-                stderr.read_to_end(&mut complaints)
-            )
-        };
-        let ((), (out, err)) = tokio::join!(feed, read);
-        out.and(err).map_err(Error::Spawn)?;
+        let kept = stderr.read_to_end(&mut complaints).await;
+        kept.map_err(Error::Spawn)?;
+        // The rest as well, or the child would wait for somebody to read it.
+        let rest = tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await;
+        rest.map(drop).map_err(Error::Spawn)
+    };
+    let talk = async {
+        tokio::try_join!(feed, read, listen)?;
         child.wait().await.map_err(Error::Spawn)
     };
     let Ok(status) = tokio::time::timeout(CHILD_WALL, talk).await else {
@@ -114,7 +137,7 @@ pub(super) async fn compile(compiler: &Path, wasm: &[u8]) -> Result<Compiled, Er
     if !status.success() {
         return Err(Error::Invalid(blame(status, &complaints)));
     }
-    parse(answer)
+    Ok(answer)
 }
 
 /// What it says about the module that the compiler died of it.
@@ -187,6 +210,10 @@ fn limit_self() -> rustix::io::Result<()> {
         current: Some(limit),
         maximum: Some(limit),
     };
+    // Attempts come first, and so does the server when memory runs out. Where
+    // there is no /proc, there is no such killer either.
+    setpriority_process(None, LOWEST_PRIORITY)?;
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     setrlimit(Resource::As, hard(CHILD_MEMORY))?;
     setrlimit(Resource::Cpu, hard(CHILD_CPU_SECONDS))?;
     setrlimit(Resource::Core, hard(0))?;
@@ -209,7 +236,7 @@ fn compile_here(wasm: &[u8]) -> Result<Compiled, InvalidModule> {
         message: clip(format!("{error:#}")),
     };
     let encoding = inspect::sniff(wasm)?;
-    inspect::check_functions(wasm)?;
+    inspect::check_counts(wasm)?;
     let made;
     let component = match encoding {
         Encoding::Component => wasm,
@@ -222,18 +249,7 @@ fn compile_here(wasm: &[u8]) -> Result<Compiled, InvalidModule> {
     let artifact = engine
         .precompile_component(component)
         .map_err(|error| malformed(&error))?;
-    let mut info = inspect::describe(component, wasm)?;
-    info.slots = inspect::core_instances(component)?
-        .div_ceil(CORE_INSTANCES_PER_SLOT)
-        .max(1);
-    if info.slots > MAX_SLOTS_PER_ATTEMPT {
-        return Err(InvalidModule::TooComplex {
-            message: format!(
-                "it has more than {} core instances",
-                MAX_SLOTS_PER_ATTEMPT * CORE_INSTANCES_PER_SLOT
-            ),
-        });
-    }
+    let info = inspect::describe(component, wasm)?;
     Ok(Compiled { info, artifact })
 }
 
@@ -273,4 +289,42 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>, InvalidModule> {
     made().map_err(|error| InvalidModule::Malformed {
         message: clip(format!("cannot be made a component: {error:#}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Asks a compiler that is a shell script.
+    async fn ask_script(script: &str, limit: usize) -> Result<Vec<u8>, Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("compiler");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writable");
+        let runnable = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&path, runnable).expect("ours");
+        let asked = ask(&path, b"", limit);
+        let asked = tokio::time::timeout(CHILD_WALL / 2, asked).await;
+        asked.expect("the compiler is not waited for")
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_does_not_stop_writing_is_stopped() {
+        match ask_script("while :; do echo more; done", 100_000).await {
+            Err(Error::Invalid(InvalidModule::TooComplex { message })) => {
+                assert_eq!(message, "its native code has more than 100000 bytes");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_compiler_may_complain_at_length() {
+        // More than is kept, and more than a pipe holds.
+        let script =
+            "n=0; while [ $n -lt 20000 ]; do echo complaint >&2; n=$((n+1)); done; echo ok";
+        let answer = ask_script(script, 100).await;
+        assert_eq!(answer.expect("an answer"), b"ok\n");
+    }
 }

@@ -15,15 +15,18 @@ use wasmtime::{
 /// function whose address is taken); Python's libraries have the most, 30,000.
 pub(super) const TABLE_ELEMENTS: usize = 100_000;
 
-/// Core instances and tables of a slot, beside its one memory: a component with
-/// host imports has its own instance, a shim and a fixup, one with the
-/// preview-1 adapter one more, and a table each for the first three.
-pub(super) const CORE_INSTANCES_PER_SLOT: u32 = 5;
+/// Tables of a slot, beside its one memory: a component with host imports has
+/// its own instance, a shim and a fixup, and a table for each.
 pub(super) const TABLES_PER_SLOT: u32 = 3;
 
 /// Most slots that one attempt may take: Python components are linked from
-/// about forty libraries, each an instance of its own.
+/// about forty libraries, which share a memory and have a table each.
 pub(super) const MAX_SLOTS_PER_ATTEMPT: u32 = 16;
+
+/// Most core instances of one attempt, those of nested components and the
+/// adapters between them included. The pool only counts them, and has room for
+/// as many as all slots together could make: they never run out.
+pub(super) const MAX_CORE_INSTANCES: u32 = 80;
 
 /// Pages kept at the return of a slot, instead of giving them back to the
 /// kernel under the process's one memory-map lock: that costs more than the
@@ -89,12 +92,12 @@ pub(super) fn compiler_engine() -> wasmtime::Result<Engine> {
 pub(super) fn runtime_engine(slots: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)
-        .total_core_instances(slots * CORE_INSTANCES_PER_SLOT)
+        .total_core_instances(slots.saturating_mul(MAX_CORE_INSTANCES))
         .total_memories(slots)
         .total_tables(slots * TABLES_PER_SLOT)
         .total_stacks(slots)
         .max_memories_per_component(MAX_SLOTS_PER_ATTEMPT)
-        .max_core_instances_per_component(MAX_SLOTS_PER_ATTEMPT * CORE_INSTANCES_PER_SLOT)
+        .max_core_instances_per_component(MAX_CORE_INSTANCES)
         .max_tables_per_component(MAX_SLOTS_PER_ATTEMPT * TABLES_PER_SLOT)
         .max_memories_per_module(1)
         .max_tables_per_module(TABLES_PER_SLOT)

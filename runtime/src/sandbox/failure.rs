@@ -4,6 +4,7 @@
 //! | name | meaning |
 //! |---|---|
 //! | [`FUEL_EXHAUSTED`] | used all of `fuel_per_attempt` |
+//! | [`CPU_TIME_EXCEEDED`] | took far more of a processor than its fuel stands for |
 //! | [`MEMORY_EXCEEDED`] | asked for more than `memory_bytes`, memory and tables together |
 //! | [`TRAP`] | the code trapped: unreachable, division by zero, out of bounds, stack overflow |
 //! | [`TIMEOUT`] | the attempt's deadline passed, or its heartbeat fell silent |
@@ -25,6 +26,8 @@ use super::limits::{Capability, Limits};
 
 /// Used all of `fuel_per_attempt`.
 pub const FUEL_EXHAUSTED: &str = "FuelExhausted";
+/// Took far more of a processor than its fuel stands for.
+pub const CPU_TIME_EXCEEDED: &str = "CpuTimeExceeded";
 /// Asked for more than `memory_bytes`.
 pub const MEMORY_EXCEEDED: &str = "MemoryExceeded";
 /// The code trapped.
@@ -57,6 +60,8 @@ pub const ACTIVITY_FAILED: &str = "ActivityFailed";
 pub(super) enum Stop {
     #[error("the attempt used all of its fuel")]
     Fuel,
+    #[error("the attempt took more than {limit_ms} ms of a processor")]
+    CpuTime { limit_ms: u64 },
     #[error("memory and tables would grow to {asked} bytes")]
     Memory { asked: u64 },
     #[error("a table would grow to {asked} elements")]
@@ -136,7 +141,8 @@ impl Stop {
             | Self::TooManyHandles(_)
             | Self::Trap(_)
             | Self::ExportMissing(_) => true,
-            Self::Deadline { .. }
+            Self::CpuTime { .. }
+            | Self::Deadline { .. }
             | Self::HeartbeatSilent { .. }
             | Self::Cancelled
             | Self::HostPanic(_)
@@ -169,6 +175,7 @@ impl Stop {
                     "fuel_per_attempt",
                 ),
             ),
+            Self::CpuTime { limit_ms } => (CPU_TIME_EXCEEDED, cpu_time(limit_ms, limits)),
             Self::Memory { asked } => (
                 MEMORY_EXCEEDED,
                 raise(
@@ -254,6 +261,14 @@ impl Stop {
             Self::Unavailable(message) => (UNAVAILABLE, message),
         }
     }
+}
+
+fn cpu_time(limit_ms: u64, limits: &Limits) -> String {
+    let fuel = limits.fuel_per_attempt;
+    let what = format!(
+        "the attempt took more than {limit_ms} ms of a processor, far more than its {fuel} fuel stand for"
+    );
+    raise(&what, "fuel_per_attempt")
 }
 
 fn raise(what: &str, limit: &str) -> String {

@@ -3,6 +3,7 @@
 //! Host calls take the store, not just its data, since each is paid for in
 //! fuel before its work is done: a guest cannot spend the host for free.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,8 +36,15 @@ pub(super) mod bindings {
 pub(super) const CALL: u64 = 200;
 /// Price of a byte that goes through a host call: checked and copied.
 pub(super) const BYTE: u64 = 1;
-/// Price of a key-value call: it reaches a store.
-const KEY_VALUE_CALL: u64 = 20_000;
+/// Price of a line of the log: it is made an event and written out.
+const LOG_LINE: u64 = 5_000;
+/// What a line takes of the log's limit beside its text: the time, the level and
+/// the ids that are written with it.
+const LINE_BYTES: usize = 200;
+/// Price of reading a key: it reaches a store.
+const KEY_VALUE_READ: u64 = 20_000;
+/// Price of writing or removing one: a transaction, which is synced.
+const KEY_VALUE_WRITE: u64 = 200_000;
 /// Price of an HTTP request, and of each redirect of it: sockets, TLS, headers.
 pub(super) const HTTP_CALL: u64 = 200_000;
 
@@ -85,7 +93,7 @@ pub(super) fn charge_price(
     Err(Stop::Fuel.into())
 }
 
-/// Counts linear memory and tables against the attempt's limit.
+/// Counts linear memory, tables and element segments against the attempt's limit.
 #[derive(Debug)]
 pub(super) struct MemoryMeter {
     limit: u64,
@@ -102,14 +110,19 @@ impl MemoryMeter {
         }
     }
 
-    fn grow(&mut self, by: usize) -> Result<(), Stop> {
-        let asked = self.used.saturating_add(by as u64);
+    /// Counts what the host takes itself, for the attempt's instances.
+    pub(super) fn reserve(&mut self, bytes: u64) -> Result<(), Stop> {
+        let asked = self.used.saturating_add(bytes);
         if asked > self.limit {
             return Err(Stop::Memory { asked });
         }
         self.used = asked;
         self.peak = self.peak.max(asked);
         Ok(())
+    }
+
+    fn grow(&mut self, by: usize) -> Result<(), Stop> {
+        self.reserve(by as u64)
     }
 }
 
@@ -174,8 +187,8 @@ impl LogMeter {
         if self.truncated {
             return;
         }
-        // An empty line takes a byte too, or there could be endlessly many.
-        let cost = message.len() + 1;
+        let message = &*one_line(message);
+        let cost = message.len() + LINE_BYTES;
         if cost <= self.left {
             self.left -= cost;
             self.bytes += message.len() as u64;
@@ -191,6 +204,40 @@ impl LogMeter {
             &format!("{kept} [truncated: the attempt's log is full; raise `tenants[].limits.log_bytes` in cascade.yaml]"),
         );
     }
+}
+
+/// Writes a line of the log and takes its price, unless the log is full.
+pub(super) fn log_line(
+    store: &mut StoreContextMut<'_, HostState>,
+    level: LogLevel,
+    message: &str,
+) -> wasmtime::Result<()> {
+    if !store.data().log.truncated {
+        charge_price(store, LOG_LINE)?;
+        store.data_mut().log.line(level, message);
+    }
+    Ok(())
+}
+
+/// `text` without what would end a line of the log or steer a terminal, where
+/// the rest could pass for a line of somebody else's.
+fn one_line(text: &str) -> Cow<'_, str> {
+    let breaks =
+        |character: char| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
+    if !text.contains(breaks) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push('\t'),
+            character if breaks(character) => line.push(char::REPLACEMENT_CHARACTER),
+            character => line.push(character),
+        }
+    }
+    Cow::Owned(line)
 }
 
 /// When an attempt last said that it is alive.
@@ -252,8 +299,7 @@ fn add_log(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
                 log::Level::Warn => LogLevel::Warn,
                 log::Level::Error => LogLevel::Error,
             };
-            store.data_mut().log.line(level, &kept);
-            Ok(())
+            log_line(&mut store, level, &kept)
         },
     )
 }
@@ -294,7 +340,7 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         "get",
         |mut store: StoreContextMut<'_, HostState>, (key,): (String,)| {
             Box::new(async move {
-                if let Err(refused) = open_key_value(&mut store, &key, 0)? {
+                if let Err(refused) = open_key_value(&mut store, KEY_VALUE_READ, &key, 0)? {
                     return Ok((Err(refused),)) as KeyValueResult<Option<Vec<u8>>>;
                 }
                 let (kv, tenant) = key_value_of(&store);
@@ -310,7 +356,9 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         "set",
         |mut store: StoreContextMut<'_, HostState>, (key, value): (String, WasmList<u8>)| {
             Box::new(async move {
-                if let Err(refused) = open_key_value(&mut store, &key, value.len())? {
+                if let Err(refused) =
+                    open_key_value(&mut store, KEY_VALUE_WRITE, &key, value.len())?
+                {
                     return Ok((Err(refused),)) as KeyValueResult<()>;
                 }
                 let value = value.as_le_slice(&store).to_vec();
@@ -325,9 +373,12 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
          (key, expected, value): (String, Option<Vec<u8>>, Vec<u8>)| {
             Box::new(async move {
                 let expected_len = expected.as_ref().map_or(0, Vec::len);
-                if let Err(refused) =
-                    open_key_value(&mut store, &key, value.len().max(expected_len))?
-                {
+                if let Err(refused) = open_key_value(
+                    &mut store,
+                    KEY_VALUE_WRITE,
+                    &key,
+                    value.len().max(expected_len),
+                )? {
                     return Ok((Err(refused),)) as KeyValueResult<bool>;
                 }
                 let (kv, tenant) = key_value_of(&store);
@@ -340,7 +391,7 @@ fn add_key_value(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         "delete",
         |mut store: StoreContextMut<'_, HostState>, (key,): (String,)| {
             Box::new(async move {
-                if let Err(refused) = open_key_value(&mut store, &key, 0)? {
+                if let Err(refused) = open_key_value(&mut store, KEY_VALUE_WRITE, &key, 0)? {
                     return Ok((Err(refused),)) as KeyValueResult<()>;
                 }
                 let (kv, tenant) = key_value_of(&store);
@@ -358,13 +409,11 @@ fn key_value_of(store: &StoreContextMut<'_, HostState>) -> (Arc<dyn super::KeyVa
 /// Charges for a key-value call, and says if it may not be made.
 fn open_key_value(
     store: &mut StoreContextMut<'_, HostState>,
+    price: u64,
     key: &str,
     value_len: usize,
 ) -> wasmtime::Result<Result<(), key_value::Error>> {
-    charge_price(
-        store,
-        KEY_VALUE_CALL + (key.len() + value_len) as u64 * BYTE,
-    )?;
+    charge_price(store, price + (key.len() + value_len) as u64 * BYTE)?;
     if !store.data().grants.has(Capability::KeyValue) {
         let why = Stop::CapabilityDenied(Capability::KeyValue).to_string();
         return Ok(Err(key_value::Error::Denied(why)));

@@ -2,16 +2,18 @@
 //! the activity's manifest both allow, and never to private addresses.
 //!
 //! Where a request goes is checked at each hop: the host against both lists, a
-//! literal address when the request is made, and a name's addresses by the
-//! resolver that the connection itself uses, so what was checked is what is
-//! connected to. Clients are kept apart by the private addresses that they
-//! allow: a connection that one policy opened is never another's.
+//! literal address when the request is made, and a name's addresses before the
+//! connection, which is pinned to them, so what was checked is what is connected
+//! to. Clients are kept apart by the private addresses that they allow, and a
+//! connection serves one request.
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cascade_cdl::TenantId;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode, Url, redirect};
@@ -23,6 +25,7 @@ use super::host::bindings::cascade::activity::http::{Error, Request, Response};
 use super::host::{BYTE, HTTP_CALL, HostState, charge_price};
 use super::hosts::{PrivateHost, is_public};
 use super::limits::Capability;
+use super::lookup::Lookups;
 
 /// Longest URL, the common limit of servers.
 const MAX_URL: usize = 8 << 10;
@@ -60,64 +63,119 @@ const RESERVED_HEADERS: [&str; 11] = [
 
 /// HTTP clients by the private addresses that they may connect to.
 #[derive(Default)]
-pub(super) struct HttpClients(Mutex<HashMap<Vec<PrivateHost>, Client>>);
+pub(super) struct HttpClients {
+    clients: Mutex<HashMap<Vec<PrivateHost>, (Client, Pins)>>,
+    lookups: Lookups,
+}
 
 impl HttpClients {
-    fn client(&self, allow_private: &[PrivateHost]) -> Result<Client, Error> {
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn client(&self, allow_private: &[PrivateHost]) -> Result<(Client, Pins), Error> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(allow_private) {
             return Ok(client.clone());
         }
         // Another part of the process may have installed one before; any serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let pins = Pins::default();
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
+            // A connection is one request's. What a server knows of it, as who
+            // logged in, is no other tenant's, and none stays open for nobody.
+            .pool_max_idle_per_host(0)
             .user_agent(concat!("cascade/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(PublicResolver(allow_private.to_vec())))
+            .dns_resolver(Arc::new(pins.clone()))
             .build()
             .map_err(|error| Error::Network(format!("no HTTP client: {}", causes(&error))))?;
         if clients.len() == MAX_CLIENTS {
             clients.clear();
         }
-        clients.insert(allow_private.to_vec(), client.clone());
-        Ok(client)
+        clients.insert(allow_private.to_vec(), (client.clone(), pins.clone()));
+        Ok((client, pins))
+    }
+
+    /// The addresses of a name, if a request may go to all of them.
+    async fn addresses(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        allow_private: &[PrivateHost],
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let found = self.lookups.addresses(tenant, name).await;
+        let found =
+            found.map_err(|error| Error::Network(format!("{name} does not resolve: {error}")))?;
+        // An entry with a port holds for literal addresses only.
+        let fits = |address: &SocketAddr| {
+            let ip = address.ip();
+            let mut any_port = allow_private.iter().filter(|host| host.matches_any_port());
+            is_public(ip) || any_port.any(|host| host.matches(ip, 0))
+        };
+        // One private address among public ones is reason enough to refuse: no
+        // honest name mixes them.
+        match found.iter().find(|address| !fits(address)) {
+            Some(refused) => Err(Error::Denied(format!(
+                "{name} resolves to {}, which is not a public address",
+                refused.ip()
+            ))),
+            None => Ok(found),
+        }
     }
 }
 
-/// Resolves names to public addresses only.
-struct PublicResolver(Vec<PrivateHost>);
+/// What names resolve to while requests to them are on their way: the client
+/// connects to the addresses that were checked, and looks nothing up itself.
+#[derive(Clone, Default)]
+struct Pins(Arc<Mutex<HashMap<String, Pinned>>>);
 
-/// A name that leads to no address that may be connected to.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} resolves to {1}, which is not a public address")]
-struct PrivateAddress(String, IpAddr);
+/// All requests to one name go where the latest lookup said.
+struct Pinned {
+    addresses: Vec<SocketAddr>,
+    requests: usize,
+}
 
-impl Resolve for PublicResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        // An entry with a port holds for literal addresses only: the port that
-        // a name is resolved for is not known here.
-        let allowed: Vec<PrivateHost> = self
-            .0
-            .iter()
-            .filter(|host| host.matches_any_port())
-            .cloned()
-            .collect();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let fits = |address: &SocketAddr| {
-                is_public(address.ip()) || allowed.iter().any(|host| host.matches(address.ip(), 0))
-            };
-            // One private address among public ones is reason enough to refuse:
-            // no honest name mixes them.
-            if let Some(refused) = found.iter().find(|address| !fits(address)) {
-                return Err(PrivateAddress(name.as_str().to_owned(), refused.ip()).into());
+/// Keeps a name pinned.
+struct Pin<'a> {
+    pins: &'a Pins,
+    name: &'a str,
+}
+
+impl Pins {
+    fn pin<'a>(&'a self, name: &'a str, addresses: Vec<SocketAddr>) -> Pin<'a> {
+        let mut pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = pins.get(name).map_or(0, |pinned| pinned.requests) + 1;
+        let pinned = Pinned {
+            addresses,
+            requests,
+        };
+        pins.insert(name.to_owned(), pinned);
+        Pin { pins: self, name }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        let mut pins = self.pins.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pinned) = pins.get_mut(self.name) {
+            pinned.requests -= 1;
+            if pinned.requests == 0 {
+                pins.remove(self.name);
             }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
+        }
+    }
+}
+
+impl Resolve for Pins {
+    fn resolve(&self, name: Name) -> Resolving {
+        let pins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = pins
+            .get(name.as_str())
+            .map(|pinned| pinned.addresses.clone());
+        let addresses = addresses.ok_or_else(|| "the request is over".into());
+        Box::pin(ready(
+            addresses.map(|found| Box::new(found.into_iter()) as Addrs),
+        ))
     }
 }
 
@@ -326,17 +384,33 @@ async fn exchange(
     if let Err(error) = admit(state, &hop.url) {
         return Ok(Err(error));
     }
-    let client = match state.services.http.client(&state.grants.allow_private) {
+    let (http, private) = (&state.services.http, &state.grants.allow_private);
+    let (client, pins) = match http.client(private) {
         Ok(client) => client,
         Err(error) => return Ok(Err(error)),
     };
+    let mut pin = None;
+    if let Some(name) = hop.url.domain() {
+        let lookup = http.addresses(&state.tenant, name, private);
+        match timeout_at(deadline, lookup).await {
+            Err(_) => {
+                return Ok(Err(Error::Timeout(format!(
+                    "{name} did not resolve in time"
+                ))));
+            }
+            Ok(Err(error)) => return Ok(Err(error)),
+            Ok(Ok(addresses)) => pin = Some(pins.pin(name, addresses)),
+        }
+    }
     let mut request = client
         .request(hop.method.clone(), hop.url.clone())
         .headers(hop.headers.clone());
     if let Some(body) = &hop.body {
         request = request.body(body.clone());
     }
-    Ok(match timeout_at(deadline, request.send()).await {
+    let answered = timeout_at(deadline, request.send()).await;
+    drop(pin);
+    Ok(match answered {
         Err(_) => Err(Error::Timeout("no answer in time".into())),
         Ok(Err(error)) => Err(classify(&error)),
         Ok(Ok(response)) => Ok(response),
@@ -392,13 +466,6 @@ async fn receive(
 }
 
 fn classify(error: &reqwest::Error) -> Error {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(at) = cause {
-        if let Some(private) = at.downcast_ref::<PrivateAddress>() {
-            return Error::Denied(private.to_string());
-        }
-        cause = at.source();
-    }
     if error.is_timeout() {
         Error::Timeout(causes(error))
     } else if error.is_builder() {

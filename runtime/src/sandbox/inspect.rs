@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{ElementItems, ElementKind, Encoding, Parser, Payload};
 
+use super::engine::MAX_CORE_INSTANCES;
 use super::limits::Capability;
 
 /// Largest module that is accepted, in bytes: Python components, the largest
@@ -19,6 +20,13 @@ const MAX_ITEMS: usize = 10_000;
 /// JavaScript and Python have some 20,000; compiling takes time and memory for
 /// each, however small.
 const MAX_FUNCTIONS: u32 = 60_000;
+
+/// Most elements of the passive segments of a module and all that is nested in
+/// it. Compilers hardly write any, and each instance keeps a copy of them.
+const MAX_PASSIVE_ELEMENTS: u32 = 30_000;
+
+/// What the host keeps for a passive element.
+const PASSIVE_ELEMENT_BYTES: u64 = 16;
 
 /// Longest name that is kept, in bytes, so that a hostile module cannot make
 /// its description larger than itself.
@@ -51,9 +59,10 @@ pub struct ModuleInfo {
     pub powers: BTreeSet<Capability>,
     /// Whether it was uploaded as a core module and made a component here.
     pub componentized: bool,
-    /// Core instances, memories and tables that one attempt takes, as 5:1:3
-    /// slots of the pool.
-    pub(super) slots: u32,
+    /// Memory of the host that the passive element segments of one attempt's
+    /// instances take at most, in bytes.
+    #[serde(default)] // descriptions that are stored may be older
+    pub(super) segment_bytes: u64,
 }
 
 /// Why bytes are not a module that can be admitted.
@@ -203,7 +212,7 @@ pub(super) fn describe(component: &[u8], uploaded: &[u8]) -> Result<ModuleInfo, 
         imports: found.imports,
         exports: found.exports,
         componentized: component != uploaded,
-        slots: 1,
+        segment_bytes: segment_bytes(component)?,
     })
 }
 
@@ -312,42 +321,79 @@ pub(super) fn core_items(module: &[u8]) -> Result<CoreItems, InvalidModule> {
     Ok(items)
 }
 
-/// How many core instances a component makes, nested components counted once.
-pub(super) fn core_instances(component: &[u8]) -> Result<u32, InvalidModule> {
+/// Refuses a module with more functions or passive elements than anybody
+/// writes, before a compiler spends a minute on it.
+pub(super) fn check_counts(module: &[u8]) -> Result<(), InvalidModule> {
+    let counts = count(module)?;
+    let (functions, elements) = (counts.functions, counts.passive_elements);
+    let message = if functions > MAX_FUNCTIONS {
+        format!("it has {functions} functions, the limit is {MAX_FUNCTIONS}")
+    } else if elements > MAX_PASSIVE_ELEMENTS {
+        format!(
+            "its passive element segments have {elements} elements, the limit is {MAX_PASSIVE_ELEMENTS}"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(InvalidModule::TooComplex { message })
+}
+
+/// What the passive element segments of a component's instances take, as if
+/// each instance had those of all modules.
+fn segment_bytes(component: &[u8]) -> Result<u64, InvalidModule> {
+    let counts = count(component)?;
+    // A nested component may be instantiated many times, which only the
+    // compiler knows to resolve; there are not more than the engine allows.
+    let instances = if counts.nested_instances {
+        MAX_CORE_INSTANCES
+    } else {
+        counts.instances.min(MAX_CORE_INSTANCES)
+    };
+    Ok(PASSIVE_ELEMENT_BYTES * u64::from(counts.passive_elements) * u64::from(instances))
+}
+
+/// Numbers of things in a module or component and all that is nested in it.
+#[derive(Default)]
+struct Counts {
+    functions: u32,
+    passive_elements: u32,
+    /// Core instances that the outermost component makes itself.
+    instances: u32,
+    /// Whether nested components make core instances too.
+    nested_instances: bool,
+}
+
+fn count(module: &[u8]) -> Result<Counts, InvalidModule> {
     let malformed = |error: wasmparser::BinaryReaderError| InvalidModule::Malformed {
         message: error.to_string(),
     };
-    let mut count = 0_u32;
-    for payload in Parser::new(0).parse_all(component) {
-        if let Payload::InstanceSection(section) = payload.map_err(malformed)? {
-            for instance in section {
-                if let wasmparser::Instance::Instantiate { .. } = instance.map_err(malformed)? {
-                    count = count.saturating_add(1);
+    let mut counts = Counts::default();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(module) {
+        match payload.map_err(malformed)? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CodeSectionStart { count, .. } => {
+                counts.functions = counts.functions.saturating_add(count);
+            }
+            Payload::ElementSection(section) => {
+                for element in section {
+                    let element = element.map_err(malformed)?;
+                    if matches!(element.kind, ElementKind::Passive) {
+                        let items = match element.items {
+                            ElementItems::Functions(items) => items.count(),
+                            ElementItems::Expressions(_, items) => items.count(),
+                        };
+                        counts.passive_elements = counts.passive_elements.saturating_add(items);
+                    }
                 }
             }
+            Payload::InstanceSection(section) if depth == 0 => {
+                counts.instances = counts.instances.saturating_add(section.count());
+            }
+            Payload::InstanceSection(_) => counts.nested_instances = true,
+            _ => {}
         }
     }
-    Ok(count)
-}
-
-/// Refuses a module with more functions than anybody writes, before a compiler
-/// spends a minute on it.
-pub(super) fn check_functions(module: &[u8]) -> Result<(), InvalidModule> {
-    let mut count = 0_u32;
-    for payload in Parser::new(0).parse_all(module) {
-        let payload = payload.map_err(|error| InvalidModule::Malformed {
-            message: error.to_string(),
-        })?;
-        if let Payload::CodeSectionStart {
-            count: functions, ..
-        } = payload
-        {
-            count = count.saturating_add(functions);
-        }
-    }
-    if count > MAX_FUNCTIONS {
-        let message = format!("it has {count} functions, the limit is {MAX_FUNCTIONS}");
-        return Err(InvalidModule::TooComplex { message });
-    }
-    Ok(())
+    Ok(counts)
 }

@@ -1,37 +1,44 @@
 //! Loaded modules: from memory, else from the artifact cache, else compiled.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cascade_cdl::TenantId;
 use tokio::sync::Semaphore;
-use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, ResourcesRequired};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::artifact::ArtifactCache;
 use super::compile::{self, Compiled};
+use super::engine::TABLES_PER_SLOT;
 use super::failure::{Stop, clip};
 use super::host::HostState;
 use super::host::bindings::ActivityPre;
 use super::inspect::{self, InvalidModule, ModuleInfo, ModuleKind};
+use super::loaded::{Footprint, Key, Loaded};
 use super::services::ModuleSource;
 
-/// Most modules that stay loaded: as many as slots stay warm.
-const MAX_LOADED: usize = 1_000;
-/// Most bytes of native code that stay loaded. A small activity has 200 KB, a
-/// Python one 60 MB.
-const MAX_LOADED_BYTES: usize = 512 << 20;
+/// Compilers at a time where there are few cores.
+const MIN_COMPILERS: usize = 2;
+
+/// How long it is remembered that a module was refused: compiling it once more
+/// would take as long as it took to find out.
+const REFUSED_FOR: Duration = Duration::from_mins(10);
+/// Refused modules that are remembered; each takes some KB for its message.
+const MAX_REFUSED: usize = 1_000;
 
 /// A module, ready to run.
 pub(super) struct Module {
     pub(super) info: ModuleInfo,
     pub(super) entry: Entry,
-    artifact_bytes: usize,
-    last_used: AtomicU64,
+    /// Slots of the pool that one attempt takes.
+    pub(super) slots: u32,
+    footprint: Footprint,
 }
 
 /// What is called.
@@ -51,8 +58,6 @@ pub enum AdmitError {
     Unavailable(String),
 }
 
-type Key = (TenantId, Arc<str>);
-
 /// All modules of this server.
 pub(super) struct Modules {
     engine: Engine,
@@ -60,12 +65,16 @@ pub(super) struct Modules {
     artifacts: Arc<ArtifactCache>,
     source: Arc<dyn ModuleSource>,
     compiler: PathBuf,
-    /// One compiler a core: more would only take memory.
+    /// One compiler a core: more would only take memory. Two at least, so that a
+    /// tenant whose module takes long does not hold up the others.
     compiling: Semaphore,
-    loaded: RwLock<HashMap<Key, Arc<Module>>>,
+    /// One lock for each tenant that compiles: however much it uploads, it has
+    /// one place among those that wait for a core.
+    turns: Flights<TenantId>,
+    loaded: Loaded<Module>,
     /// One lock for each module being loaded, so that it is loaded once.
-    loading: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
-    clock: AtomicU64,
+    loading: Flights<Key>,
+    refused: Mutex<HashMap<Key, (Instant, InvalidModule)>>,
 }
 
 impl Modules {
@@ -83,10 +92,11 @@ impl Modules {
             artifacts: Arc::new(artifacts),
             source,
             compiler,
-            compiling: Semaphore::new(cores),
-            loaded: RwLock::default(),
+            compiling: Semaphore::new(cores.max(MIN_COMPILERS)),
+            turns: Mutex::default(),
+            loaded: Loaded::default(),
             loading: Mutex::default(),
-            clock: AtomicU64::new(0),
+            refused: Mutex::default(),
         }
     }
 
@@ -100,6 +110,7 @@ impl Modules {
         let digest: Arc<str> = inspect::digest(&wasm).into();
         self.load_with(tenant, &digest, async || Ok(Some(wasm)))
             .await
+            .map(|(module, _)| module)
             .map_err(|error| match error {
                 LoadError::Invalid(invalid) => AdmitError::Invalid(invalid),
                 LoadError::NotFound => unreachable!("an upload has bytes"),
@@ -107,12 +118,13 @@ impl Modules {
             })
     }
 
-    /// The module of a tenant with this digest.
+    /// The module of a tenant with this digest, and the work that it took to load
+    /// it, which is that of the attempt it was loaded for.
     pub(super) async fn load(
         &self,
         tenant: &TenantId,
         digest: &Arc<str>,
-    ) -> Result<Arc<Module>, Stop> {
+    ) -> Result<(Arc<Module>, Duration), Stop> {
         let fetch = async || {
             let found = self.source.load(tenant, digest).await;
             let found = found.map_err(|error| {
@@ -142,20 +154,12 @@ impl Modules {
 
     /// The description of a module that is loaded.
     pub(super) fn peek(&self, tenant: &TenantId, digest: &Arc<str>) -> Option<Arc<Module>> {
-        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        let module = loaded.get(&(tenant.clone(), Arc::clone(digest)))?;
-        module.last_used.store(
-            self.clock.fetch_add(1, Ordering::Relaxed),
-            Ordering::Relaxed,
-        );
-        Some(Arc::clone(module))
+        self.loaded.get(&(tenant.clone(), Arc::clone(digest)))
     }
 
     /// Forgets a module, in memory and on disk.
     pub(super) fn forget(&self, tenant: &TenantId, digest: &Arc<str>) -> std::io::Result<()> {
-        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        loaded.remove(&(tenant.clone(), Arc::clone(digest)));
-        drop(loaded);
+        self.loaded.remove(&(tenant.clone(), Arc::clone(digest)));
         self.artifacts.remove(tenant, digest)
     }
 
@@ -166,28 +170,59 @@ impl Modules {
         tenant: &TenantId,
         digest: &Arc<str>,
         fetch: F,
-    ) -> Result<Arc<Module>, LoadError>
+    ) -> Result<(Arc<Module>, Duration), LoadError>
     where
         F: AsyncFnOnce() -> Result<Option<Bytes>, LoadError>,
     {
         if let Some(module) = self.peek(tenant, digest) {
-            return Ok(module);
+            return Ok((module, Duration::ZERO));
         }
         let key = (tenant.clone(), Arc::clone(digest));
         let flight = Flight::join(&self.loading, key.clone());
         let _turn = flight.lock.lock().await;
         if let Some(module) = self.peek(tenant, digest) {
-            return Ok(module);
+            return Ok((module, Duration::ZERO));
         }
-        let module = if let Some(module) = self.load_cached(&key).await {
-            module
+        let (module, compiling) = if let Some(module) = self.load_cached(&key).await {
+            (module, Duration::ZERO)
         } else {
+            self.recall(&key)?;
             let wasm = fetch().await?.ok_or(LoadError::NotFound)?;
-            self.compile(&key, &wasm).await?
+            let compiled = self.compile(&key, &wasm).await;
+            compiled.inspect_err(|error| self.remember(&key, error))?
         };
+        let footprint = module.footprint;
         let module = Arc::new(module);
-        self.keep(key, &module);
-        Ok(module)
+        self.loaded.insert(&key, Arc::clone(&module), footprint);
+        // Reading, checking the MAC and copying, about a nanosecond a byte.
+        Ok((module, compiling + Duration::from_nanos(footprint.bytes)))
+    }
+
+    /// Fails if the module was refused not long ago.
+    fn recall(&self, key: &Key) -> Result<(), LoadError> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused.get(key) {
+            Some((at, invalid)) if at.elapsed() < REFUSED_FOR => {
+                Err(LoadError::Invalid(invalid.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remember(&self, key: &Key, error: &LoadError) {
+        let LoadError::Invalid(invalid) = error else {
+            return;
+        };
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MAX_REFUSED {
+            refused.retain(|_, (at, _)| at.elapsed() < REFUSED_FOR);
+        }
+        if refused.len() >= MAX_REFUSED {
+            let oldest = refused.iter().min_by_key(|(_, (at, _))| *at);
+            let oldest = oldest.map(|(key, _)| key.clone());
+            refused.remove(&oldest.expect("there are MAX_REFUSED"));
+        }
+        refused.insert(key.clone(), (Instant::now(), invalid.clone()));
     }
 
     async fn load_cached(&self, key: &Key) -> Option<Module> {
@@ -207,12 +242,16 @@ impl Modules {
         tokio::task::spawn_blocking(load).await.ok().flatten()
     }
 
-    async fn compile(&self, key: &Key, wasm: &[u8]) -> Result<Module, LoadError> {
+    /// Compiles a module, and says how long it took.
+    async fn compile(&self, key: &Key, wasm: &[u8]) -> Result<(Module, Duration), LoadError> {
+        let own = Flight::join(&self.turns, key.0.clone());
+        let own_turn = own.lock.lock().await;
         let turn = self
             .compiling
             .acquire()
             .await
             .expect("the semaphore is never closed");
+        let began = Instant::now();
         let compiled =
             compile::compile(&self.compiler, wasm)
                 .await
@@ -220,7 +259,8 @@ impl Modules {
                     compile::Error::Invalid(invalid) => LoadError::Invalid(invalid),
                     error => LoadError::Unavailable(describe(&error)),
                 })?;
-        drop(turn);
+        let took = began.elapsed();
+        drop((turn, own_turn));
         let tenant = key.0.clone();
         let artifacts = Arc::clone(&self.artifacts);
         let (engine, linker) = (self.engine.clone(), self.linker.clone());
@@ -236,29 +276,10 @@ impl Modules {
             }
             module
         };
-        tokio::task::spawn_blocking(finish)
+        let module = tokio::task::spawn_blocking(finish)
             .await
-            .map_err(|error| LoadError::Unavailable(error.to_string()))?
-    }
-
-    fn keep(&self, key: Key, module: &Arc<Module>) {
-        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        module.last_used.store(
-            self.clock.fetch_add(1, Ordering::Relaxed),
-            Ordering::Relaxed,
-        );
-        loaded.insert(key, Arc::clone(module));
-        let mut bytes: usize = loaded.values().map(|module| module.artifact_bytes).sum();
-        while loaded.len() > 1 && (loaded.len() > MAX_LOADED || bytes > MAX_LOADED_BYTES) {
-            let oldest = loaded
-                .iter()
-                .min_by_key(|(_, module)| module.last_used.load(Ordering::Relaxed));
-            let oldest = oldest
-                .map(|(key, _)| key.clone())
-                .expect("there is more than one");
-            let gone = loaded.remove(&oldest).expect("it was just there");
-            bytes -= gone.artifact_bytes;
-        }
+            .map_err(|error| LoadError::Unavailable(error.to_string()))??;
+        Ok((module, took))
     }
 }
 
@@ -273,15 +294,18 @@ enum LoadError {
     Unavailable(String),
 }
 
-/// A place in the queue for one module; the last to leave removes it.
-struct Flight<'a> {
-    all: &'a Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
-    key: Key,
+/// Locks by what they are for.
+type Flights<K> = Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>;
+
+/// A place in the queue for one lock; the last to leave removes it.
+struct Flight<'a, K: Eq + Hash> {
+    all: &'a Flights<K>,
+    key: K,
     lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl<'a> Flight<'a> {
-    fn join(all: &'a Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>, key: Key) -> Self {
+impl<'a, K: Eq + Hash + Clone> Flight<'a, K> {
+    fn join(all: &'a Flights<K>, key: K) -> Self {
         let mut map = all.lock().unwrap_or_else(PoisonError::into_inner);
         let lock = Arc::clone(map.entry(key.clone()).or_default());
         drop(map);
@@ -289,7 +313,7 @@ impl<'a> Flight<'a> {
     }
 }
 
-impl Drop for Flight<'_> {
+impl<K: Eq + Hash> Drop for Flight<'_, K> {
     fn drop(&mut self) {
         let mut map = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's own and this one: nobody else waits.
@@ -322,6 +346,11 @@ fn instantiate(
             message: clip(format!("{error:#}")),
         })
     })?;
+    let needed = component.resources_required().ok_or_else(|| {
+        LoadError::Invalid(InvalidModule::TooComplex {
+            message: "what it instantiates is not known before it runs".into(),
+        })
+    })?;
     let wrong_type = |error: wasmtime::Error| {
         LoadError::Invalid(InvalidModule::ExportMissing {
             found: clip(format!("{error:#}")),
@@ -334,9 +363,19 @@ fn instantiate(
     Ok(Module {
         info,
         entry,
-        artifact_bytes: artifact.len(),
-        last_used: AtomicU64::new(0),
+        slots: slots(&needed),
+        footprint: Footprint {
+            bytes: artifact.len() as u64,
+            images: needed.num_memories.into(),
+        },
     })
+}
+
+/// The slots of the pool that hold all memories and tables of one attempt, each
+/// as often as it is instantiated. What they may be at most, the pool checked.
+fn slots(needed: &ResourcesRequired) -> u32 {
+    let tables = needed.num_tables.div_ceil(TABLES_PER_SLOT);
+    needed.num_memories.max(tables).max(1)
 }
 
 fn describe(error: &compile::Error) -> String {

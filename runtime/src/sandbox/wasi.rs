@@ -11,6 +11,8 @@
 //! defined again here, with the store at hand: to read the fuel, to charge for
 //! the call, and to hold nothing on the host that a guest could pile up.
 
+use std::borrow::Cow;
+
 use cascade_cdl::Timestamp;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{
@@ -27,7 +29,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, Network};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::failure::Stop;
-use super::host::{HostState, charge};
+use super::host::{HostState, charge, log_line};
 use super::services::LogLevel;
 
 /// Version of the interfaces that are defined again: wasmtime-wasi's.
@@ -110,6 +112,15 @@ impl Wasi {
     /// The end of what was written to stderr.
     pub(super) fn stderr_tail(&self) -> String {
         String::from_utf8_lossy(&self.stderr_tail).trim().to_owned()
+    }
+
+    /// The line that is being written to a stream, and how it is logged.
+    fn line(&mut self, stream: u32) -> (&mut Vec<u8>, LogLevel) {
+        if stream == STDERR {
+            (&mut self.err_line, LogLevel::Warn)
+        } else {
+            (&mut self.out_line, LogLevel::Info)
+        }
     }
 
     fn random(&mut self) -> &mut Random {
@@ -471,9 +482,10 @@ fn add_output_stream(streams: &mut LinkerInstance<'_, HostState>) -> Result<()> 
         streams.func_wrap(
             &name(method),
             |mut store: Ctx<'_>, (stream, bytes): (Stream, WasmList<u8>)| {
+                check_chunk(bytes.len() as u64)?;
                 charge(&mut store, bytes.len())?;
                 let bytes = bytes.as_le_slice(&store).to_vec();
-                write(store.data_mut(), stream.rep(), &bytes)?;
+                write(&mut store, stream.rep(), &bytes)?;
                 Ok((StreamResult::Ok(()),))
             },
         )?;
@@ -482,9 +494,10 @@ fn add_output_stream(streams: &mut LinkerInstance<'_, HostState>) -> Result<()> 
         streams.func_wrap(
             &name(method),
             |mut store: Ctx<'_>, (stream, len): (Stream, u64)| {
-                let len = usize::try_from(len.min(CHUNK)).expect("a chunk fits");
+                check_chunk(len)?;
+                let len = usize::try_from(len).expect("a chunk fits");
                 charge(&mut store, len)?;
-                write(store.data_mut(), stream.rep(), &vec![0; len])?;
+                write(&mut store, stream.rep(), &vec![0; len])?;
                 Ok((StreamResult::Ok(()),))
             },
         )?;
@@ -507,7 +520,7 @@ fn add_output_stream(streams: &mut LinkerInstance<'_, HostState>) -> Result<()> 
                     Ok(bytes) => bytes,
                     Err(closed) => return Ok((Err(closed),)),
                 };
-                write(store.data_mut(), stream.rep(), &bytes)?;
+                write(&mut store, stream.rep(), &bytes)?;
                 Ok((StreamResult::Ok(bytes.len() as u64),))
             },
         )?;
@@ -515,8 +528,19 @@ fn add_output_stream(streams: &mut LinkerInstance<'_, HostState>) -> Result<()> 
     Ok(())
 }
 
+/// Ends the attempt if it writes more at once than `check-write` permits, as it
+/// does in wasmtime-wasi.
+fn check_chunk(len: u64) -> Result<()> {
+    if len > CHUNK {
+        let what = format!("wrote {len} bytes to a stream at once, {CHUNK} are permitted");
+        return Err(Stop::Trap(what).into());
+    }
+    Ok(())
+}
+
 /// Takes what a guest writes to stdout or stderr.
-fn write(state: &mut HostState, stream: u32, bytes: &[u8]) -> Result<()> {
+fn write(store: &mut Ctx<'_>, stream: u32, bytes: &[u8]) -> Result<()> {
+    let state = store.data_mut();
     if stream == STDOUT
         && let Some(stdout) = &mut state.wasi.stdout
     {
@@ -538,36 +562,41 @@ fn write(state: &mut HostState, stream: u32, bytes: &[u8]) -> Result<()> {
         let excess = tail.len().saturating_sub(STDERR_TAIL);
         tail.drain(..excess);
     }
-    log_lines(state, stream, bytes);
-    Ok(())
+    log_lines(store, stream, bytes)
 }
 
-fn log_lines(state: &mut HostState, stream: u32, bytes: &[u8]) {
-    let (line, level) = if stream == STDERR {
-        (&mut state.wasi.err_line, LogLevel::Warn)
-    } else {
-        (&mut state.wasi.out_line, LogLevel::Info)
-    };
+fn log_lines(store: &mut Ctx<'_>, stream: u32, bytes: &[u8]) -> Result<()> {
     for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
         for piece in piece.chunks(MAX_LINE) {
+            let state = store.data_mut();
+            let (line, level) = state.wasi.line(stream);
+            if state.log.truncated {
+                line.clear();
+                return Ok(());
+            }
             line.extend_from_slice(piece);
             if line.ends_with(b"\n") || line.len() >= MAX_LINE {
-                let text = String::from_utf8_lossy(line);
-                state.log.line(level, text.trim_end_matches(['\n', '\r']));
-                line.clear();
+                let whole = std::mem::take(line);
+                log_line(store, level, &text(&whole))?;
             }
         }
     }
+    Ok(())
+}
+
+/// A line without its end.
+fn text(line: &[u8]) -> Cow<'_, str> {
+    let end = line.iter().rposition(|byte| !b"\r\n".contains(byte));
+    String::from_utf8_lossy(&line[..end.map_or(0, |last| last + 1)])
 }
 
 /// Logs what was written without a line break at the end.
 pub(super) fn flush(state: &mut HostState) {
-    for (stream, is_empty) in [
-        (STDOUT, state.wasi.out_line.is_empty()),
-        (STDERR, state.wasi.err_line.is_empty()),
-    ] {
-        if !is_empty {
-            log_lines(state, stream, b"\n");
+    for stream in [STDOUT, STDERR] {
+        let (line, level) = state.wasi.line(stream);
+        if !line.is_empty() {
+            let line = std::mem::take(line);
+            state.log.line(level, &text(&line));
         }
     }
 }

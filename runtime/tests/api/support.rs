@@ -49,7 +49,8 @@ pub(crate) struct Server {
     pub(crate) client: reqwest::Client,
     pub(crate) stopping: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
-    _data: tempfile::TempDir,
+    /// Its data folder.
+    pub(crate) data: tempfile::TempDir,
 }
 
 /// What a server answered.
@@ -143,7 +144,7 @@ impl Server {
             client,
             stopping,
             serving,
-            _data: data,
+            data,
         }
     }
 

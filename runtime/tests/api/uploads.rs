@@ -120,6 +120,27 @@ async fn a_named_version_does_not_change() {
 }
 
 #[tokio::test]
+async fn an_upload_that_becomes_no_version_leaves_nothing_on_disk() {
+    let server = Server::start().await;
+    let path = "/v1/activities/greeter/versions/1.4.0";
+    let folder = server.data.path().join("artifacts/acme");
+    let artifacts = || std::fs::read_dir(&folder).unwrap().count();
+    let created = server.upload(path, "{}", command(1)).await;
+    assert_eq!(created.status, StatusCode::CREATED, "{created:?}");
+    for number in 2..5 {
+        let refused = server.upload(path, "{}", command(number)).await;
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:?}");
+        assert_eq!(artifacts(), 1);
+    }
+    // A module that another activity has stays, whatever else it is refused for.
+    let other = "/v1/activities/other/versions/1.0.0";
+    server.upload(other, "{}", command(2)).await;
+    let refused = server.upload(path, "{}", command(2)).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:?}");
+    assert_eq!(artifacts(), 2);
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_is_refused_with_the_reason() {
     let server = Server::start().await;
     let path = "/v1/activities/greeter/versions";

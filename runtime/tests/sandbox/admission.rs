@@ -8,7 +8,9 @@ use cascade_runtime::sandbox::{
 };
 use proptest::prelude::*;
 
-use super::support::{Bed, block_on, fixture, invocation, output, tenant};
+use super::support::{
+    Bed, block_on, fixture, invocation, output, script, tenant, with_elements, with_nested,
+};
 
 #[test]
 fn an_upload_is_described() {
@@ -161,6 +163,31 @@ fn a_module_of_100_000_functions_is_refused_at_once() {
 }
 
 #[test]
+fn a_module_of_30_001_passive_elements_is_refused() {
+    block_on(async {
+        match refused(with_elements(30_001)).await {
+            InvalidModule::TooComplex { message } => assert_eq!(
+                message,
+                "its passive element segments have 30001 elements, the limit is 30000"
+            ),
+            other => panic!("{other}"),
+        }
+    });
+}
+
+#[test]
+fn a_component_that_takes_more_memories_than_an_attempt_may_is_refused() {
+    block_on(async {
+        match refused(with_nested("noop", "nested_memory", 16)).await {
+            InvalidModule::TooComplex { message } => {
+                assert!(message.contains("17 Wasm linear memories"), "{message}");
+            }
+            other => panic!("{other}"),
+        }
+    });
+}
+
+#[test]
 fn an_upload_that_is_asked_for_many_times_at_once_is_compiled_once() {
     block_on(async {
         let bed = Bed::new();
@@ -178,6 +205,85 @@ fn an_upload_that_is_asked_for_many_times_at_once_is_compiled_once() {
         let outcome = bed.sandbox.run(invocation(&info.digest, "1")).await;
         assert_eq!(output(&outcome), "1");
     });
+}
+
+#[test]
+fn a_module_that_was_refused_is_not_compiled_again() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("log");
+        let compiler = script(
+            folder.path(),
+            &format!("echo once >> {}; exit 1", log.display()),
+        );
+        let bed = Bed::with_compiler(folder.path(), &compiler);
+        let mut refusals = Vec::new();
+        for _ in 0..3 {
+            match bed.sandbox.admit(&tenant(), fixture("echo")).await {
+                Err(AdmitError::Invalid(invalid)) => refusals.push(invalid),
+                other => panic!("not refused: {other:?}"),
+            }
+        }
+        assert!(refusals.windows(2).all(|pair| pair[0] == pair[1]));
+        let runs = std::fs::read_to_string(log).expect("it ran");
+        assert_eq!(runs, "once\n");
+    });
+}
+
+#[test]
+fn a_tenant_that_uploads_much_leaves_room_for_others_to_compile() {
+    block_on(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+        assert!(made.expect("there is a mkfifo").success());
+        // What calls itself slow waits for a writer, which never comes.
+        let text = format!(
+            "case \"$(tr -d '\\0')\" in *slow*) read line < {};; esac; exit 1",
+            fifo.display()
+        );
+        let bed = Bed::with_compiler(folder.path(), &script(folder.path(), &text));
+        let (slow, quick) = (tenant(), "other".parse().expect("valid"));
+        let cores = std::thread::available_parallelism().expect("known").get();
+        let uploads = (0..cores.max(2)).map(|n| {
+            let text = format!("(module (@custom \"slow {n}\" \"\"))");
+            let wasm = wat::parse_str(text).expect("valid text");
+            bed.sandbox.admit(&slow, wasm.into())
+        });
+        // Dropped, and their compilers killed, once the other tenant's is through.
+        tokio::select! {
+            biased;
+            _ = futures::future::join_all(uploads) => panic!("what is slow ended"),
+            quick = bed.sandbox.admit(&quick, fixture("echo")) => {
+                assert!(matches!(quick, Err(AdmitError::Invalid(_))), "{quick:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_compiler_yields_to_everybody_else() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cascade"))
+        .arg(cascade_runtime::sandbox::COMPILE_SUBCOMMAND)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // More than a pipe holds: once it is written, the child has begun to read.
+    let stdin = child.stdin.as_mut().expect("it is piped");
+    stdin.write_all(&vec![0; 1 << 20]).expect("it reads");
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).expect("it runs")
+    };
+    assert_eq!(read("oom_score_adj").trim(), "1000");
+    let stat = read("stat");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    // The nineteenth field of all, the seventeenth after the name.
+    assert_eq!(fields.split_whitespace().nth(16), Some("19"));
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
 }
 
 proptest! {

@@ -289,3 +289,45 @@ fn redirects_end_and_answers_have_limits() {
         server.await.expect("the server ran");
     });
 }
+
+#[test]
+fn a_connection_serves_one_request() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let server = tokio::spawn(async move {
+            let mut open = Vec::new(); // as a server that would take more requests
+            for body in ["1", "2"] {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.expect("a request"));
+                }
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{body}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+                open.push(stream);
+            }
+        });
+        for body in ["1", "2"] {
+            let url = format!("http://{address}/");
+            let outcome = get(&url, &["*"], &["*"], &[&address]).await;
+            assert_eq!(output(&outcome), body);
+        }
+        server.await.expect("the server ran");
+    });
+}
+
+#[test]
+fn writing_a_key_costs_what_a_transaction_does() {
+    block_on(async {
+        let grant = |invocation: &mut Invocation| {
+            invocation.grants = granted(&[Capability::KeyValue]).into();
+        };
+        let outcome = Bed::shared().run_with("key_value", "\"k\"", grant).await;
+        let fuel = outcome.receipt.fuel;
+        assert!(
+            (220_000..240_000).contains(&fuel),
+            "a set and a get: {fuel}"
+        );
+    });
+}

@@ -73,10 +73,10 @@ fn a_log_is_cut_at_its_limit_with_a_mark() {
         let lines = lines.all();
         assert_eq!(
             lines.len(),
-            8,
-            "seven lines of 1,025 bytes fit into 8 KiB, the eighth is cut"
+            7,
+            "six lines of 1,024 bytes and 200 each fit into 8 KiB, the seventh is cut"
         );
-        let (_, last) = lines.last().expect("eight lines");
+        let (_, last) = lines.last().expect("seven lines");
         assert!(
             last.contains("[truncated") && last.contains("log_bytes"),
             "{last}"
@@ -104,6 +104,37 @@ fn log_lines_keep_their_level_and_stderr_is_logged() {
                 "{fixture}"
             );
         }
+    });
+}
+
+#[test]
+fn empty_lines_are_paid_for_and_end_with_the_log() {
+    block_on(async {
+        let lines = Arc::new(Lines::default());
+        let watch = |invocation: &mut cascade_runtime::sandbox::Invocation| {
+            invocation.log = Arc::clone(&lines) as _;
+        };
+        let outcome = Bed::shared().run_with("log_empty", "{}", watch).await;
+        assert_eq!(output(&outcome), "1");
+        assert!(outcome.log_truncated);
+        let lines = lines.all().len() as u64;
+        assert_eq!(lines, 41, "8 KiB at 200 bytes a line, and the mark");
+        let fuel = outcome.receipt.fuel;
+        assert!(fuel > lines * 5_000, "{fuel} fuel for {lines} lines");
+    });
+}
+
+#[test]
+fn a_line_cannot_pass_for_another_one() {
+    block_on(async {
+        let lines = Arc::new(Lines::default());
+        let watch = |invocation: &mut cascade_runtime::sandbox::Invocation| {
+            invocation.log = Arc::clone(&lines) as _;
+        };
+        let outcome = Bed::shared().run_with("log_breaks", "{}", watch).await;
+        assert_eq!(output(&outcome), "null");
+        let expected = "one\\r\\ntwo\u{fffd}[2J\t\u{fffd}three";
+        assert_eq!(lines.all(), [(LogLevel::Info, expected.to_owned())]);
     });
 }
 

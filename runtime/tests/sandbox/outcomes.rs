@@ -1,14 +1,18 @@
 //! Every way an attempt can end has its name.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_runtime::sandbox::failure::{
-    ACTIVITY_FAILED, ACTIVITY_NOT_FOUND, CANCELLED, FUEL_EXHAUSTED, HOST_PANIC, INVALID_INPUT,
-    INVALID_OUTPUT, MEMORY_EXCEEDED, OUTPUT_TOO_LARGE, TIMEOUT, TRAP,
+    ACTIVITY_FAILED, ACTIVITY_NOT_FOUND, CANCELLED, CPU_TIME_EXCEEDED, FUEL_EXHAUSTED, HOST_PANIC,
+    INVALID_INPUT, INVALID_OUTPUT, MEMORY_EXCEEDED, OUTPUT_TOO_LARGE, TIMEOUT, TRAP,
 };
 use cascade_runtime::sandbox::{Cancel, Capability, Grants};
 
-use super::support::{Bed, block_on, failure, fixture, invocation, output, small_limits, tenant};
+use super::support::{
+    Bed, block_on, failure, fixture, invocation, output, small_limits, tenant, with_elements,
+    with_nested,
+};
 
 #[test]
 fn what_returns_returns() {
@@ -308,6 +312,88 @@ fn another_tenant_does_not_find_a_module() {
         assert_eq!(
             failure(&bed.sandbox.run(foreign).await).error,
             ACTIVITY_NOT_FOUND
+        );
+    });
+}
+
+#[test]
+fn attempts_that_together_take_more_than_the_pool_has_wait_for_each_other() {
+    block_on(async {
+        let bed = Bed::shared();
+        // Fifteen memories of the pool's sixteen, all but one in a component
+        // that appears once and is instantiated fourteen times.
+        let info = bed.admit(with_nested("loop", "nested_memory", 14)).await;
+        let small = bed.admit(fixture("loop")).await;
+        let digests = [&info.digest, &small.digest, &info.digest, &small.digest];
+        let attempts = digests.map(|digest| bed.sandbox.run(invocation(digest, "{}")));
+        for outcome in futures::future::join_all(attempts).await {
+            let failure = failure(&outcome);
+            assert_eq!(failure.error, FUEL_EXHAUSTED, "{}", failure.message);
+        }
+    });
+}
+
+#[test]
+fn work_that_takes_much_time_and_little_fuel_is_stopped() {
+    block_on(async {
+        // Stands for what the host does for a guest and fuel does not show.
+        let work = || {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_micros(100) {
+                std::hint::spin_loop();
+            }
+        };
+        let change = |invocation: &mut cascade_runtime::sandbox::Invocation| {
+            invocation.heartbeat = Some(Arc::new(work));
+        };
+        let outcome = Bed::shared().run_with("beat_flood", "{}", change).await;
+        let failure = failure(&outcome);
+        assert_eq!(failure.error, CPU_TIME_EXCEEDED, "{}", failure.message);
+        assert_eq!(failure.retryable, None, "another machine may be faster");
+        assert!(
+            outcome.cost() > outcome.receipt.fuel,
+            "the tenant pays for the time"
+        );
+    });
+}
+
+#[test]
+fn passive_element_segments_count_as_memory() {
+    block_on(async {
+        let bed = Bed::shared();
+        let wasm = with_elements(20_000);
+        let info = bed.admit(wasm).await;
+        let outcome = bed.sandbox.run(invocation(&info.digest, "{}")).await;
+        assert_eq!(output(&outcome), "null");
+        assert_eq!(
+            outcome.memory_peak,
+            2 * 65_536 + 8 + 20_000 * 16,
+            "two pages, a table of one, and the segment"
+        );
+        let mut small = invocation(&info.digest, "{}");
+        small.limits.memory_bytes = 400_000;
+        let outcome = bed.sandbox.run(small).await;
+        assert_eq!(failure(&outcome).error, MEMORY_EXCEEDED);
+    });
+}
+
+#[test]
+fn details_of_an_error_are_held_to_the_limit_of_outputs() {
+    block_on(async {
+        let bed = Bed::shared();
+        let outcome = bed.run("details", "{}").await;
+        let details = failure(&outcome).details.as_ref().expect("they fit");
+        assert_eq!(details.len(), 100_000);
+        let shrink = |invocation: &mut cascade_runtime::sandbox::Invocation| {
+            invocation.limits.output_bytes = 99_999;
+        };
+        let outcome = bed.run_with("details", "{}", shrink).await;
+        let failure = failure(&outcome);
+        assert_eq!(failure.error, "Detailed");
+        assert_eq!(failure.details, None);
+        assert_eq!(
+            failure.message,
+            "Detailed [details dropped: they have 100000 bytes, more than output_bytes, 99999]"
         );
     });
 }

@@ -133,10 +133,15 @@ impl Bed {
 
     /// A sandbox on a folder that another one may have used.
     pub(crate) fn at(folder: &Path) -> Self {
+        Self::with_compiler(folder, Path::new(env!("CARGO_BIN_EXE_cascade")))
+    }
+
+    /// A sandbox whose compiler is another program, such as a shell script.
+    pub(crate) fn with_compiler(folder: &Path, compiler: &Path) -> Self {
         let shelf = Arc::new(Shelf::default());
         let sandbox = Sandbox::new(SandboxConfig {
             data_dir: folder.to_owned(),
-            compiler: env!("CARGO_BIN_EXE_cascade").into(),
+            compiler: compiler.into(),
             slots: SLOTS,
             source: Arc::clone(&shelf) as _,
             key_value: Arc::new(Map::default()),
@@ -184,6 +189,16 @@ impl Bed {
     }
 }
 
+/// A shell script in `folder`, to be used as a compiler.
+pub(crate) fn script(folder: &Path, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = folder.join("compiler");
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("writable");
+    let runnable = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&path, runnable).expect("ours");
+    path
+}
+
 /// A fixture's WebAssembly. One that is not a whole module gets the prelude.
 pub(crate) fn fixture(name: &str) -> Bytes {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -204,6 +219,81 @@ pub(crate) fn fixture(name: &str) -> Bytes {
     wat::parse_str(&text)
         .unwrap_or_else(|error| panic!("{name}: {error}"))
         .into()
+}
+
+/// A module that returns null and has a passive segment of so many elements.
+pub(crate) fn with_elements(count: usize) -> Bytes {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a fixture");
+    let text = format!(
+        "(module (table 1 funcref)\n{}\n{}\n(elem func {}))",
+        read("noop.wat"),
+        read("prelude.wat"),
+        "$grab ".repeat(count)
+    );
+    wat::parse_str(text).expect("valid text").into()
+}
+
+/// The component that a fixture's core module is made into, as Cascade itself makes it.
+fn componentize(name: &str) -> Vec<u8> {
+    use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+    let mut module = fixture(name).to_vec();
+    let mut resolve = wit_parser::Resolve::default();
+    let wit = include_str!("../../../sdk/wit/activity.wit");
+    let package = resolve.push_source("activity.wit", wit).expect("valid WIT");
+    let world = resolve
+        .select_world(&[package], Some("activity"))
+        .expect("a world");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    let encoder = ComponentEncoder::default()
+        .module(&module)
+        .expect("a module");
+    encoder.validate(true).encode().expect("a component")
+}
+
+/// The component of fixture `name`, with the component `nested` in it,
+/// instantiated some times before anything is called.
+pub(crate) fn with_nested(name: &str, nested: &str, times: usize) -> Bytes {
+    const COMPONENT: u8 = 4;
+    const INSTANCES: u8 = 5;
+    fn number(n: usize, into: &mut Vec<u8>) {
+        // LEB128, with as many bytes as it takes.
+        let low = u8::try_from(n & 0x7f).expect("seven bits");
+        if n < 0x80 {
+            into.push(low);
+        } else {
+            into.push(low | 0x80);
+            number(n >> 7, into);
+        }
+    }
+    fn section(id: u8, content: &[u8], into: &mut Vec<u8>) {
+        into.push(id);
+        number(content.len(), into);
+        into.extend_from_slice(content);
+    }
+    let mut outer = componentize(name);
+    let (mut depth, mut components) = (0, 0);
+    for payload in wasmparser::Parser::new(0).parse_all(&outer) {
+        match payload.expect("a valid component") {
+            wasmparser::Payload::ComponentSection { .. } => {
+                components += usize::from(depth == 0);
+                depth += 1;
+            }
+            wasmparser::Payload::ModuleSection { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+    section(COMPONENT, &fixture(nested), &mut outer);
+    let mut instances = Vec::new();
+    number(times, &mut instances);
+    for _ in 0..times {
+        instances.push(0); // instantiate
+        number(components, &mut instances);
+        number(0, &mut instances); // without arguments
+    }
+    section(INSTANCES, &instances, &mut outer);
+    outer.into()
 }
 
 /// Limits that tests hit soon, even in a debug build.
