@@ -83,8 +83,9 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Empty once the queue is closed.
     async fn pull(&self, max: usize) -> Vec<HeldTask>;
 
-    /// A pulled attempt ended and used so much fuel.
-    fn settle(&self, attempt: &AttemptKey, fuel: u64);
+    /// A pulled attempt ended and cost so much: its fuel, or more if it kept a
+    /// processor busy for longer than its fuel shows.
+    fn settle(&self, attempt: &AttemptKey, cost: u64);
 
     /// Nobody waits for this attempt any more.
     fn cancel(&self, attempt: &AttemptKey);

@@ -24,7 +24,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use crate::dispatch::{HeldTask, TaskQueue};
+use crate::dispatch::{AttemptKey, HeldTask, TaskQueue};
 use crate::engine::{Engine, Report};
 use crate::telemetry;
 pub use runner::SandboxRunner;
@@ -51,8 +51,9 @@ const NICE: i32 = 5;
 /// Runs one attempt; the seam between worker and sandbox.
 #[async_trait]
 pub trait ActivityRunner: Send + Sync + 'static {
-    /// Runs it to its end, whatever that is.
-    async fn run(&self, held: HeldTask) -> Report;
+    /// Runs it to its end, whatever that is. Beside the report, what it cost its
+    /// tenant: fuel, or nanoseconds of a processor if those are more.
+    async fn run(&self, held: HeldTask) -> (Report, u64);
 }
 
 /// The worker threads of this process.
@@ -168,24 +169,28 @@ impl Worker {
 
     async fn attempt(&self, held: HeldTask) -> Report {
         let key = held.task.key();
-        let report = AssertUnwindSafe(self.runner.run(held)).catch_unwind().await;
-        let report = report.unwrap_or_else(|_| Report {
-            attempt: key.clone(),
-            result: Err(ActivityFailure {
-                error: "HostPanic".to_owned(),
-                message: "the worker failed while it ran this attempt; see its log".to_owned(),
-                retryable: None,
-                details: None,
-            }),
-            receipt: None,
-        });
-        let fuel = report.receipt.as_ref().map_or(0, |receipt| receipt.fuel);
-        self.queue.settle(&key, fuel);
+        let ended = AssertUnwindSafe(self.runner.run(held)).catch_unwind().await;
+        let (report, cost) = ended.unwrap_or_else(|_| (panicked(key.clone()), 0));
+        self.queue.settle(&key, cost);
         if let Some(receipt) = &report.receipt {
             let lasted = Duration::from_micros(receipt.duration_us);
-            telemetry::attempt_ended(report.result.is_err(), receipt.pure, fuel, lasted);
+            let failed = report.result.is_err();
+            telemetry::attempt_ended(failed, receipt.pure, receipt.fuel, lasted);
         }
         report
+    }
+}
+
+fn panicked(attempt: AttemptKey) -> Report {
+    Report {
+        attempt,
+        result: Err(ActivityFailure {
+            error: "HostPanic".to_owned(),
+            message: "the worker failed while it ran this attempt; see its log".to_owned(),
+            retryable: None,
+            details: None,
+        }),
+        receipt: None,
     }
 }
 

@@ -42,12 +42,17 @@ const TURN: usize = 256;
 /// time of one commit, and so the latency, bounded.
 const COMMIT_EXECUTIONS: usize = 1_024;
 
-/// A commit takes no further execution at this many bytes, for the same reason.
-const COMMIT_BYTES: usize = 8 << 20;
+/// A commit takes no further execution at this many bytes, for the same reason:
+/// SQLite writes them in some milliseconds.
+const COMMIT_BYTES: usize = 512 << 10;
+
+/// Bytes of one tenant in a commit while executions of others wait: however much
+/// one has to write, what others have goes with the next commit.
+const COMMIT_TENANT_BYTES: usize = COMMIT_BYTES / 4;
 
 /// A commit from this size on is encoded on another thread: below it, handing
 /// it over costs as much as encoding it.
-const SPAWN_BYTES: usize = 1 << 20;
+const SPAWN_BYTES: usize = 256 << 10;
 
 /// How long events that nobody waits for may stay uncommitted: longer than a
 /// chain of pure activities usually takes, shorter than a person notices.

@@ -22,23 +22,27 @@ pub struct SandboxRunner {
 
 #[async_trait]
 impl ActivityRunner for SandboxRunner {
-    async fn run(&self, held: HeldTask) -> Report {
+    async fn run(&self, held: HeldTask) -> (Report, u64) {
         let HeldTask { task, cancelled } = held;
         let cancel = Cancel::default();
         let invocation = self.invocation(&task, cancel.clone());
         let mut running = std::pin::pin!(self.sandbox.run(invocation));
         let outcome = tokio::select! {
+            // Most attempts end at the first poll.
+            biased;
             outcome = &mut running => outcome,
             () = cancelled.cancelled() => {
                 cancel.cancel();
                 running.await
             }
         };
-        Report {
+        let cost = outcome.cost();
+        let report = Report {
             attempt: task.key(),
             result: outcome.result,
             receipt: Some(outcome.receipt),
-        }
+        };
+        (report, cost)
     }
 }
 

@@ -1,10 +1,34 @@
 //! Commits of a shard, and the effects that wait for them.
 
+use std::collections::HashMap;
+
+use cascade_cdl::TenantId;
 use futures::future::BoxFuture;
 
-use super::{COMMIT_BYTES, COMMIT_EXECUTIONS, Fault, InFlight, SPAWN_BYTES, Shard, Slot};
-use crate::engine::live::Effect;
+use super::{
+    COMMIT_BYTES, COMMIT_EXECUTIONS, COMMIT_TENANT_BYTES, Fault, InFlight, SPAWN_BYTES, Shard, Slot,
+};
+use crate::engine::live::{Effect, Key};
 use crate::store::{self, Commit, CommitError};
+
+/// What goes into a commit.
+#[derive(Default)]
+struct Taking {
+    keys: Vec<Key>,
+    batch: Vec<Commit>,
+    bytes: usize,
+    by_tenant: HashMap<TenantId, usize>,
+}
+
+impl Taking {
+    fn is_full(&self) -> bool {
+        self.keys.len() >= COMMIT_EXECUTIONS || self.bytes >= COMMIT_BYTES
+    }
+
+    fn of(&self, tenant: &TenantId) -> usize {
+        self.by_tenant.get(tenant).copied().unwrap_or(0)
+    }
+}
 
 impl Shard {
     pub(super) fn release_ready(&mut self) {
@@ -24,28 +48,46 @@ impl Shard {
     }
 
     pub(super) fn begin_next_commit(&mut self) {
-        let most = self.urgent.len().min(COMMIT_EXECUTIONS);
-        let mut batch = Vec::with_capacity(most);
-        let (mut bytes, mut taken) = (0, 0);
-        for key in &self.urgent {
-            if taken == most || bytes >= COMMIT_BYTES {
-                break;
-            }
-            taken += 1;
-            if let Some(Slot::Live(live)) = self.slots.get_mut(key) {
-                live.listed = false;
-                if live.is_dirty() {
-                    bytes += live.commit_bytes();
-                    batch.push(live.take_commit());
-                }
+        let mut taking = Taking::default();
+        let mut later = Vec::new();
+        for key in std::mem::take(&mut self.urgent) {
+            if taking.is_full() || taking.of(&key.0) >= COMMIT_TENANT_BYTES {
+                later.push(key);
+            } else {
+                self.take(key, &mut taking);
             }
         }
-        let rest = self.urgent.split_off(taken);
-        let keys = std::mem::replace(&mut self.urgent, rest);
+        // Room that no other tenant has a use for.
+        let mut later = later.into_iter();
+        while !taking.is_full()
+            && let Some(key) = later.next()
+        {
+            self.take(key, &mut taking);
+        }
+        self.urgent.extend(later);
+        let Taking {
+            keys, batch, bytes, ..
+        } = taking;
         if !batch.is_empty() {
             let done = self.write(batch, bytes);
             self.in_flight = Some(InFlight { keys, done });
         }
+    }
+
+    fn take(&mut self, key: Key, taking: &mut Taking) {
+        if let Some(Slot::Live(live)) = self.slots.get_mut(&key) {
+            live.listed = false;
+            if live.is_dirty() {
+                let bytes = live.commit_bytes();
+                taking.bytes += bytes;
+                match taking.by_tenant.get_mut(&key.0) {
+                    Some(taken) => *taken += bytes,
+                    None => drop(taking.by_tenant.insert(key.0.clone(), bytes)),
+                }
+                taking.batch.push(live.take_commit());
+            }
+        }
+        taking.keys.push(key);
     }
 
     fn write(
