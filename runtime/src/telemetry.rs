@@ -81,6 +81,9 @@ pub fn log(format: LogFormat, default: &str, colour: bool) -> Result<(), String>
     let filter = filter.map_err(|error| format!("the log filter does not read: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Whoever reads the log may go away. To complain of that on the same
+        // broken pipe would panic, and fail each attempt that logs a line.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = match format {
         LogFormat::Text => builder.with_ansi(colour).with_target(false).try_init(),

@@ -152,6 +152,7 @@ fn start_dev(folder: &Path) -> (Dev, Vec<String>) {
         let up = line == DEV_IS_UP;
         printed.push(line);
         if up {
+            // Nobody reads the rest, which must not disturb the server.
             return (dev, printed);
         }
     }

@@ -21,6 +21,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// well within it, and answers `wait` within its own, shorter, limit.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// The same for an upload: a large module compiles for up to five minutes, in
+/// its turn, before the server has anything to say.
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// Largest answer that is read: a page of the largest list or history that the
 /// server sends is well below it, and a hostile server cannot fill the memory.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -67,27 +71,20 @@ impl Client {
         let key = context.key.as_deref().map(bearer).transpose()?;
         // Fails only if one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("cascade/", env!("CARGO_PKG_VERSION")))
-            // A redirect could carry the key to another place.
-            .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&base) {
-            // A proxy of the network cannot reach this machine's own server.
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|source| {
-            Error::new(
-                Exit::Usage,
-                format!("cannot set up HTTP: {}", chain(&source)),
-            )
-        })?;
+        let http = http(&base, READ_TIMEOUT)?;
         Ok(Self {
             http,
             base,
             key,
             tenant: context.tenant.clone(),
+        })
+    }
+
+    /// The same client with the patience that uploads take.
+    pub(crate) fn for_uploads(&self) -> Result<Self, Error> {
+        Ok(Self {
+            http: http(&self.base, UPLOAD_TIMEOUT)?,
+            ..self.clone()
         })
     }
 
@@ -360,6 +357,23 @@ impl EventParser {
         }
         None
     }
+}
+
+fn http(base: &Url, read_timeout: Duration) -> Result<reqwest::Client, Error> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(read_timeout)
+        .user_agent(concat!("cascade/", env!("CARGO_PKG_VERSION")))
+        // A redirect could carry the key to another place.
+        .redirect(reqwest::redirect::Policy::none());
+    if is_loopback(base) {
+        // A proxy of the network cannot reach this machine's own server.
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|source| {
+        let message = format!("cannot set up HTTP: {}", chain(&source));
+        Error::new(Exit::Usage, message)
+    })
 }
 
 fn parse_base(url: &str) -> Result<Url, Error> {

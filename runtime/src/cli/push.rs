@@ -27,6 +27,7 @@ pub(crate) async fn push(
     version: Option<&str>,
     output: Output,
 ) -> Result<Uploaded, Error> {
+    let client = client.for_uploads()?;
     let wasm = source::read_module(&found.wasm)?;
     let mut path = vec!["v1", "activities", &found.name, "versions"];
     let method = match version {
