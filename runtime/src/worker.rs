@@ -136,10 +136,15 @@ impl Worker {
             let room = PULL.min(ATTEMPTS_PER_THREAD - hand.len());
             let due = hand.owed >= COMPUTES && !hand.computing.is_empty();
             tokio::select! {
-                // New attempts go first: most are done within microseconds.
+                // What can go on goes before what is new, or a stream of new
+                // attempts would hold it up; then new ones, of which most are
+                // done within microseconds; then what computes.
                 biased;
                 () = async { reporting.as_mut().expect("checked").await }, if reporting.is_some() => {
                     reporting = None;
+                }
+                Some(paused) = hand.waiting.next(), if !hand.waiting.is_empty() && !due => {
+                    hand.take(paused);
                 }
                 held = self.queue.pull(room), if open && room > 0 && reporting.is_none() && !due => {
                     open = !held.is_empty();
@@ -147,14 +152,15 @@ impl Worker {
                         let tenant = held.task.tenant.clone();
                         hand.begin(tenant, self.attempt(held).boxed_local());
                     }
-                }
-                Some(paused) = hand.waiting.next(), if !hand.waiting.is_empty() && !due => {
-                    hand.take(paused);
+                    if !hand.waiting.is_empty() {
+                        // The thread's timers and sockets have their say even if
+                        // there is always something new.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 () = std::future::ready(()), if !hand.computing.is_empty() => {
                     hand.slice();
-                    // Lets the thread's timers and sockets have their say.
-                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await; // likewise
                 }
             }
             if reporting.is_none() && !hand.ended.is_empty() {

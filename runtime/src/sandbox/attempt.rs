@@ -279,7 +279,9 @@ fn prepare(
         .saturating_add(MAX_BODY as u64 / 4);
     store.set_hostcall_fuel(usize::try_from(bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(MAX_HANDLES);
-    store.set_epoch_deadline(1);
+    // The second tick from here: the first may come at once, and most attempts
+    // end before it would mean anything.
+    store.set_epoch_deadline(2);
     store.epoch_deadline_async_yield_and_update(1);
     store
         .set_fuel(limits.fuel_per_attempt)
