@@ -20,6 +20,12 @@ use super::writer::Connection;
 /// not much larger.
 const LOG_BYTES: u64 = 16 << 20;
 
+/// What the writer's turn may have to copy: some milliseconds, in which nobody
+/// commits. Under load each pass leaves what was written during it, a fraction
+/// of what it copied, so a few passes get there.
+const LITTLE_BYTES: u64 = 1 << 20;
+const PASSES: u32 = 4;
+
 /// Size of a page, and so of a frame of the log: SQLite's default.
 const PAGE_BYTES: u64 = 4096;
 
@@ -74,7 +80,12 @@ pub(super) async fn run(
         if !is_long(&mut own).await {
             continue;
         }
-        passive(&mut own).await;
+        for _ in 0..PASSES {
+            passive(&mut own).await;
+            if left(&mut own).await < LITTLE_BYTES {
+                break;
+            }
+        }
         if let Some(connection) = writer.lock().await.as_mut() {
             passive(&mut connection.sqlite).await;
         }
@@ -94,6 +105,11 @@ pub(super) async fn catch_up(own: &mut SqliteConnection) {
 
 /// Whether the log holds enough that is not in the data file yet.
 async fn is_long(sqlite: &mut SqliteConnection) -> bool {
+    left(sqlite).await >= LOG_BYTES
+}
+
+/// Bytes of the log that are not in the data file yet; very many if nobody knows.
+async fn left(sqlite: &mut SqliteConnection) -> u64 {
     // Busy, frames in the log, frames of these that are copied.
     let looked: Result<(i64, i64, i64), _> = sqlx::query_as("PRAGMA wal_checkpoint(NOOP)")
         .fetch_one(sqlite)
@@ -101,11 +117,11 @@ async fn is_long(sqlite: &mut SqliteConnection) -> bool {
     match looked {
         Ok((_, frames, copied)) => {
             let left = u64::try_from(frames.saturating_sub(copied)).unwrap_or(0);
-            left.saturating_mul(PAGE_BYTES) >= LOG_BYTES
+            left.saturating_mul(PAGE_BYTES)
         }
         Err(error) => {
             tracing::warn!(%error, "the length of the log is not known");
-            true
+            u64::MAX
         }
     }
 }
