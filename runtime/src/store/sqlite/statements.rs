@@ -38,12 +38,23 @@ const UPDATE_END: &str = ") UPDATE executions AS old SET status = new.status, er
      history = old.history || new.history FROM new \
      WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
 
-/// Moves the history of a row into a chunk. Runs after the row was written.
-pub(super) const SPILL_HISTORY: &str = "INSERT INTO history_chunks (tenant, id, last_seq, events) \
-     SELECT tenant, id, version, history FROM executions WHERE tenant = ? AND id = ?";
-/// Second half of [`SPILL_HISTORY`]: recovery starts from the snapshot.
-pub(super) const SPILL_SNAPSHOT: &str = "UPDATE executions \
-     SET snapshot = ?, history = '', tail_first = version + 1 WHERE tenant = ? AND id = ?";
+/// Moves the history of rows, with what is new, into chunks of their own. `CROSS`
+/// makes the planner look the rows up one by one, as [`UPDATE`] does.
+const SPILL: &str = "WITH new (tenant, id, expected, version, history) AS (VALUES ";
+const SPILL_COLUMNS: usize = 5;
+const SPILL_END: &str = ") INSERT OR FAIL INTO history_chunks (tenant, id, last_seq, events) \
+     SELECT old.tenant, old.id, new.version, old.history || new.history \
+     FROM new CROSS JOIN executions AS old \
+     WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
+
+/// Second half of [`SPILL`]: recovery starts from the snapshot.
+const CUT: &str = "WITH new (tenant, id, expected, status, error, closed_at, wake_at, idle, \
+     version, snapshot) AS (VALUES ";
+const CUT_COLUMNS: usize = UPDATE_COLUMNS;
+const CUT_END: &str = ") UPDATE executions AS old SET status = new.status, error = new.error, \
+     closed_at = new.closed_at, wake_at = new.wake_at, idle = new.idle, version = new.version, \
+     history = '', tail_first = new.version + 1, snapshot = new.snapshot FROM new \
+     WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
 
 /// The texts, built once.
 pub(super) struct Statements {
@@ -51,6 +62,8 @@ pub(super) struct Statements {
     /// The whole transaction in one message to the connection's thread.
     insert_only: [SqlStr; SIZES],
     update: [SqlStr; SIZES],
+    spill: [SqlStr; SIZES],
+    cut: [SqlStr; SIZES],
 }
 
 impl Statements {
@@ -61,6 +74,8 @@ impl Statements {
                 text("BEGIN; ", INSERT, INSERT_COLUMNS, size, "; COMMIT")
             }),
             update: std::array::from_fn(|size| text("", UPDATE, UPDATE_COLUMNS, size, UPDATE_END)),
+            spill: std::array::from_fn(|size| text("", SPILL, SPILL_COLUMNS, size, SPILL_END)),
+            cut: std::array::from_fn(|size| text("", CUT, CUT_COLUMNS, size, CUT_END)),
         }
     }
 
@@ -76,7 +91,40 @@ impl Statements {
 
     /// Updates those rows of a chunk that are at the expected version.
     pub(super) fn update(&self, rows: &[&Row]) -> (SqlStr, SqliteArguments) {
-        (self.update[size(rows)].clone(), updated(rows))
+        let history = |row: &Row| Arc::clone(&row.history);
+        let arguments = updated(rows, |row| row.expected, history);
+        (self.update[size(rows)].clone(), arguments)
+    }
+
+    /// Writes the chunks of those rows that are at the version that they then have.
+    pub(super) fn spill(&self, rows: &[&Row]) -> (SqlStr, SqliteArguments) {
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(rows.len() * SPILL_COLUMNS, 0);
+        for row in rows {
+            let summary = &row.summary;
+            add(&mut arguments, summary.tenant.to_shared());
+            add(&mut arguments, summary.id.0.as_bytes().to_vec());
+            add(&mut arguments, codec::to_i64(found(row)));
+            add(&mut arguments, codec::to_i64(summary.version));
+            add(&mut arguments, Arc::clone(&row.history));
+        }
+        (self.spill[size(rows)].clone(), arguments)
+    }
+
+    /// Updates the same rows, which then hold a snapshot and no history.
+    pub(super) fn cut(&self, rows: &[&Row]) -> (SqlStr, SqliteArguments) {
+        let arguments = updated(rows, found, |row| row.snapshot.clone());
+        (self.cut[size(rows)].clone(), arguments)
+    }
+}
+
+/// The version of a row that spills before it does: a new one was inserted as it
+/// is, but for its history.
+fn found(row: &Row) -> u64 {
+    if row.is_new() {
+        row.summary.version
+    } else {
+        row.expected
     }
 }
 
@@ -129,19 +177,28 @@ fn inserted(rows: &[&Row]) -> SqliteArguments {
         );
         add(&mut arguments, summary.idle);
         add(&mut arguments, codec::to_i64(summary.version));
-        add(&mut arguments, Arc::clone(&row.history));
+        let history = match row.snapshot {
+            None => Arc::clone(&row.history),
+            Some(_) => Arc::default(), // it spills
+        };
+        add(&mut arguments, history);
     }
     arguments
 }
 
-fn updated(rows: &[&Row]) -> SqliteArguments {
+/// `text` is what the last column takes.
+fn updated<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(
+    rows: &[&Row],
+    expected: impl Fn(&Row) -> u64,
+    text: impl Fn(&Row) -> T,
+) -> SqliteArguments {
     let mut arguments = SqliteArguments::default();
     arguments.reserve(rows.len() * UPDATE_COLUMNS, 0);
     for row in rows {
         let summary = &row.summary;
         add(&mut arguments, summary.tenant.to_shared());
         add(&mut arguments, summary.id.0.as_bytes().to_vec());
-        add(&mut arguments, codec::to_i64(row.expected));
+        add(&mut arguments, codec::to_i64(expected(row)));
         add(&mut arguments, codec::status_code(summary.status));
         add(&mut arguments, summary.error.clone());
         add(
@@ -154,7 +211,7 @@ fn updated(rows: &[&Row]) -> SqliteArguments {
         );
         add(&mut arguments, summary.idle);
         add(&mut arguments, codec::to_i64(summary.version));
-        add(&mut arguments, Arc::clone(&row.history));
+        add(&mut arguments, text(row));
     }
     arguments
 }
@@ -180,8 +237,11 @@ mod tests {
         let memory = SqliteConnectOptions::new().in_memory(true);
         let mut sqlite = memory.connect().await.expect("opens");
         migrations().run(&mut sqlite).await.expect("migrates");
-        for update in Statements::new().update {
-            let explain = format!("EXPLAIN QUERY PLAN {}", update.as_str());
+        let Statements {
+            update, spill, cut, ..
+        } = Statements::new();
+        for statement in update.into_iter().chain(spill).chain(cut) {
+            let explain = format!("EXPLAIN QUERY PLAN {}", statement.as_str());
             let plan = sqlx::query(AssertSqlSafe(explain))
                 .fetch_all(&mut sqlite)
                 .await;

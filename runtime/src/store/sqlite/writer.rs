@@ -28,7 +28,7 @@ use super::super::{Commit, CommitError, Counters, Epoch, Error, Lease, ShardId, 
 use super::checkpoint::Log;
 use super::key_value::{self, Outcome, Write};
 use super::lock::FileLock;
-use super::statements::{SPILL_HISTORY, SPILL_SNAPSHOT, Statements, chunks};
+use super::statements::{Statements, chunks};
 use super::{read, unavailable};
 
 /// Batches that may wait for the writer. Shards send one batch at a time, so
@@ -47,9 +47,10 @@ const GROUP_ROWS: usize = 1024;
 const GROUP_BYTES: usize = 8 << 20;
 
 /// Key-value writes of a group. Each depends on those before it and so takes two
-/// statements of its own, some 70 µs where a row of a batch takes 7. So many share
-/// a sync well, and a commit beside them is written some two milliseconds later.
-const GROUP_WRITES: usize = 32;
+/// statements of its own, some 70 µs where a row of a batch takes 7, and more on a
+/// machine that is busy. So many share a sync, and a commit beside them is written
+/// about a millisecond later.
+const GROUP_WRITES: usize = 8;
 
 /// Bytes of the key-value writes of a group: a quarter of it, so that large values
 /// leave room for batches.
@@ -64,7 +65,8 @@ pub(super) struct Row {
     pub(super) expected: u64,
     /// The new events.
     pub(super) history: Arc<str>,
-    snapshot: Option<Arc<str>>,
+    /// If its history moves out of its row.
+    pub(super) snapshot: Option<Arc<str>>,
 }
 
 impl Row {
@@ -80,6 +82,11 @@ impl Row {
                 .as_deref()
                 .map(|execution| codec::encode_snapshot(execution).into()),
         }
+    }
+
+    /// Whether it is an execution's first.
+    pub(super) fn is_new(&self) -> bool {
+        self.expected == 0
     }
 
     fn key(&self) -> (&TenantId, ExecutionId) {
@@ -390,17 +397,18 @@ impl Writer {
                 .execute(&mut *sqlite)
                 .await?;
         }
-        for rows in chunks(&round.updates) {
-            let (sql, arguments) = self.statements.update(rows);
+        let statements = &self.statements;
+        let updates = chunks(&round.updates).map(|rows| (rows.len(), statements.update(rows)));
+        let spills = chunks(&round.spills).flat_map(|rows| {
+            [statements.spill(rows), statements.cut(rows)].map(|statement| (rows.len(), statement))
+        });
+        for (rows, (sql, arguments)) in updates.chain(spills) {
             let done = sqlx::query_with(sql, arguments)
                 .execute(&mut *sqlite)
                 .await?;
-            if done.rows_affected() != rows.len() as u64 {
+            if done.rows_affected() != rows as u64 {
                 return Ok(false);
             }
-        }
-        for (row, snapshot) in &round.spills {
-            spill(sqlite, row, snapshot).await?;
         }
         Ok(true)
     }
@@ -421,8 +429,10 @@ enum Written {
 #[derive(Default)]
 struct Round<'r> {
     inserts: Vec<&'r Row>,
+    /// Those that stay in their rows.
     updates: Vec<&'r Row>,
-    spills: Vec<(&'r Row, &'r Arc<str>)>,
+    /// Those whose histories move out; what is new has been inserted before.
+    spills: Vec<&'r Row>,
 }
 
 /// Orders batches: the n-th commit of an execution goes to the n-th round.
@@ -436,13 +446,13 @@ fn rounds(batches: &[Batch]) -> Vec<Round<'_>> {
         }
         let round = &mut rounds[*count];
         *count += 1;
-        if row.expected == 0 {
+        if row.is_new() {
             round.inserts.push(row);
-        } else {
-            round.updates.push(row);
         }
-        if let Some(snapshot) = &row.snapshot {
-            round.spills.push((row, snapshot));
+        if row.snapshot.is_some() {
+            round.spills.push(row);
+        } else if !row.is_new() {
+            round.updates.push(row);
         }
     }
     rounds
@@ -456,27 +466,6 @@ fn only_insert<'a, 'r>(rounds: &'a [Round<'r>]) -> Option<&'a [&'r Row]> {
     let rows = chunks.next()?;
     let only = chunks.next().is_none() && round.updates.is_empty() && round.spills.is_empty();
     only.then_some(rows)
-}
-
-/// Moves the history of a row that was just written into a chunk.
-async fn spill(
-    sqlite: &mut SqliteConnection,
-    row: &Row,
-    snapshot: &Arc<str>,
-) -> Result<(), sqlx::Error> {
-    let (tenant, id) = (row.summary.tenant.to_shared(), row.summary.id.0.as_bytes());
-    sqlx::query(SPILL_HISTORY)
-        .bind(Arc::clone(&tenant))
-        .bind(id.to_vec())
-        .execute(&mut *sqlite)
-        .await?;
-    sqlx::query(SPILL_SNAPSHOT)
-        .bind(Arc::clone(snapshot))
-        .bind(tenant)
-        .bind(id.to_vec())
-        .execute(sqlite)
-        .await?;
-    Ok(())
 }
 
 /// Answers those whose lease is lost and keeps the others. `Err`: all are answered.
