@@ -30,6 +30,16 @@ pub struct QueuedTask {
     pub activity: Arc<Activity>,
 }
 
+/// What an attempt took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// Its fuel, or nanoseconds of a processor if it kept one busy for longer
+    /// than its fuel shows.
+    pub cost: u64,
+    /// Whether it gave no output.
+    pub failed: bool,
+}
+
 /// Names one attempt. A shard that starts again from the store asks for
 /// attempts again; by this a queue knows those that it has, and a shard those
 /// that are not of the execution as it now is.
@@ -68,6 +78,8 @@ pub struct HeldTask {
     pub task: QueuedTask,
     /// Becomes true when nobody waits for the attempt any more.
     pub cancelled: tokio_util::sync::CancellationToken,
+    /// What attempts of its tenant cost lately, as in [`Spent::cost`].
+    pub expected: u64,
 }
 
 /// The seam between engine and workers.
@@ -83,9 +95,8 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Empty once the queue is closed.
     async fn pull(&self, max: usize) -> Vec<HeldTask>;
 
-    /// A pulled attempt ended and cost so much: its fuel, or more if it kept a
-    /// processor busy for longer than its fuel shows.
-    fn settle(&self, attempt: &AttemptKey, cost: u64);
+    /// A pulled attempt ended.
+    fn settle(&self, attempt: &AttemptKey, spent: Spent);
 
     /// Nobody waits for this attempt any more.
     fn cancel(&self, attempt: &AttemptKey);

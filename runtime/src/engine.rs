@@ -572,7 +572,7 @@ fn buckets(index: u32, count: u32) -> Range<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 #[cfg(test)]
 mod range_tests {

@@ -23,13 +23,13 @@ use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::dispatch::TaskQueue;
-use crate::dispatch::local::{LocalQueue, Share, Shares};
+use crate::dispatch::local::{Capacity, LocalQueue, Share, Shares};
 use crate::engine::{Engine, Settings};
 use crate::sandbox::{self, Sandbox, SandboxConfig};
 use crate::store::{self, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
-use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, SandboxRunner, Workers};
+use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, CROWDED_PACE, SandboxRunner, Workers};
 use services::StoreServices;
 
 /// Between two times that the metrics' memory is tidied.
@@ -101,9 +101,12 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let tenancy = Tenancy::load(&config, store.clone()).await?;
     let sandbox = open_sandbox(&config, &options, &store, &tenancy, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
-    let places = (config.workers.threads as usize).saturating_mul(ATTEMPTS_PER_THREAD);
-    let places = u32::try_from(places).unwrap_or(u32::MAX);
-    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(places, shares(tenancy.clone())));
+    let threads = config.workers.threads;
+    let capacity = Capacity {
+        places: threads.saturating_mul(ATTEMPTS_PER_THREAD),
+        crowded_pace: threads.saturating_mul(CROWDED_PACE),
+    };
+    let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(capacity, shares(tenancy.clone())));
     let engine = Engine::open(
         Settings {
             shards: config.engine.shards,
@@ -121,8 +124,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         sandbox,
         clock: clock.clone(),
     });
-    let threads = config.workers.threads as usize;
-    let workers = Workers::start(threads, &queue, &runner, &engine).map_err(Error::Worker)?;
+    let workers =
+        Workers::start(threads as usize, &queue, &runner, &engine).map_err(Error::Worker)?;
     let address = config.server.listen;
     let listen = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;

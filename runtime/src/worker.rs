@@ -1,38 +1,44 @@
 //! Runs activity tasks.
 //!
-//! Workers are threads apart from the I/O runtime, one a core: guests compute,
-//! and computing on the I/O threads would make every request wait. Each thread
-//! drives many attempts at a time, since a guest may wait for an answer over
-//! HTTP, and the sandbox slices the time of those that only compute. A crash
+//! Workers are threads apart from the I/O runtime, two a core: guests compute,
+//! and computing on the I/O threads would make every request wait. One of the
+//! two takes attempts from the queue and drives many at a time, since most end
+//! within microseconds and a guest may wait for an answer over HTTP. An attempt
+//! that computes for longer goes on on the other, which stands further back, so
+//! that whatever tenants compute, what is short does not wait for it. A crash
 //! loses the attempts in progress; recovery asks for them again.
 
+mod compute;
+mod hand;
 mod runner;
 mod turns;
 
-use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use cascade_cdl::{ActivityFailure, TenantId};
+use cascade_cdl::ActivityFailure;
 use futures::FutureExt;
-use futures::future::{BoxFuture, LocalBoxFuture};
-use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::dispatch::{AttemptKey, HeldTask, TaskQueue};
+use crate::dispatch::{AttemptKey, HeldTask, Spent, TaskQueue};
 use crate::engine::{Engine, Report};
 use crate::telemetry;
+use compute::{Computing, compute};
+use hand::{Hand, Reporting};
 pub use runner::SandboxRunner;
-use turns::Turns;
 
-/// Attempts that one thread drives at a time. Most of them wait for the
-/// network; each holds a stack and an instance of the sandbox's pool.
-pub const ATTEMPTS_PER_THREAD: usize = 64;
+/// Attempts that one core drives at a time. Most of them wait for the network;
+/// each holds a stack and an instance of the sandbox's pool.
+pub const ATTEMPTS_PER_THREAD: u32 = 64;
+
+/// Attempts that one tenant begins in a second, for each core, while others are
+/// there. With its events an attempt that ends at once takes some 35 µs of a core,
+/// of the worker, the engine and the store together: a third of all there is.
+pub const CROWDED_PACE: u32 = 10_000;
 
 /// Tasks taken at a time: amortises the queue's lock and the report, and is
 /// small enough that tenants alternate.
@@ -42,11 +48,15 @@ const PULL: usize = 32;
 /// sandbox's slice, so that a slice cut short by the tick counts.
 const COMPUTES: Duration = Duration::from_micros(500);
 
-/// How far the threads that run guests stand back behind those that serve
-/// requests and commit (`nice`). Guests may fill all cores; a request, which
-/// needs a core for microseconds, must not wait for them at each step of its
-/// way. Not so far that a server that is busy with requests forgets its guests.
+/// How far the threads that take attempts stand back behind those that serve
+/// requests and commit (`nice`). A request, which needs a core for microseconds,
+/// must not wait for guests at each step of its way. Not so far that a server
+/// that is busy with requests forgets its guests.
 const NICE: i32 = 5;
+
+/// The same of the threads where attempts compute. They may fill all cores, and
+/// still have a tenth of one that is busy with all else.
+const NICE_COMPUTING: i32 = 10;
 
 /// Runs one attempt; the seam between worker and sandbox.
 #[async_trait]
@@ -62,32 +72,39 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `threads` threads, which end when the queue is closed and what
-    /// they hold has ended.
+    /// Starts the threads for so many cores, which end when the queue is closed
+    /// and what they hold has ended.
     pub fn start(
-        threads: usize,
+        cores: usize,
         queue: &Arc<dyn TaskQueue>,
         runner: &Arc<dyn ActivityRunner>,
         engine: &Engine,
     ) -> io::Result<Self> {
-        let threads = (0..threads.max(1))
-            .map(|index| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                let worker = Worker {
-                    queue: queue.clone(),
-                    runner: runner.clone(),
-                    engine: engine.clone(),
-                };
-                std::thread::Builder::new()
-                    .name(format!("worker-{index}"))
-                    .spawn(move || {
-                        stand_back();
-                        runtime.block_on(worker.work());
-                    })
-            })
-            .collect::<io::Result<_>>()?;
+        let worker = Arc::new(Worker {
+            queue: queue.clone(),
+            runner: runner.clone(),
+            engine: engine.clone(),
+        });
+        let mut threads = Vec::with_capacity(2 * cores.max(1));
+        for index in 0..cores.max(1) {
+            let (over, handed) = mpsc::unbounded_channel();
+            let (done, ended) = oneshot::channel();
+            let engine = engine.clone();
+            threads.push(thread(
+                format!("compute-{index}"),
+                NICE_COMPUTING,
+                async move {
+                    compute(&engine, handed).await;
+                    let _ = done.send(()); // it may have died
+                },
+            )?);
+            let worker = worker.clone();
+            threads.push(thread(format!("worker-{index}"), NICE, async move {
+                worker.work(over).await;
+                // What an attempt waits for belongs to the thread where it began.
+                let _ = ended.await;
+            })?);
+        }
         Ok(Self { threads })
     }
 
@@ -101,11 +118,22 @@ impl Workers {
     }
 }
 
-/// Lowers the priority of this thread: on Linux a thread has its own.
-fn stand_back() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::warn!(%error, "a worker thread keeps its priority");
-    }
+/// A thread with timers and sockets of its own.
+fn thread(
+    name: String,
+    nice: i32,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new().name(name).spawn(move || {
+        // On Linux a thread has a priority of its own.
+        if let Err(error) = rustix::process::setpriority_process(None, nice) {
+            tracing::warn!(%error, "a worker thread keeps its priority");
+        }
+        runtime.block_on(work);
+    })
 }
 
 struct Worker {
@@ -114,73 +142,55 @@ struct Worker {
     engine: Engine,
 }
 
-/// What a worker thread has in hand.
-struct Hand<'a> {
-    /// Attempts that wait for something.
-    waiting: FuturesUnordered<Waiting<'a>>,
-    /// Attempts that compute, one slice at a time.
-    computing: Turns<LocalBoxFuture<'a, Report>>,
-    /// Time that attempts which do not compute have had since the last slice
-    /// of one that does: they get as much in turn.
-    owed: Duration,
-    ended: Vec<Report>,
-}
-
 impl Worker {
-    async fn work(self) {
+    /// Takes attempts and drives them for as long as they do not compute.
+    async fn work(self: Arc<Self>, over: mpsc::UnboundedSender<Computing>) {
         let mut hand = Hand::new();
-        // While a busy shard makes a report wait, what runs goes on.
-        let mut reporting: Option<BoxFuture<'_, ()>> = None;
+        let mut reporting = Reporting::new(&self.engine);
         let mut open = true;
-        while open || !hand.is_empty() || reporting.is_some() {
-            let room = PULL.min(ATTEMPTS_PER_THREAD - hand.len());
-            let due = hand.owed >= COMPUTES && !hand.computing.is_empty();
+        while open || !hand.is_empty() || reporting.is_busy() {
             tokio::select! {
                 // What can go on goes before what is new, or a stream of new
-                // attempts would hold it up; then new ones, of which most are
-                // done within microseconds; then what computes.
+                // attempts would hold it up.
                 biased;
-                () = async { reporting.as_mut().expect("checked").await }, if reporting.is_some() => {
-                    reporting = None;
-                }
-                Some(paused) = hand.waiting.next(), if !hand.waiting.is_empty() && !due => {
-                    hand.take(paused);
-                }
-                held = self.queue.pull(room), if open && room > 0 && reporting.is_none() && !due => {
+                () = reporting.done(), if reporting.is_busy() => {}
+                Some(paused) = hand.next(), if !hand.is_empty() => hand.take(paused),
+                held = self.queue.pull(PULL), if open && !reporting.is_busy() => {
                     open = !held.is_empty();
                     for held in held {
+                        let expected = Duration::from_nanos(held.expected);
                         let tenant = held.task.tenant.clone();
-                        hand.begin(tenant, self.attempt(held).boxed_local());
+                        let attempt = self.clone().attempt(held).boxed();
+                        if expected >= COMPUTES {
+                            hand.computing.push(Computing::new(tenant, attempt));
+                        } else {
+                            hand.begin(tenant, attempt);
+                        }
                     }
-                    if !hand.waiting.is_empty() {
+                    if !hand.is_empty() {
                         // The thread's timers and sockets have their say even if
                         // there is always something new.
                         tokio::task::yield_now().await;
                     }
                 }
-                () = std::future::ready(()), if !hand.computing.is_empty() => {
-                    hand.slice();
-                    tokio::task::yield_now().await; // likewise
-                }
             }
-            if reporting.is_none() && !hand.ended.is_empty() {
-                let mut report = self.engine.report(std::mem::take(&mut hand.ended)).boxed();
-                // Mostly there is room, and nothing to wait for.
-                if (&mut report).now_or_never().is_none() {
-                    reporting = Some(report);
-                }
+            for computing in hand.computing.drain(..) {
+                // It lives for as long as this end does; if it has panicked, its
+                // attempts are lost with it.
+                let _ = over.send(computing);
             }
+            reporting.report(&mut hand.ended);
         }
     }
 
-    async fn attempt(&self, held: HeldTask) -> Report {
+    async fn attempt(self: Arc<Self>, held: HeldTask) -> Report {
         let key = held.task.key();
         let ended = AssertUnwindSafe(self.runner.run(held)).catch_unwind().await;
         let (report, cost) = ended.unwrap_or_else(|_| (panicked(key.clone()), 0));
-        self.queue.settle(&key, cost);
+        let failed = report.result.is_err();
+        self.queue.settle(&key, Spent { cost, failed });
         if let Some(receipt) = &report.receipt {
             let lasted = Duration::from_micros(receipt.duration_us);
-            let failed = report.result.is_err();
             telemetry::attempt_ended(failed, receipt.pure, receipt.fuel, lasted);
         }
         report
@@ -200,96 +210,5 @@ fn panicked(attempt: AttemptKey) -> Report {
     }
 }
 
-impl<'a> Hand<'a> {
-    fn new() -> Self {
-        Self {
-            waiting: FuturesUnordered::new(),
-            computing: Turns::new(),
-            owed: Duration::ZERO,
-            ended: Vec::new(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.waiting.len() + self.computing.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Runs an attempt for the first time.
-    fn begin(&mut self, tenant: TenantId, mut attempt: LocalBoxFuture<'a, Report>) {
-        // Nobody is to be woken: if it waits, it is polled again at once where
-        // it waits. Most attempts end here, and cost nothing of that.
-        let (polled, spent) = poll(&mut attempt, &mut Context::from_waker(Waker::noop()));
-        match polled {
-            Poll::Ready(report) => self.take(Paused::Ended(report, spent)),
-            Poll::Pending if spent >= COMPUTES => {
-                self.take(Paused::Computes(tenant, attempt, spent));
-            }
-            Poll::Pending => self.waiting.push(Waiting(Some((tenant, attempt)))),
-        }
-    }
-
-    fn take(&mut self, paused: Paused<'a>) {
-        let (Paused::Ended(_, spent) | Paused::Computes(_, _, spent)) = paused;
-        self.owed += spent;
-        match paused {
-            Paused::Ended(report, _) => self.ended.push(report),
-            Paused::Computes(tenant, attempt, spent) => {
-                self.computing.line_up(tenant, spent, attempt);
-            }
-        }
-    }
-
-    /// Gives the attempt whose turn it is one slice.
-    fn slice(&mut self) {
-        let Some((tenant, mut attempt)) = self.computing.next() else {
-            return;
-        };
-        self.owed = Duration::ZERO;
-        let (polled, spent) = poll(&mut attempt, &mut Context::from_waker(Waker::noop()));
-        match polled {
-            Poll::Ready(report) => self.ended.push(report),
-            Poll::Pending if spent >= COMPUTES => self.computing.line_up(tenant, spent, attempt),
-            Poll::Pending => self.waiting.push(Waiting(Some((tenant, attempt)))),
-        }
-    }
-}
-
-/// Polls an attempt, and tells for how long it ran.
-fn poll(
-    attempt: &mut LocalBoxFuture<'_, Report>,
-    cx: &mut Context<'_>,
-) -> (Poll<Report>, Duration) {
-    let began = Instant::now();
-    let polled = attempt.as_mut().poll(cx);
-    (polled, began.elapsed())
-}
-
-/// An attempt that waits for something, until it ends or computes.
-struct Waiting<'a>(Option<(TenantId, LocalBoxFuture<'a, Report>)>);
-
-/// Why an attempt does not wait any more, and for how long it ran.
-enum Paused<'a> {
-    Ended(Report, Duration),
-    Computes(TenantId, LocalBoxFuture<'a, Report>, Duration),
-}
-
-impl<'a> Future for Waiting<'a> {
-    type Output = Paused<'a>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Paused<'a>> {
-        let (_, attempt) = self.0.as_mut().expect("not polled after it was ready");
-        let (polled, spent) = poll(attempt, cx);
-        if polled.is_pending() && spent < COMPUTES {
-            return Poll::Pending;
-        }
-        let (tenant, attempt) = self.0.take().expect("it was just there");
-        Poll::Ready(match polled {
-            Poll::Ready(report) => Paused::Ended(report, spent),
-            Poll::Pending => Paused::Computes(tenant, attempt, spent),
-        })
-    }
-}
+#[cfg(test)]
+mod tests;

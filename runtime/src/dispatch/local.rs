@@ -6,6 +6,12 @@
 //! afterwards, so a lane is charged what its attempts used lately and settled
 //! when the attempt ends. Two hard limits stand beside the share: attempts at
 //! a time, and fuel per second (a token bucket that may go into debt).
+//!
+//! Fuel does not tell what an attempt costs beside the guest: the events that
+//! the engine applies and the store writes, one tenant's after the other's. A
+//! tenant whose attempts end within microseconds would keep both busy, so
+//! while others are there it begins so many a second and no more; fewer if they
+//! fail, since what fails at once is of no use to anybody.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -18,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AttemptKey, HeldTask, QueuedTask, TaskQueue};
+use super::{AttemptKey, HeldTask, QueuedTask, Spent, TaskQueue};
 
 /// A lane with fewer places is not tidied up: walking it costs nothing.
 const TIDY_FROM: usize = 64;
@@ -34,6 +40,27 @@ const ESTIMATE_SHIFT: u32 = 3;
 /// A batch takes no further task at this much fuel, by what its lanes used
 /// lately: about a millisecond. What waits behind a batch waits no longer.
 const BATCH_FUEL: u64 = 1_000_000;
+
+/// How long a tenant counts as being there after it has asked for something.
+const THERE: Duration = Duration::from_secs(1);
+
+/// How far a tenant may run ahead of its pace: longer than a timer is late, and
+/// what is begun at once then takes the engine some milliseconds.
+const AHEAD: Duration = Duration::from_millis(10);
+
+/// An attempt that failed takes the place of so many in its tenant's pace.
+const FAILED: u32 = 4;
+
+/// What the workers of a queue can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Attempts that they run at a time. However much a tenant may run, it takes
+    /// at most half of the places that others leave, so that whoever comes next
+    /// finds some.
+    pub places: u32,
+    /// Attempts that one tenant begins in a second while others are there.
+    pub crowded_pace: u32,
+}
 
 /// What a tenant may use of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +98,12 @@ struct Lanes {
     known: HashMap<AttemptKey, Place>,
     /// Attempts that wait.
     waiting: usize,
-    /// Attempts that may run at a time, and that do.
-    places: u32,
+    capacity: Capacity,
+    /// Attempts that run.
     running: u32,
+    /// Who asked for something last, and until when more than one tenant is there.
+    latest: Option<TenantId>,
+    crowded_until: Option<Instant>,
     /// Number of the next place in a lane.
     next_place: u64,
     closed: bool,
@@ -92,6 +122,8 @@ struct Lane {
     tokens: i64,
     refilled_at: Instant,
     share_at: Instant,
+    /// When its next attempt begins if it keeps its pace.
+    due: Instant,
 }
 
 /// Where an attempt is.
@@ -114,10 +146,8 @@ struct Charge {
 }
 
 impl LocalQueue {
-    /// A queue for workers that run `places` attempts at a time, with these
-    /// shares. However much a tenant may run, it takes at most half of the
-    /// places that others leave, so that whoever comes next finds some.
-    pub fn new(places: u32, shares: Shares) -> Self {
+    /// A queue for these workers, with these shares.
+    pub fn new(capacity: Capacity, shares: Shares) -> Self {
         Self {
             lanes: Mutex::new(Lanes {
                 by_tenant: HashMap::new(),
@@ -125,8 +155,10 @@ impl LocalQueue {
                 now: 0,
                 known: HashMap::new(),
                 waiting: 0,
-                places,
+                capacity,
                 running: 0,
+                latest: None,
+                crowded_until: None,
                 next_place: 0,
                 closed: false,
             }),
@@ -148,8 +180,9 @@ impl TaskQueue for LocalQueue {
         let count = tasks.len();
         {
             let mut lanes = self.lanes();
+            let now = Instant::now();
             for task in tasks {
-                lanes.push(task, &self.shares);
+                lanes.push(task, now, &self.shares);
             }
         }
         // A waiting worker takes a batch; one call wakes one of them, and
@@ -168,8 +201,9 @@ impl TaskQueue for LocalQueue {
                     self.filled.notify_one();
                     return Vec::new();
                 }
-                let taken = lanes.take(max, Instant::now(), &self.shares);
-                let refill = lanes.next_refill();
+                let now = Instant::now();
+                let taken = lanes.take(max, now, &self.shares);
+                let refill = lanes.next_refill(now);
                 if !taken.is_empty() && lanes.waiting > 0 {
                     self.filled.notify_one();
                 }
@@ -190,10 +224,10 @@ impl TaskQueue for LocalQueue {
         }
     }
 
-    fn settle(&self, attempt: &AttemptKey, fuel: u64) {
+    fn settle(&self, attempt: &AttemptKey, spent: Spent) {
         let freed = {
             let mut lanes = self.lanes();
-            lanes.settle(attempt, fuel);
+            lanes.settle(attempt, spent, Instant::now());
             lanes.waiting > 0
         };
         if freed {
@@ -224,16 +258,22 @@ impl TaskQueue for LocalQueue {
 }
 
 impl Lanes {
-    fn push(&mut self, task: QueuedTask, shares: &Shares) {
+    fn push(&mut self, task: QueuedTask, at: Instant, shares: &Shares) {
         let key = task.key();
         let Entry::Vacant(vacant) = self.known.entry(key.clone()) else {
             return;
         };
+        if self.latest.as_ref() != Some(&task.tenant) {
+            if self.latest.is_some() {
+                self.crowded_until = at.checked_add(THERE);
+            }
+            self.latest = Some(task.tenant.clone());
+        }
         let now = self.now;
         let lane = self
             .by_tenant
             .entry(task.tenant.clone())
-            .or_insert_with(|| Lane::new(shares(&task.tenant)));
+            .or_insert_with(|| Lane::new(shares(&task.tenant), at));
         if lane.places.is_empty() {
             lane.virtual_time = lane.virtual_time.max(now);
             self.order.insert((lane.virtual_time, task.tenant.clone()));
@@ -246,6 +286,7 @@ impl Lanes {
 
     fn take(&mut self, max: usize, now: Instant, shares: &Shares) -> Vec<HeldTask> {
         let (mut taken, mut fuel) = (Vec::new(), 0_u64);
+        let pace = self.pace(now);
         while taken.len() < max && fuel < BATCH_FUEL {
             let Some(entry) = self.next_lane(now, shares) else {
                 break;
@@ -266,13 +307,18 @@ impl Lanes {
                 self.running += 1;
                 let cancelled = CancellationToken::new();
                 let charge = lane.charge();
+                lane.due = lane.due.max(now) + pace;
                 fuel = fuel.saturating_add(charge.fuel);
                 let running = Place::Running(Running {
                     cancelled: cancelled.clone(),
                     charge,
                 });
                 if let Some(Place::Waiting(_, task)) = self.known.insert(key, running) {
-                    taken.push(HeldTask { task, cancelled });
+                    taken.push(HeldTask {
+                        task,
+                        cancelled,
+                        expected: charge.fuel,
+                    });
                 }
             } else {
                 lane.left -= 1;
@@ -286,7 +332,7 @@ impl Lanes {
 
     /// The lane that lags most among those that may run something now.
     fn next_lane(&mut self, now: Instant, shares: &Shares) -> Option<(u64, TenantId)> {
-        let free = self.free();
+        let (free, ahead) = (self.free(), now + AHEAD);
         for entry in &self.order {
             let lane = self
                 .by_tenant
@@ -296,7 +342,7 @@ impl Lanes {
                 lane.set_share(shares(&entry.1), now);
             }
             lane.refill(now);
-            if lane.tokens > 0 && lane.has_place(free) {
+            if lane.tokens > 0 && lane.due <= ahead && lane.has_place(free) {
                 return Some(entry.clone());
             }
         }
@@ -304,21 +350,32 @@ impl Lanes {
     }
 
     fn free(&self) -> u32 {
-        self.places.saturating_sub(self.running)
+        self.capacity.places.saturating_sub(self.running)
     }
 
-    /// When the first lane that waits for fuel has some again.
-    fn next_refill(&self) -> Option<Instant> {
+    /// How long after an attempt a lane's next one begins.
+    fn pace(&self, now: Instant) -> Duration {
+        let crowded = self.crowded_until.is_some_and(|until| now < until);
+        if crowded {
+            Duration::from_secs(1) / self.capacity.crowded_pace.max(1)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// When the first lane that waits for fuel, or for its pace, may go on.
+    fn next_refill(&self, now: Instant) -> Option<Instant> {
         let free = self.free();
         self.order
             .iter()
             .filter_map(|(_, tenant)| self.by_tenant.get(tenant))
             .filter(|lane| lane.has_place(free))
-            .filter_map(Lane::refilled)
+            .filter_map(|lane| lane.refilled().max(lane.is_due(now)))
             .min()
     }
 
-    fn settle(&mut self, attempt: &AttemptKey, fuel: u64) {
+    fn settle(&mut self, attempt: &AttemptKey, spent: Spent, now: Instant) {
+        let pace = self.pace(now);
         let Some(Place::Running(running)) = self.known.remove(attempt) else {
             return;
         };
@@ -331,7 +388,10 @@ impl Lanes {
             self.order
                 .remove(&(lane.virtual_time, attempt.tenant.clone()));
         }
-        lane.settle(running.charge, fuel);
+        lane.settle(running.charge, spent.cost);
+        if spent.failed {
+            lane.due = lane.due.max(now) + pace * (FAILED - 1);
+        }
         if waits {
             self.order
                 .insert((lane.virtual_time, attempt.tenant.clone()));
@@ -372,7 +432,7 @@ fn waits_in(known: &HashMap<AttemptKey, Place>, number: u64, key: &AttemptKey) -
 }
 
 impl Lane {
-    fn new(share: Share) -> Self {
+    fn new(share: Share, now: Instant) -> Self {
         Self {
             share,
             places: VecDeque::new(),
@@ -381,8 +441,9 @@ impl Lane {
             running: 0,
             estimate: FIRST_ESTIMATE,
             tokens: bucket(share),
-            refilled_at: Instant::now(),
-            share_at: Instant::now(),
+            refilled_at: now,
+            share_at: now,
+            due: now,
         }
     }
 
@@ -435,6 +496,12 @@ impl Lane {
             self.tokens = self.tokens.saturating_add(earned).min(bucket(self.share));
             self.refilled_at = now;
         }
+    }
+
+    /// When a lane that has run ahead of its pace may go on; `None` if it may now.
+    fn is_due(&self, now: Instant) -> Option<Instant> {
+        let at = self.due.checked_sub(AHEAD)?;
+        (at > now).then_some(at)
     }
 
     /// When a lane in debt has fuel again; `None` if it has some.

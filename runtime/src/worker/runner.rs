@@ -23,7 +23,9 @@ pub struct SandboxRunner {
 #[async_trait]
 impl ActivityRunner for SandboxRunner {
     async fn run(&self, held: HeldTask) -> (Report, u64) {
-        let HeldTask { task, cancelled } = held;
+        let HeldTask {
+            task, cancelled, ..
+        } = held;
         let cancel = Cancel::default();
         let invocation = self.invocation(&task, cancel.clone());
         let mut running = std::pin::pin!(self.sandbox.run(invocation));

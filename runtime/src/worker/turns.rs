@@ -42,10 +42,6 @@ impl<A> Turns<A> {
         self.waiting.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Lines up an attempt that has just computed for `spent`.
     pub(super) fn line_up(&mut self, tenant: TenantId, spent: Duration, attempt: A) {
         let usage = self.tenants.entry(tenant.clone()).or_insert(Usage {

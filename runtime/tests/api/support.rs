@@ -11,7 +11,7 @@ use cascade_runtime::api::{Api, Parts, router, serve};
 use cascade_runtime::catalog::Catalog;
 use cascade_runtime::clock::{Clock, SystemClock};
 use cascade_runtime::config::Config;
-use cascade_runtime::dispatch::local::{LocalQueue, Share};
+use cascade_runtime::dispatch::local::{Capacity, LocalQueue, Share};
 use cascade_runtime::engine::{self, Engine};
 use cascade_runtime::sandbox::{
     KeyValue, KeyValueError, ModuleSource, Sandbox, SandboxConfig, SourceError,
@@ -110,7 +110,10 @@ impl Server {
             engine::Settings::default(),
             Arc::clone(&store),
             Arc::new(LocalQueue::new(
-                10_000,
+                Capacity {
+                    places: 10_000,
+                    crowded_pace: u32::MAX,
+                },
                 Arc::new(|_| Share {
                     weight: 1,
                     concurrent_attempts: 1,

@@ -15,8 +15,14 @@ const AMPLE: Share = Share {
     fuel_per_second: u64::MAX,
 };
 
+/// Workers that no test keeps busy.
+const IDLE: Capacity = Capacity {
+    places: 10_000,
+    crowded_pace: u32::MAX,
+};
+
 fn queue(share: impl Fn(&TenantId) -> Share + Send + Sync + 'static) -> LocalQueue {
-    LocalQueue::new(10_000, Arc::new(share))
+    LocalQueue::new(IDLE, Arc::new(share))
 }
 
 fn task(tenant: &str, number: u64) -> QueuedTask {
@@ -58,6 +64,12 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
     }
 }
 
+/// What an attempt took that gave its output.
+fn spent(cost: u64) -> Spent {
+    let failed = false;
+    Spent { cost, failed }
+}
+
 /// Tasks of a tenant, numbered on from `first`.
 fn tasks(tenant: &str, first: u64, count: u64) -> Vec<QueuedTask> {
     (first..first + count).map(|n| task(tenant, n)).collect()
@@ -70,7 +82,7 @@ async fn serve(queue: &LocalQueue, count: usize, fuel: impl Fn(&str) -> u64) -> 
         let held = queue.pull(1).await.pop().expect("open and filled");
         let tenant = held.task.tenant.as_str();
         served[usize::from(tenant != "a")] += 1;
-        queue.settle(&held.task.key(), fuel(tenant));
+        queue.settle(&held.task.key(), spent(fuel(tenant)));
     }
     served
 }
@@ -119,7 +131,7 @@ async fn a_tenant_at_its_concurrency_leaves_the_workers_to_others() {
     let held = queue.pull(32).await;
     assert_eq!(held.len(), 3, "two of `a`, one of `b`");
     assert_eq!(queue.depth(), 8);
-    queue.settle(&held[0].task.key(), 1);
+    queue.settle(&held[0].task.key(), spent(1));
     assert_eq!(queue.pull(32).await.len(), 1);
 }
 
@@ -134,9 +146,12 @@ fn fuel_beyond_the_rate_waits_for_the_bucket() {
     let take = |after| queue.lanes().take(1, began + after, &queue.shares);
     let first = take(Duration::ZERO).pop().expect("filled");
     // Five seconds' worth at once: one second was in the bucket, four are owed.
-    queue.settle(&first.task.key(), 5_000_000);
+    queue.settle(&first.task.key(), spent(5_000_000));
     assert!(take(Duration::from_millis(3_900)).is_empty());
-    let ready = queue.lanes().next_refill().expect("it waits for fuel");
+    let ready = queue
+        .lanes()
+        .next_refill(began + Duration::from_millis(3_900))
+        .expect("it waits for fuel");
     assert!(ready > began + Duration::from_millis(3_900));
     assert!(ready < began + Duration::from_millis(4_200));
     assert_eq!(take(Duration::from_millis(4_200)).len(), 1);
@@ -151,7 +166,7 @@ async fn a_task_that_is_there_is_not_taken_twice() {
     assert_eq!(held.len(), 1);
     queue.push(vec![task("a", 1)]);
     assert_eq!(queue.depth(), 0, "it runs");
-    queue.settle(&held[0].task.key(), 1);
+    queue.settle(&held[0].task.key(), spent(1));
     queue.push(vec![task("a", 1)]);
     assert_eq!(
         queue.depth(),
@@ -250,7 +265,8 @@ async fn every_puller_is_let_go_when_the_queue_closes() {
 
 #[tokio::test]
 async fn a_tenant_leaves_half_of_the_free_places_to_others() {
-    let queue = LocalQueue::new(16, Arc::new(|_| AMPLE));
+    let few = Capacity { places: 16, ..IDLE };
+    let queue = LocalQueue::new(few, Arc::new(|_| AMPLE));
     let mut running = Vec::new();
     for (tenant, places) in [("a", 8), ("b", 4), ("c", 2), ("d", 1), ("e", 1)] {
         queue.push(tasks(tenant, 0, 100));
@@ -260,7 +276,7 @@ async fn a_tenant_leaves_half_of_the_free_places_to_others() {
     }
     // A place that is free again goes to the tenant that has least.
     queue.push(tasks("f", 0, 1));
-    queue.settle(&running.remove(0).task.key(), 10_000);
+    queue.settle(&running.remove(0).task.key(), spent(10_000));
     let next = queue.pull(100).await;
     let next: Vec<_> = next.iter().map(|held| held.task.tenant.as_str()).collect();
     assert_eq!(next, ["f"]);
@@ -275,9 +291,87 @@ async fn a_batch_of_heavy_attempts_is_short() {
         32,
         "nothing is known of them yet"
     );
-    let queue = super::LocalQueue::new(10_000, Arc::new(|_| AMPLE));
+    let queue = super::LocalQueue::new(IDLE, Arc::new(|_| AMPLE));
     queue.push(tasks("a", 0, 200));
     serve(&queue, 40, |_| 400_000).await;
     // What a lane used lately is close to 400,000 by now.
     assert_eq!(queue.pull(32).await.len(), 3);
+}
+
+/// Takes what `a` may begin from `from` on, looking every millisecond; it ends
+/// at once.
+fn begun(queue: &LocalQueue, from: Instant, millis: u64, failed: bool) -> usize {
+    let mut count = 0;
+    for at in (0..millis).map(|ms| from + Duration::from_millis(ms)) {
+        let mut lanes = queue.lanes();
+        for held in lanes.take(1_000, at, &queue.shares) {
+            count += usize::from(held.task.tenant.as_str() == "a");
+            lanes.settle(&held.task.key(), Spent { cost: 1, failed }, at);
+        }
+    }
+    count
+}
+
+#[test]
+fn a_tenant_keeps_its_pace_only_while_others_are_there() {
+    let paced = Capacity {
+        crowded_pace: 1_000,
+        ..IDLE
+    };
+    let queue = LocalQueue::new(paced, Arc::new(|_| AMPLE));
+    let now = Instant::now();
+    let push = |tenant, first, count| {
+        for task in tasks(tenant, first, count) {
+            queue.lanes().push(task, now, &queue.shares);
+        }
+    };
+    push("a", 0, 500);
+    assert_eq!(begun(&queue, now, 1, false), 500, "nobody else is there");
+    push("b", 0, 1);
+    push("a", 500, 4_000);
+    // A thousand a second, and the ten milliseconds that it may run ahead.
+    assert_eq!(begun(&queue, now, 100, false), 100 + 10);
+    let waits = queue.lanes().next_refill(now + Duration::from_millis(99));
+    let waits = waits.expect("it waits for its pace");
+    assert!(waits > now + Duration::from_millis(99), "{waits:?}");
+    assert!(waits < now + Duration::from_millis(102), "{waits:?}");
+    let later = now + THERE + Duration::from_millis(1);
+    assert_eq!(
+        begun(&queue, later, 1, false),
+        1_000,
+        "the others have gone"
+    );
+}
+
+#[test]
+fn a_tenant_whose_attempts_fail_begins_fewer() {
+    let paced = Capacity {
+        crowded_pace: 1_000,
+        ..IDLE
+    };
+    let queue = LocalQueue::new(paced, Arc::new(|_| AMPLE));
+    let now = Instant::now();
+    for task in tasks("a", 0, 4_000).into_iter().chain(tasks("b", 0, 1)) {
+        queue.lanes().push(task, now, &queue.shares);
+    }
+    // All that it may run ahead begin before the first has failed.
+    let count = begun(&queue, now, 500, true);
+    assert!((110..=140).contains(&count), "{count}");
+}
+
+#[test]
+fn each_tenant_has_a_pace_of_its_own() {
+    let paced = Capacity {
+        crowded_pace: 100,
+        ..IDLE
+    };
+    let queue = LocalQueue::new(paced, Arc::new(|_| AMPLE));
+    let now = Instant::now();
+    for task in tasks("a", 0, 50).into_iter().chain(tasks("b", 0, 1)) {
+        queue.lanes().push(task, now, &queue.shares);
+    }
+    let held = queue.lanes().take(1_000, now, &queue.shares);
+    let held: Vec<_> = held.iter().map(|held| held.task.tenant.as_str()).collect();
+    assert!(held.contains(&"b"), "{held:?}");
+    assert!(held.len() < 10, "{held:?}");
 }

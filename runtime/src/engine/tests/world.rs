@@ -1,0 +1,309 @@
+//! What the tests of the engine stand on: a file of workflows, a clock, a queue.
+
+use std::sync::Mutex;
+
+use cascade_cdl::program::Application;
+use cascade_cdl::{ActivityFailure, Source};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::super::*;
+use crate::dispatch::local::{Capacity, LocalQueue, Share};
+use crate::dispatch::{HeldTask, QueuedTask};
+use crate::sandbox::Limits;
+use crate::store::ModelStore;
+
+const WORKFLOWS: &str = "
+workflows:
+  one:
+    states:
+      - {name: A, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.a, end: true}
+  ten:
+    states:
+      - {name: S0, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 0}, result: $.s, next: S1}
+      - {name: S1, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.s, next: S2}
+      - {name: S2, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 2}, result: $.s, next: S3}
+      - {name: S3, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 3}, result: $.s, end: true}
+  effect:
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, parameters: {n: 7}, result: $.paid, end: true}
+  missing:
+    states:
+      - name: Gone
+        type: Task
+        resource: urn:cascade:activity:nobody_made_it
+        retries: {max_attempts: 1}
+        catch: [{error: ActivityNotFound, result: $.error, next: Saved}]
+        end: true
+      - {name: Saved, type: Pass, end: true}
+  loud:
+    states:
+      - {name: S, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 0}, result: $.s, next: P1}
+      - {name: P1, type: Pass, parameters: '{{ $.s }}', next: P2}
+      - {name: P2, type: Pass, parameters: '{{ $.s }}', next: P3}
+      - {name: P3, type: Pass, parameters: '{{ $.s }}', next: P4}
+      - {name: P4, type: Pass, parameters: '{{ $.s }}', next: T}
+      - {name: T, type: Task, resource: urn:cascade:activity:pure_a, parameters: {n: 1}, result: $.s, next: P5}
+      - {name: P5, type: Pass, parameters: '{{ $.s }}', next: P6}
+      - {name: P6, type: Pass, parameters: '{{ $.s }}', next: P7}
+      - {name: P7, type: Pass, parameters: '{{ $.s }}', next: P8}
+      - {name: P8, type: Pass, parameters: '{{ $.s }}', end: true}
+  twice:
+    states:
+      - {name: First, type: Task, resource: urn:cascade:activity:charge, parameters: 1, result: $.first, next: Second}
+      - {name: Second, type: Task, resource: urn:cascade:activity:charge, parameters: 2, result: $.second, end: true}
+  doomed:
+    states:
+      - {name: Never, type: Fail, error: Doomed}
+  nap:
+    states:
+      - {name: Sleep, type: Wait, duration: 1h, next: Rise}
+      - {name: Rise, type: Pass, parameters: up, result: $.state, end: true}
+  sides:
+    states:
+      - name: Both
+        type: Parallel
+        branches:
+          - {name: Left, type: Task, resource: urn:cascade:activity:charge}
+          - {name: Right, type: Task, resource: urn:cascade:activity:pure_a}
+        result: $.both
+        end: true
+";
+
+/// The definitions of one file, with activities that exist by name only: those
+/// that start with `pure` are pure.
+pub(crate) struct OneFile {
+    application: Application,
+    limits: Arc<Mutex<Admission>>,
+}
+
+#[async_trait]
+impl Definitions for OneFile {
+    fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
+        (app == "app").then_some(())?;
+        Some((1, self.application.workflows.get(name)?.clone()))
+    }
+
+    async fn workflow_at(
+        &self,
+        tenant: &TenantId,
+        app: &str,
+        _: u32,
+        name: &str,
+    ) -> Result<Option<Arc<Program>>, store::Error> {
+        Ok(self.workflow(tenant, app, name).map(|(_, program)| program))
+    }
+
+    fn activity(&self, _: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
+        let name = resource.name.clone();
+        (&*name != "nobody_made_it").then_some(())?;
+        let info = json!({
+            "digest": "00", "size": 1, "kind": "handler", "imports": [], "exports": [],
+            "powers": [], "componentized": false, "slots": 1,
+        });
+        Some(Arc::new(Activity {
+            pure: name.starts_with("pure"),
+            name,
+            version: "v1".into(),
+            digest: "00".into(),
+            number: 1,
+            info: Arc::new(serde_json::from_value(info).expect("as the sandbox describes it")),
+            manifest: Arc::default(),
+            grants: Arc::default(),
+            limits: Limits::default(),
+            created_at: Timestamp(0),
+        }))
+    }
+
+    fn admission(&self, _: &TenantId) -> Admission {
+        *self.limits.lock().expect("no test panics with it")
+    }
+}
+
+/// A clock that stands until the test moves it, or moves by `step_ms` whenever
+/// it is read.
+pub(crate) struct HandClock {
+    pub(crate) now: watch::Sender<Timestamp>,
+    pub(crate) passed: watch::Sender<Duration>,
+    step_ms: u64,
+}
+
+impl HandClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Self::stepping(0)
+    }
+
+    pub(crate) fn stepping(step_ms: u64) -> Arc<Self> {
+        let now = watch::Sender::new(Timestamp(1_000_000));
+        Arc::new(Self {
+            now,
+            passed: watch::Sender::new(Duration::ZERO),
+            step_ms,
+        })
+    }
+}
+
+#[async_trait]
+impl Clock for HandClock {
+    fn now(&self) -> Timestamp {
+        let now = *self.now.borrow();
+        if self.step_ms > 0 {
+            self.now.send_replace(now.plus(self.step_ms));
+        }
+        now
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        let mut now = self.now.subscribe();
+        // The sender lives as long as the clock.
+        let _ = now.wait_for(|now| *now >= at).await;
+    }
+
+    fn passed(&self) -> Duration {
+        *self.passed.borrow()
+    }
+
+    async fn sleep_until_passed(&self, at: Duration) {
+        let mut passed = self.passed.subscribe();
+        let _ = passed.wait_for(|passed| *passed >= at).await;
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) store: Arc<ModelStore>,
+    pub(crate) clock: Arc<HandClock>,
+    pub(crate) queue: Arc<LocalQueue>,
+    pub(crate) engine: Engine,
+    pub(crate) limits: Arc<Mutex<Admission>>,
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        Self::on(Arc::new(ModelStore::new()), HandClock::new()).await
+    }
+
+    pub(crate) async fn on(store: Arc<ModelStore>, clock: Arc<HandClock>) -> Self {
+        Self::with_shards(2, store, clock).await
+    }
+
+    pub(crate) async fn with_shards(
+        shards: u32,
+        store: Arc<ModelStore>,
+        clock: Arc<HandClock>,
+    ) -> Self {
+        let settings = Settings {
+            shards,
+            ..Settings::default()
+        };
+        let limits = Admission {
+            input_bytes: 100,
+            open_executions: 3_000,
+            open_bytes: 1 << 30,
+        };
+        Self::open(settings, Arc::new(Mutex::new(limits)), store, clock).await
+    }
+
+    pub(crate) async fn open(
+        settings: Settings,
+        limits: Arc<Mutex<Admission>>,
+        store: Arc<ModelStore>,
+        clock: Arc<HandClock>,
+    ) -> Self {
+        let parsed = cascade_cdl::parse(&Source {
+            name: "app.yaml",
+            bytes: WORKFLOWS.as_bytes(),
+        });
+        let application = parsed
+            .application
+            .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        let capacity = Capacity {
+            places: 10_000,
+            crowded_pace: u32::MAX,
+        };
+        let queue = Arc::new(LocalQueue::new(
+            capacity,
+            Arc::new(|_| Share {
+                weight: 1,
+                concurrent_attempts: 1_000,
+                fuel_per_second: u64::MAX,
+            }),
+        ));
+        let engine = Engine::open(
+            settings,
+            store.clone(),
+            queue.clone(),
+            clock.clone(),
+            Arc::new(OneFile {
+                application,
+                limits: limits.clone(),
+            }),
+        )
+        .await
+        .expect("the model opens");
+        Self {
+            store,
+            clock,
+            queue,
+            engine,
+            limits,
+        }
+    }
+
+    /// The process dies here, and another one takes over.
+    pub(crate) async fn crash(self) -> Self {
+        let settings = self.engine.inner.context.settings.clone();
+        Self::open(settings, self.limits, self.store, self.clock).await
+    }
+
+    pub(crate) fn advance(&self, millis: u64) {
+        self.clock.now.send_modify(|now| *now = now.plus(millis));
+        let passed = Duration::from_millis(millis);
+        self.clock.passed.send_modify(|before| *before += passed);
+    }
+
+    pub(crate) async fn task(&self) -> HeldTask {
+        let mut tasks = self.queue.pull(1).await;
+        tasks.pop().expect("the queue is open")
+    }
+
+    pub(crate) async fn complete(&self, task: &QueuedTask, output: Value) {
+        self.report(task, Ok(output.into())).await;
+    }
+
+    pub(crate) async fn report(&self, task: &QueuedTask, result: Result<Json, ActivityFailure>) {
+        self.engine
+            .report(vec![Report {
+                attempt: task.key(),
+                result,
+                receipt: Some(Receipt::default()),
+            }])
+            .await;
+    }
+
+    pub(crate) async fn output(&self, id: ExecutionId) -> Value {
+        let mut versions = self.engine.watch(&tenant(), id);
+        loop {
+            let view = self.engine.show(&tenant(), id).await.expect("reads");
+            match view.map(|view| view.execution.status) {
+                Some(Status::Completed { output }) => return output.to_value(),
+                Some(Status::Running) | None => versions.changed().await.expect("engine lives"),
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+pub(crate) fn tenant() -> TenantId {
+    "acme".parse().expect("valid")
+}
+
+pub(crate) fn start(workflow: &str, key: Option<&str>) -> Start {
+    Start {
+        tenant: tenant(),
+        application: "app".into(),
+        workflow: workflow.into(),
+        input: json!({"x": 1}).into(),
+        id: None,
+        idempotency_key: key.map(str::to_owned),
+    }
+}
