@@ -42,13 +42,14 @@ workflows:
       - name: Strike
         type: Task
         resource: urn:cascade:activity:attack
+        parameters: key
         retries: { max_attempts: 1 }
         catch: [{ error: '*', next: Strike }]
         next: Strike
 ";
 
 /// What attempts do, and the errors that may end them.
-const ATTACKS: [(&str, &str, &[&str]); 13] = [
+const ATTACKS: [(&str, &str, &[&str]); 15] = [
     ("endless loop", "loop", &["TimeoutError", "FuelExhausted"]),
     (
         "loop at the start",
@@ -69,6 +70,11 @@ const ATTACKS: [(&str, &str, &[&str]); 13] = [
         "beat_flood",
         &["TimeoutError", "FuelExhausted"],
     ),
+    (
+        "key-value flood",
+        "key_value_flood",
+        &["TimeoutError", "FuelExhausted"],
+    ),
     ("huge output", "huge_output", &["OutputTooLarge"]),
     (
         "gigantic output",
@@ -78,6 +84,7 @@ const ATTACKS: [(&str, &str, &[&str]); 13] = [
     ("invalid UTF-8", "invalid_utf8", &["InvalidOutput"]),
     ("invalid JSON", "invalid_json", &["InvalidOutput"]),
     ("trap", "unreachable", &["Trap"]),
+    ("endless success", "noop", &["none"]),
 ];
 
 /// What a measurement takes.
@@ -180,7 +187,7 @@ fn uploads(binary: &Path, plan: &Plan) -> Row {
                     break;
                 }
                 let wasm = many_functions(number);
-                let answer = upload(&server, &wasm);
+                let answer = upload(&server, &wasm, &[]);
                 let status = answer.map_or_else(
                     |error| error.to_string(),
                     |answer| answer.status.to_string(),
@@ -204,14 +211,15 @@ fn many_functions(number: usize) -> Vec<u8> {
     wat::parse_str(text).expect("it is plain")
 }
 
-fn upload(server: &Server, wasm: &[u8]) -> io::Result<Answer> {
+fn upload(server: &Server, wasm: &[u8], capabilities: &[&str]) -> io::Result<Answer> {
     let path = "/v1/activities/attack/versions";
     // The sandbox's own limit, so that the receipt tells how long it took to stop.
-    let limit = format!(
-        "{{\"limits\":{{\"attempt_timeout\":\"{}s\"}}}}",
-        TIMEOUT.as_secs()
-    );
-    let manifest = [("Cascade-Manifest", limit.as_str())];
+    let manifest = json!({
+        "limits": { "attempt_timeout": format!("{}s", TIMEOUT.as_secs()) },
+        "capabilities": capabilities,
+    })
+    .to_string();
+    let manifest = [("Cascade-Manifest", manifest.as_str())];
     http::request(server.url(), ATTACKER_KEY, "POST", path, &manifest, wasm)
 }
 
@@ -231,7 +239,12 @@ fn push(server: &Server, fixture: &str) {
         read("prelude.wat")
     );
     let wasm = wat::parse_str(&wat).unwrap_or_else(|error| panic!("{fixture}: {error}"));
-    let pushed = upload(server, &wasm).expect("the server answers");
+    let capabilities: &[&str] = if wat.contains("activity/key-value@") {
+        &["key-value"]
+    } else {
+        &[]
+    };
+    let pushed = upload(server, &wasm, capabilities).expect("the server answers");
     assert!(pushed.status < 300, "{}", pushed.body);
     let applied = ask(server, "PUT", "/v1/applications/attack", CDL);
     let applied = applied.expect("the server answers");

@@ -128,6 +128,7 @@ impl Server {
              \x20   - {{ id: root, secret: 'file:{at}/server-key' }}\n\
              tenants:\n  - id: attacker\n\
              \x20   keys: [{{ id: evil, role: admin, secret: 'file:{at}/attacker-key' }}]\n\
+             \x20   policy: {{ capabilities: [key-value] }}\n\
              \x20 - id: {TENANT}\n\
              \x20   keys: [{{ id: test, role: admin, secret: 'file:{at}/key' }}]\n{settings}\n"
         );
