@@ -6,6 +6,7 @@
 //! execution, which is what recovery, `cascade replay`, the simulator and the
 //! tests all rely on.
 
+pub mod asl;
 pub mod diagnostic;
 pub mod errors;
 mod event;
@@ -22,7 +23,7 @@ pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
     Execution, Failure, Frame, FrameId, Status, Step, TaskId, Timer, TimerId, TimerKind,
 };
-pub use front::{MAX_FILE_BYTES, Parsed, Source, parse};
+pub use front::{AslOptions, MAX_FILE_BYTES, Parsed, Source, parse, parse_with};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
 pub use json::Json;
 pub use machine::{

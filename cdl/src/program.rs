@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::asl;
 use crate::expression::{Path, Template};
 
 /// Index of a state in [`Program::states`].
@@ -130,6 +131,8 @@ pub enum StateKind {
         /// For people.
         message: Option<Template>,
     },
+    /// A state of an ASL definition.
+    Asl(Arc<asl::State>),
 }
 
 /// What follows a state.
@@ -256,10 +259,28 @@ impl fmt::Display for Resource {
     }
 }
 
+impl State {
+    /// The activity that it runs, if it runs one.
+    pub fn activity(&self) -> Option<&Resource> {
+        match &self.kind {
+            StateKind::Task(task) => Some(&task.resource),
+            StateKind::Asl(state) => state.activity(),
+            _ => None,
+        }
+    }
+}
+
 impl Program {
     /// The state with this index.
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.0 as usize]
+    }
+
+    /// Whether it is a definition in the Amazon States Language: then frames have
+    /// data of their own and the context holds only what is under `workflow`.
+    pub fn is_asl(&self) -> bool {
+        let first = self.states.first();
+        first.is_some_and(|state| matches!(state.kind, StateKind::Asl(_)))
     }
 
     /// The scope with this index.

@@ -46,6 +46,16 @@ impl<'t> Fields<'t> {
         self.entry(key).map(|entry| &entry.key)
     }
 
+    /// All keys, in the order of the file.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'t Key> + use<'t> {
+        self.entries.iter().map(|entry| &entry.key)
+    }
+
+    /// Where to point at for a key that is missing.
+    pub(super) fn head(&self) -> Span {
+        self.head
+    }
+
     fn entry(&self, key: &str) -> Option<&'t Entry> {
         self.entries.iter().find(|entry| &*entry.key.text == key)
     }
@@ -67,6 +77,20 @@ impl Context<'_> {
         }
         Some(Fields {
             what: shape.what,
+            head: node.head(),
+            entries,
+        })
+    }
+
+    /// A mapping whose keys the caller checks.
+    pub(super) fn any_fields<'t>(
+        &mut self,
+        node: &'t Node,
+        what: &'static str,
+    ) -> Option<Fields<'t>> {
+        let entries = self.mapping(node, what)?;
+        Some(Fields {
+            what,
             head: node.head(),
             entries,
         })
