@@ -170,13 +170,21 @@ pub enum Step {
     },
     /// In a Parallel state: its branches are the frames whose parent this is.
     Joining {
-        /// Number of branches that have not reached their end.
+        /// Number of branches that have neither reached their end nor failed.
         open: u32,
+        /// Number of branches whose failure the state bears.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        failed: u32,
     },
     /// The frame reached its end; its parent has not joined yet.
     Done {
         /// Output of its last state.
         output: Json,
+    },
+    /// The frame failed, and its parent bears that.
+    Failed {
+        /// `{error, message, state, details}`, as a `catch` gives it.
+        error: Json,
     },
     /// Nothing: the execution failed or timed out. A retry enters the state
     /// anew.
@@ -313,7 +321,14 @@ impl Step {
         match self {
             Self::Activity { timeout, .. } => *timeout,
             Self::BackingOff { timer, .. } | Self::Waiting { timer } => Some(*timer),
-            Self::Joining { .. } | Self::Done { .. } | Self::Stopped {} => None,
+            Self::Joining { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Stopped {} => {
+                None
+            }
         }
     }
+}
+
+/// Whether a count can be left out of a snapshot.
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -8,7 +8,7 @@
 //! An execution is a tree of frames, one for each scope being run: the
 //! workflow itself and the branches of the Parallel states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
-//! waits, `fault` deals with what goes wrong, `data` moves values between
+//! waits, `join` brings branches together, `fault` deals with what goes wrong, `data` moves values between
 //! states and the context, `budget` counts what that costs, `retry` says when
 //! to try again.
 
@@ -23,6 +23,7 @@ use crate::{
 mod budget;
 mod data;
 mod fault;
+mod join;
 pub mod limits;
 mod record;
 mod retry;

@@ -103,6 +103,8 @@ pub enum StateKind {
     Parallel {
         /// One scope a branch, in the order of the file.
         branches: Vec<ScopeId>,
+        /// When it has succeeded, and what a failed branch means to it.
+        strategy: Strategy,
         /// Where `{branch name: output}` goes.
         result: Option<Path>,
         /// Who handles a failed branch.
@@ -130,6 +132,18 @@ pub enum StateKind {
         /// For people.
         message: Option<Template>,
     },
+}
+
+/// When a Parallel state has succeeded, and what a failed branch means to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Every branch has to succeed; the first failure is the state's own.
+    All,
+    /// So many branches have to succeed, and the others are cancelled then. The
+    /// state fails as soon as too many have failed.
+    AtLeast(u32),
+    /// Every branch has to end, well or not.
+    Settled,
 }
 
 /// What follows a state.

@@ -13,7 +13,7 @@ use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
 use crate::machine::limits::MAX_BRANCHES;
-use crate::program::{Resource, ScopeId, StateId, StateKind, Task, Until, Way};
+use crate::program::{Resource, ScopeId, StateId, StateKind, Strategy, Task, Until, Way};
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
 const MAX_CHOICES: usize = 1_000;
@@ -86,13 +86,14 @@ const TYPES: &[Type] = &[
                 "description",
                 "branches",
                 "completion_strategy",
+                "required",
                 "result",
                 "resultPath",
                 "catch",
                 "next",
                 "end",
             ],
-            later: &["required", "timeout", "compensate"],
+            later: &["timeout", "compensate"],
         },
         compile: parallel,
     },
@@ -351,7 +352,6 @@ fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Opti
 
 fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     let fields = &state.fields;
-    completion_strategy(b.context, fields);
     let result = result(b, place, fields);
     let catch = policies::catch(b, place, fields.get("catch"));
     let next = b.next(place, state.name, fields);
@@ -367,8 +367,10 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
         return None;
     }
     let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();
+    let strategy = completion_strategy(b.context, fields, items.len());
     Some(StateKind::Parallel {
         branches: branches.into_iter().collect::<Option<Vec<_>>>()?,
+        strategy: strategy?,
         result: result.ok()?,
         catch: catch?,
         next: next?,
@@ -395,27 +397,38 @@ fn branch(b: &mut Builder<'_, '_>, place: &Place<'_>, item: Named<'_>) -> Option
     b.list_scope(item.name, item.span, Some(place.id), states, &fields)
 }
 
-fn completion_strategy(context: &mut Context<'_>, fields: &Fields<'_>) {
-    const LATER: &[&str] = &["ANY", "N_OF_M", "ALL_SETTLED"];
-    let Some(node) = fields.get("completion_strategy") else {
-        return;
+fn completion_strategy(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+    branches: usize,
+) -> Option<Strategy> {
+    const WORDS: &[&str] = &["ALL", "ANY", "N_OF_M", "ALL_SETTLED"];
+    let word = match fields.get("completion_strategy") {
+        Some(node) => context.word(node, "`completion_strategy`", WORDS)?,
+        None => "ALL",
     };
-    let what = "`completion_strategy`";
-    let Some(text) = context.text(node, what) else {
-        return;
-    };
-    if LATER.contains(&text) {
+    if word == "N_OF_M" {
+        let node = context.required(fields, "required")?;
+        let branches = u32::try_from(branches).unwrap_or(u32::MAX);
+        let required = context.integer(node, "`required`", 1, branches)?;
+        return Some(Strategy::AtLeast(required));
+    }
+    if let Some(key) = fields.key("required") {
         context.report(
             Finding::new(
-                Code::NotSupported,
-                node.span,
-                format!("the strategy {text} is not supported by this version"),
+                Code::Conflict,
+                key.span,
+                format!("the strategy {word} has no `required`"),
             )
-            .help("this version runs `ALL`: every branch has to succeed"),
+            .help("write `completion_strategy: N_OF_M`, or leave `required` out"),
         );
-    } else {
-        context.word(node, what, &["ALL"]);
+        return None;
     }
+    Some(match word {
+        "ANY" => Strategy::AtLeast(1),
+        "ALL_SETTLED" => Strategy::Settled,
+        _ => Strategy::All,
+    })
 }
 
 fn wait(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {

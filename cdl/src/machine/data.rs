@@ -1,9 +1,8 @@
 //! Moves values between states, the context and the outside.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::budget::{Budget, text_len};
 use super::limits::{MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES};
@@ -11,7 +10,7 @@ use super::walk::Machine;
 use crate::expression::{Env, MAX_VALUE_DEPTH, Path, Template, fits_depth};
 use crate::front::duration;
 use crate::program::{StateId, Until, Way};
-use crate::{Failure, FrameId, Json, Step, Timestamp, errors};
+use crate::{Failure, Json, Step, Timestamp, errors};
 
 /// What a state gave: as text or as a value, whichever it had. Most outputs
 /// are never looked into.
@@ -298,34 +297,14 @@ impl Machine<'_> {
             (Err(failure), _) | (_, Err(failure)) => failure,
         }
     }
-
-    /// `{branch name: output}` of the branches beneath a frame, all of which
-    /// are done. As text: it is often not looked into.
-    pub(super) fn joined(&mut self, parent: FrameId) -> Result<Output, Failure> {
-        self.budget.scan(self.execution.frames.len())?;
-        let mut outputs = BTreeMap::new();
-        for (id, frame) in &self.execution.frames {
-            if let (Step::Done { output }, true) = (&frame.step, frame.parent == Some(parent)) {
-                outputs.insert(self.branch_name(*id), output);
-            }
-        }
-        if outputs.is_empty() {
-            return Ok(Output::Value(Value::Object(Map::new())));
-        }
-        let entries = outputs.iter();
-        let bytes = entries
-            .map(|(name, output)| name.len() + output.len())
-            .sum();
-        self.budget.join(bytes)?;
-        Ok(Output::Text(Json::from_entries(&outputs)))
-    }
 }
 
 fn held_bytes(step: &Step) -> u64 {
     match step {
         Step::Activity { input: text, .. }
         | Step::BackingOff { input: text, .. }
-        | Step::Done { output: text } => text.len() as u64,
+        | Step::Done { output: text }
+        | Step::Failed { error: text } => text.len() as u64,
         Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
     }
 }

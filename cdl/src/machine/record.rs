@@ -82,6 +82,17 @@ pub enum Record {
         /// How many branches it still waits for.
         open: u32,
     },
+    /// A branch failed, and the state that it belongs to goes on.
+    BranchFailed {
+        /// The Parallel state.
+        place: Place,
+        /// The branch.
+        branch: String,
+        /// Name of the error.
+        error: String,
+        /// How many branches it still waits for.
+        open: u32,
+    },
     /// The event changed nothing.
     EventIgnored {
         /// Why.

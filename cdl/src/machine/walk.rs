@@ -4,7 +4,7 @@ use std::mem;
 
 use super::budget::Budget;
 use super::data::Output;
-use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES};
+use super::limits::MAX_EVENTS;
 use super::record::{Place, Record};
 use super::{ApplyError, Command, SEMANTICS, Transition};
 use crate::expression::Template;
@@ -197,7 +197,9 @@ impl<'a> Machine<'a> {
             StateKind::Task(task) => self.enter_task(id, state, task),
             StateKind::Pass { parameters, .. } => self.pass_on(id, parameters.as_ref()),
             StateKind::Choice { choices, default } => self.enter_choice(id, choices, *default),
-            StateKind::Parallel { branches, .. } => self.enter_parallel(id, branches),
+            StateKind::Parallel {
+                branches, strategy, ..
+            } => self.enter_parallel(id, branches, *strategy),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
             StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
@@ -287,42 +289,6 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn enter_parallel(&mut self, id: FrameId, branches: &'a [ScopeId]) -> Result<(), Failure> {
-        let frames = self.execution.frames.len() + branches.len();
-        let exceeded = if branches.len() > MAX_BRANCHES {
-            Some(format!(
-                "a Parallel state has at most {MAX_BRANCHES} branches"
-            ))
-        } else if frames > MAX_FRAMES {
-            Some(format!(
-                "an execution runs at most {MAX_FRAMES} branches at a time"
-            ))
-        } else if self.ancestors(id).count() >= MAX_DEPTH {
-            Some(format!("branches nest at most {MAX_DEPTH} deep"))
-        } else {
-            None
-        };
-        if let Some(message) = exceeded {
-            return Err(Failure::new(errors::FRAME_LIMIT, message));
-        }
-        let Ok(open @ 1..) = u32::try_from(branches.len()) else {
-            let output = self.joined(id)?;
-            self.work.push(Work::Leave(id, output));
-            return Ok(());
-        };
-        self.budget.frames(branches.len())?;
-        self.frame_mut(id).step = Step::Joining { open };
-        let first = self.work.len();
-        for scope in branches {
-            let branch = FrameId(self.fresh());
-            self.open_frame(branch, Some(id), *scope);
-            self.work.push(Work::Enter(branch));
-        }
-        // The first branch on top of the stack.
-        self.work[first..].reverse();
-        Ok(())
-    }
-
     fn enter_wait(&mut self, id: FrameId, until: &'a Until) -> Result<(), Failure> {
         let at = self.end_of_wait(until)?;
         if at <= self.now {
@@ -380,30 +346,6 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn end_branch(&mut self, id: FrameId, parent: FrameId, output: Json) -> Result<(), ApplyError> {
-        self.frame_mut(id).step = Step::Done { output };
-        let Step::Joining { open } = &mut self.frame_mut(parent).step else {
-            return Err(self.mismatch(parent));
-        };
-        *open = open.saturating_sub(1);
-        let open = *open;
-        self.tell(|machine| Record::BranchEnded {
-            place: machine.place(parent),
-            branch: machine.branch_name(id).to_owned(),
-            open,
-        });
-        if open == 0 {
-            let output = self.joined(parent);
-            self.drop_branches(parent);
-            self.frame_mut(parent).step = Step::Stopped {};
-            match output {
-                Ok(output) => self.work.push(Work::Leave(parent, output)),
-                Err(failure) => self.fail(parent, failure)?,
-            }
-        }
-        Ok(())
-    }
-
     fn complete_execution(&mut self, chosen: Option<Json>) {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
@@ -449,7 +391,7 @@ impl<'a> Machine<'a> {
         step
     }
 
-    fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
+    pub(super) fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
         let frame = Frame {
             parent,
             scope,
@@ -528,7 +470,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The frames around a frame, from the inside out.
-    fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
+    pub(super) fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
         let parent = |id: &FrameId| self.execution.frames.get(id).and_then(|frame| frame.parent);
         std::iter::successors(parent(&id), parent)
     }

@@ -7,4 +7,5 @@ mod histories;
 mod limits;
 mod parallel;
 mod properties;
+mod strategies;
 mod transcript;

@@ -107,14 +107,25 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
         return leaf.boxed();
     }
     let branches = prop::collection::vec(states(depth - 1), 1..4);
-    let parallel = (branches, result, catch).prop_map(|(branches, result, catch)| {
-        let branch = |(at, states): (usize, Vec<Value>)| {
-            let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
-            json!({"name": format!("b{at}"), "states": states})
-        };
-        let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
-        json!({"type": "Parallel", "branches": branches, "result": result, "catch": catch})
-    });
+    let strategy = prop::sample::select(vec![
+        json!(null),
+        json!("ANY"),
+        json!("N_OF_M"),
+        json!("ALL_SETTLED"),
+    ]);
+    let parallel =
+        (branches, strategy, result, catch).prop_map(|(branches, strategy, result, catch)| {
+            let branch = |(at, states): (usize, Vec<Value>)| {
+                let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
+                json!({"name": format!("b{at}"), "states": states})
+            };
+            let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
+            let required = (strategy == "N_OF_M").then(|| branches.len().div_ceil(2));
+            json!({
+                "type": "Parallel", "branches": branches, "result": result, "catch": catch,
+                "completion_strategy": strategy, "required": required,
+            })
+        });
     prop_oneof![3 => leaf, 2 => parallel].boxed()
 }
 

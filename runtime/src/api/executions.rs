@@ -561,7 +561,7 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
         Step::Waiting { timer } => ("waiting", None, None, due(timer)),
         Step::Joining { .. } => ("joining", None, None, None),
         Step::Stopped {} => ("stopped", None, None, None),
-        Step::Done { .. } => return None,
+        Step::Done { .. } | Step::Failed { .. } => return None,
     };
     Some(OpenState {
         path: path(execution, program, frame),

@@ -64,7 +64,8 @@ fn held(step: &Step) -> usize {
     match step {
         Step::Activity { input: text, .. }
         | Step::BackingOff { input: text, .. }
-        | Step::Done { output: text } => text.len(),
+        | Step::Done { output: text }
+        | Step::Failed { error: text } => text.len(),
         Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
     }
 }
