@@ -109,6 +109,7 @@ codes! {
     RegionWithoutTimeout = 905, Warning, "region without a timeout";
     BlockingTask = 906, Warning, "long blocking Task";
     EndlessLoop = 907, Warning, "loop without a way out";
+    UnboundedMap = 908, Warning, "Map without a limit";
 }
 
 impl Code {

@@ -17,6 +17,10 @@ pub const CONTEXT_TOO_LARGE: &str = "ContextTooLarge";
 pub const FRAME_LIMIT: &str = "FrameLimitExceeded";
 /// So many branches of a Parallel state failed that too few can succeed.
 pub const BRANCHES_FAILED: &str = "BranchesFailed";
+/// A Map state has more items than it may.
+pub const ITEM_LIMIT: &str = "ItemLimitExceeded";
+/// More iterations of a Map state failed than it tolerates.
+pub const TOLERANCE_EXCEEDED: &str = "FailureToleranceExceeded";
 /// One event led through too many states without waiting: an endless loop.
 pub const STEP_LIMIT: &str = "StepLimitExceeded";
 /// The history has as many events as it may.

@@ -122,7 +122,7 @@ impl Failure {
     }
 }
 
-/// One scope being run: the workflow itself, a branch, later an iteration.
+/// One scope being run: the workflow itself, a branch or an iteration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// The frame that waits for this one; `None` for the root.
@@ -133,6 +133,68 @@ pub struct Frame {
     pub state: StateId,
     /// What that state is doing.
     pub step: Step,
+    /// What an iteration has of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<Box<Iteration>>,
+}
+
+/// What one iteration of a Map state has of its own. The frames beneath it see
+/// it, too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Iteration {
+    /// Its place among the items, or batches, from 0.
+    pub index: u32,
+    /// Length of the item's text, in bytes.
+    pub bytes: u64,
+    /// The word `map` of expressions: `{item, index}`.
+    pub map: Value,
+    /// What it has written: an object whose keys hide those of the context.
+    pub context: Value,
+}
+
+impl Iteration {
+    /// Its item, or batch of items.
+    pub fn item(&self) -> &Value {
+        &self.map["item"]
+    }
+}
+
+/// How far a Map state is. Iterations that run are the frames whose parent it
+/// is; all others are here, by index.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Number of items.
+    pub items: u32,
+    /// Number of iterations that run.
+    pub open: u32,
+    /// Bytes of the texts below, and of the items of those that run.
+    pub bytes: u64,
+    /// Items, or batches of them, whose iterations have not begun.
+    pub waiting: BTreeMap<u32, Json>,
+    /// Outputs of those that have ended.
+    pub done: BTreeMap<u32, Json>,
+    /// Those whose failure the state bears.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<u32, Borne>,
+}
+
+impl Mapping {
+    /// Number of iterations that have not ended.
+    pub fn left(&self) -> u32 {
+        self.open
+            .saturating_add(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// An iteration whose failure its Map state bears.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Borne {
+    /// Its item, or batch of items.
+    pub item: Json,
+    /// `{error, message, state, details}`, as a `catch` gives it.
+    pub error: Json,
+    /// Number of items in it.
+    pub items: u32,
 }
 
 /// What a frame's state is doing.
@@ -176,6 +238,8 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "is_zero")]
         failed: u32,
     },
+    /// In a Map state.
+    Mapping(Box<Mapping>),
     /// The frame reached its end; its parent has not joined yet.
     Done {
         /// Output of its last state.
@@ -279,6 +343,24 @@ impl Execution {
             .collect()
     }
 
+    /// The iterations around a frame, from the inside out, its own included.
+    pub(crate) fn iterations(&self, id: FrameId) -> impl Iterator<Item = &Iteration> {
+        self.around(id)
+            .filter_map(|(_, frame)| frame.iteration.as_deref())
+    }
+
+    /// The frame of the innermost iteration around a frame.
+    pub(crate) fn iteration_of(&self, id: FrameId) -> Option<FrameId> {
+        self.around(id)
+            .find_map(|(id, frame)| frame.iteration.is_some().then_some(id))
+    }
+
+    /// A frame and the frames around it, from the inside out.
+    fn around(&self, id: FrameId) -> impl Iterator<Item = (FrameId, &Frame)> {
+        let frame = |id: FrameId| self.frames.get(&id).map(|frame| (id, frame));
+        std::iter::successors(frame(id), move |(_, inner)| inner.parent.and_then(frame))
+    }
+
     /// The frame that waits for the outcome of this attempt.
     pub(crate) fn frame_awaiting(&self, task: TaskId, attempt: u32) -> Option<FrameId> {
         let awaits = |step: &Step| matches!(step, Step::Activity { task: t, attempt: a, .. } if *t == task && *a == attempt);
@@ -321,14 +403,17 @@ impl Step {
         match self {
             Self::Activity { timeout, .. } => *timeout,
             Self::BackingOff { timer, .. } | Self::Waiting { timer } => Some(*timer),
-            Self::Joining { .. } | Self::Done { .. } | Self::Failed { .. } | Self::Stopped {} => {
-                None
-            }
+            Self::Joining { .. }
+            | Self::Mapping(_)
+            | Self::Done { .. }
+            | Self::Failed { .. }
+            | Self::Stopped {} => None,
         }
     }
 }
 
 /// Whether a count can be left out of a snapshot.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
 }

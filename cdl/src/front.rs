@@ -18,6 +18,7 @@ pub(crate) mod duration;
 mod fields;
 mod guard;
 mod lints;
+mod map;
 mod policies;
 mod report;
 mod scalar;
@@ -80,6 +81,7 @@ pub fn parse(source: &Source<'_>) -> Parsed {
         text: &text,
         reporter: Reporter::default(),
         is_damaged: false,
+        iterators: 0,
     };
     let application = match refusal {
         Some(refusal) => {

@@ -4,6 +4,7 @@
 
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
+use super::map::map;
 use super::policies;
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
@@ -37,11 +38,32 @@ struct Type {
 }
 
 /// A state of the file.
-struct State<'t> {
-    name: &'t str,
-    span: Span,
-    fields: Fields<'t>,
+pub(super) struct State<'t> {
+    pub(super) name: &'t str,
+    pub(super) span: Span,
+    pub(super) fields: Fields<'t>,
 }
+
+/// Keys of a Map state, by either of its names.
+const MAP_KEYS: &[&str] = &[
+    "name",
+    "type",
+    "description",
+    "items",
+    "iterator",
+    "max_concurrency",
+    "batch",
+    "tolerated_failure_count",
+    "tolerated_failure_percentage",
+    "result",
+    "resultPath",
+    "catch",
+    "next",
+    "end",
+];
+
+/// Keys that Map states will have.
+const MAP_KEYS_LATER: &[&str] = &["reader", "writer", "timeout", "compensate"];
 
 const TYPES: &[Type] = &[
     Type {
@@ -96,6 +118,24 @@ const TYPES: &[Type] = &[
             later: &["timeout", "compensate"],
         },
         compile: parallel,
+    },
+    Type {
+        name: "Map",
+        shape: Shape {
+            what: "a Map state",
+            known: MAP_KEYS,
+            later: MAP_KEYS_LATER,
+        },
+        compile: map,
+    },
+    Type {
+        name: "ForEach",
+        shape: Shape {
+            what: "a ForEach state",
+            known: MAP_KEYS,
+            later: MAP_KEYS_LATER,
+        },
+        compile: map,
     },
     Type {
         name: "Wait",
@@ -161,7 +201,7 @@ const TYPES: &[Type] = &[
 ];
 
 /// State types of the language that this version does not run.
-const LATER_TYPES: &[&str] = &["Map", "ForEach", "HumanTask", "EventTask", "SubWorkflow"];
+const LATER_TYPES: &[&str] = &["HumanTask", "EventTask", "SubWorkflow"];
 
 /// Compiles one state.
 pub(super) fn compile(

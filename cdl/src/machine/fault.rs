@@ -147,7 +147,7 @@ impl Machine<'_> {
             return Ok(Caught::Not);
         };
         self.drop_branches(id);
-        if let Err(own) = self.write_caught(catch, failure) {
+        if let Err(own) = self.write_caught(id, catch, failure) {
             self.frame_mut(id).step = Step::Stopped {};
             return Ok(Caught::Becomes(own));
         }
@@ -160,11 +160,16 @@ impl Machine<'_> {
         Ok(Caught::Handled)
     }
 
-    fn write_caught(&mut self, catch: &Catch, failure: &Failure) -> Result<(), Failure> {
+    fn write_caught(
+        &mut self,
+        id: FrameId,
+        catch: &Catch,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
         match &catch.result {
             Some(path) => {
                 let caught = self.caught_value(failure)?;
-                self.write(Some(path), Output::Value(caught))
+                self.write(id, Some(path), Output::Value(caught))
             }
             None => Ok(()),
         }
@@ -228,7 +233,7 @@ impl Machine<'_> {
         }
         let frames = &self.execution.frames;
         self.work.retain(|work| match work {
-            Work::Enter(id) | Work::Leave(id, _) => frames.contains_key(id),
+            Work::Enter(id) | Work::Open(id) | Work::Leave(id, _) => frames.contains_key(id),
             Work::Complete(_) => true,
         });
     }
@@ -257,7 +262,11 @@ impl Machine<'_> {
 fn is_under_way(step: &Step) -> bool {
     match step {
         Step::Activity { .. } | Step::BackingOff { .. } | Step::Waiting { .. } => true,
-        Step::Joining { .. } | Step::Done { .. } | Step::Failed { .. } | Step::Stopped {} => false,
+        Step::Joining { .. }
+        | Step::Mapping(_)
+        | Step::Done { .. }
+        | Step::Failed { .. }
+        | Step::Stopped {} => false,
     }
 }
 
@@ -285,6 +294,7 @@ fn catches(state: &State) -> &[Catch] {
     match &state.kind {
         StateKind::Task(task) => &task.catch,
         StateKind::Parallel { catch, .. } => catch,
+        StateKind::Map(map) => &map.catch,
         StateKind::Pass { .. }
         | StateKind::Choice { .. }
         | StateKind::Wait { .. }

@@ -117,7 +117,7 @@ impl<'a> Machine<'a> {
         self.join(parent)
     }
 
-    /// A branch failed. A state that bears it keeps what the branch has written
+    /// A branch or iteration failed. A state that bears it keeps what the branch has written
     /// and drops what it does.
     pub(super) fn branch_failed(
         &mut self,
@@ -125,6 +125,9 @@ impl<'a> Machine<'a> {
         id: FrameId,
         failure: &Failure,
     ) -> Result<Fate, ApplyError> {
+        if let StateKind::Map(_) = self.state_of(parent)?.kind {
+            return self.iteration_failed(parent, id, failure);
+        }
         let (branches, strategy) = self.parallel_of(parent)?;
         let &Step::Joining { open, failed } = &self.frame_mut(parent).step else {
             return Err(self.mismatch(parent));

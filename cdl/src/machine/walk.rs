@@ -1,5 +1,6 @@
 //! Carries frames from state to state until each waits for something.
 
+use std::borrow::Cow;
 use std::mem;
 
 use super::budget::Budget;
@@ -34,6 +35,8 @@ pub(super) struct Machine<'a> {
 pub(super) enum Work {
     /// Enter the state that the frame is set to.
     Enter(FrameId),
+    /// Open the next iteration of the Map state that it is in.
+    Open(FrameId),
     /// Leave that state with its output.
     Leave(FrameId, Output),
     /// End the execution, its root frame being done. An output is that of a
@@ -149,6 +152,8 @@ impl<'a> Machine<'a> {
         for (id, frame) in self.execution.frames.iter().rev() {
             match &frame.step {
                 Step::Stopped {} => self.work.push(Work::Enter(*id)),
+                // For those that wait, should none of its iterations run.
+                Step::Mapping(_) => self.work.push(Work::Open(*id)),
                 // Then it was the workflow's `output` that failed.
                 Step::Done { .. } if *id == FrameId::ROOT => self.work.push(Work::Complete(None)),
                 _ => {}
@@ -161,6 +166,7 @@ impl<'a> Machine<'a> {
         while let Some(work) = self.work.pop() {
             match work {
                 Work::Enter(frame) => self.enter(frame)?,
+                Work::Open(frame) => self.open_iteration(frame)?,
                 Work::Leave(frame, output) => self.leave(frame, output)?,
                 Work::Complete(output) => self.complete_execution(output),
             }
@@ -200,10 +206,11 @@ impl<'a> Machine<'a> {
             StateKind::Parallel {
                 branches, strategy, ..
             } => self.enter_parallel(id, branches, *strategy),
+            StateKind::Map(map) => self.enter_map(id, map),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
             StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
-                Err(self.declared_failure(error, message.as_ref()))
+                Err(self.declared_failure(id, error, message.as_ref()))
             }
         });
         match entered {
@@ -215,7 +222,7 @@ impl<'a> Machine<'a> {
     /// Goes through a state that only computes its output.
     fn pass_on(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
         let output = match output {
-            Some(template) => Output::Value(self.eval(template)?),
+            Some(template) => Output::Value(self.eval(id, template)?),
             None => Output::Null,
         };
         self.work.push(Work::Leave(id, output));
@@ -225,7 +232,7 @@ impl<'a> Machine<'a> {
     /// As [`Self::pass_on`], where the output is only held as text.
     fn succeed(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
         let output = match output {
-            Some(template) => Output::Text(self.eval_text(template)?),
+            Some(template) => Output::Text(self.eval_text(id, template)?),
             None => Output::Null,
         };
         self.work.push(Work::Leave(id, output));
@@ -234,8 +241,8 @@ impl<'a> Machine<'a> {
 
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
         let input = match &kind.parameters {
-            Some(parameters) => self.eval_text(parameters)?,
-            None => self.context_text()?,
+            Some(parameters) => self.eval_text(id, parameters)?,
+            None => self.default_input(id)?,
         };
         self.check_held(&input)?;
         let task = TaskId(self.fresh());
@@ -280,7 +287,7 @@ impl<'a> Machine<'a> {
         choices: &'a [Way],
         default: Option<StateId>,
     ) -> Result<(), Failure> {
-        let next = self.choose(choices, default)?;
+        let next = self.choose(id, choices, default)?;
         self.tell(|machine| Record::StateExited {
             place: machine.place(id),
             output: Output::Null.to_json(),
@@ -290,7 +297,7 @@ impl<'a> Machine<'a> {
     }
 
     fn enter_wait(&mut self, id: FrameId, until: &'a Until) -> Result<(), Failure> {
-        let at = self.end_of_wait(until)?;
+        let at = self.end_of_wait(id, until)?;
         if at <= self.now {
             self.work.push(Work::Leave(id, Output::Null));
         } else {
@@ -307,6 +314,7 @@ impl<'a> Machine<'a> {
             StateKind::Pass { result, next, .. } | StateKind::Parallel { result, next, .. } => {
                 (result.as_ref(), *next)
             }
+            StateKind::Map(map) => (map.result.as_ref(), map.next),
             StateKind::Wait { next, .. } => (None, *next),
             StateKind::Succeed { .. } => (None, Next::End),
             StateKind::Choice { .. } | StateKind::Fail { .. } => return Err(self.mismatch(id)),
@@ -317,7 +325,7 @@ impl<'a> Machine<'a> {
         });
         let parent = self.frame_mut(id).parent;
         match (next, parent) {
-            (Next::State(next), _) => match self.write(result, output) {
+            (Next::State(next), _) => match self.write(id, result, output) {
                 Ok(()) => self.go(id, next),
                 Err(failure) => self.fail(id, failure)?,
             },
@@ -326,7 +334,7 @@ impl<'a> Machine<'a> {
                     StateKind::Succeed { output: Some(_) } => self.text_of(&output).map(Some),
                     _ => Ok(None),
                 };
-                match chosen.and_then(|chosen| self.write(result, output).map(|()| chosen)) {
+                match chosen.and_then(|chosen| self.write(id, result, output).map(|()| chosen)) {
                     Ok(chosen) => {
                         let output = Output::Null.to_json();
                         self.frame_mut(id).step = Step::Done { output };
@@ -336,8 +344,11 @@ impl<'a> Machine<'a> {
                 }
             }
             (Next::End, Some(parent)) => {
-                let held = self.hold(&output);
-                match held.and_then(|held| self.write(result, output).map(|()| held)) {
+                let held = self.hold(parent, &output);
+                match held.and_then(|held| self.write(id, result, output).map(|()| held)) {
+                    Ok(held) if self.frame_mut(id).iteration.is_some() => {
+                        self.end_iteration(id, parent, held)?;
+                    }
                     Ok(held) => self.end_branch(id, parent, held)?,
                     Err(failure) => self.fail(id, failure)?,
                 }
@@ -349,7 +360,7 @@ impl<'a> Machine<'a> {
     fn complete_execution(&mut self, chosen: Option<Json>) {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
-            (None, Some(template)) => self.eval_text(template),
+            (None, Some(template)) => self.eval_text(FrameId::ROOT, template),
             (None, None) => self.results(),
         };
         self.close(match output {
@@ -397,6 +408,7 @@ impl<'a> Machine<'a> {
             scope,
             state: self.program.scope(scope).start,
             step: Step::Stopped {},
+            iteration: None,
         };
         self.execution.frames.insert(id, frame);
     }
@@ -457,10 +469,14 @@ impl<'a> Machine<'a> {
     pub(super) fn place(&self, id: FrameId) -> Place {
         let mut around: Vec<_> = self.ancestors(id).collect();
         around.reverse();
-        let mut path: Vec<&str> = Vec::new();
+        let mut path: Vec<Cow<'_, str>> = Vec::new();
         for (at, frame) in around.iter().enumerate() {
-            path.push(self.state_name(*frame));
-            path.push(self.branch_name(*around.get(at + 1).unwrap_or(&id)));
+            path.push(self.state_name(*frame).into());
+            let branch = around.get(at + 1).unwrap_or(&id);
+            path.push(match self.execution.frames[branch].iteration.as_ref() {
+                Some(iteration) => iteration.index.to_string().into(),
+                None => self.branch_name(*branch).into(),
+            });
         }
         Place {
             frame: id,
