@@ -22,4 +22,4 @@ pub(crate) mod scope;
 pub(crate) mod time;
 
 pub use fault::names;
-pub use program::{Binding, Bindings, Data, Envelope, Item, MachineType, Mapping, State};
+pub use program::{Binding, Bindings, Data, Envelope, MachineType, State};

@@ -113,7 +113,8 @@ codes! {
     RegionWithoutTimeout = 905, Warning, "region without a timeout";
     BlockingTask = 906, Warning, "long blocking Task";
     EndlessLoop = 907, Warning, "loop without a way out";
-    Unbound = 908, Warning, "resource without an activity";
+    UnboundedMap = 908, Warning, "Map without a limit";
+    Unbound = 909, Warning, "resource without an activity";
 }
 
 impl Code {

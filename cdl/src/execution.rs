@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::machine::ActivityTask;
-use crate::program::{Program, ScopeId, State, StateId, StateKind};
-use crate::{ExecutionId, Json, TenantId, Timestamp};
+use crate::program::{Program, ScopeId, State, StateId, StateKind, Tolerance};
+use crate::{ExecutionId, Json, TenantId, Timestamp, asl};
 
 /// One state entry that asked for an activity; unique within its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -122,7 +122,7 @@ impl Failure {
     }
 }
 
-/// One scope being run: the workflow itself, a branch, later an iteration.
+/// One scope being run: the workflow itself, a branch or an iteration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// The frame that waits for this one; `None` for the root.
@@ -133,6 +133,83 @@ pub struct Frame {
     pub state: StateId,
     /// What that state is doing.
     pub step: Step,
+    /// What an iteration has of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<Box<Iteration>>,
+    /// What a frame of an ASL definition knows; CDL keeps all in the context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<asl::Data>>,
+}
+
+/// What one iteration of a Map state has of its own. The frames beneath it see
+/// it, too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Iteration {
+    /// Its place among the items, or batches, from 0.
+    pub index: u32,
+    /// Length of the item's text, in bytes.
+    pub bytes: u64,
+    /// The word `map` of expressions: `{item, index}`.
+    pub map: Value,
+    /// What it has written: an object whose keys hide those of the context.
+    pub context: Value,
+}
+
+impl Iteration {
+    /// Its item, or batch of items.
+    pub fn item(&self) -> &Value {
+        &self.map["item"]
+    }
+}
+
+/// How far a Map state is. Iterations that run are the frames whose parent it
+/// is; all others are here, by index.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Number of items.
+    pub items: u32,
+    /// Number of iterations that run.
+    pub open: u32,
+    /// Bytes of the texts below, and of the items of those that run.
+    pub bytes: u64,
+    /// Items, or batches of them, whose iterations have not begun.
+    pub waiting: BTreeMap<u32, Json>,
+    /// Outputs of those that have ended.
+    pub done: BTreeMap<u32, Json>,
+    /// Those whose failure the state bears.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<u32, Borne>,
+    /// What an ASL Map state found in its data; a CDL one has it in the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+}
+
+/// What an ASL Map state asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Most iterations at a time, at least 1.
+    pub max_concurrency: u32,
+    /// Failures that it bears; `None` makes the first one its own.
+    pub tolerance: Option<Tolerance>,
+}
+
+impl Mapping {
+    /// Number of iterations that have not ended.
+    pub fn left(&self) -> u32 {
+        self.open
+            .saturating_add(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// An iteration whose failure its Map state bears.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Borne {
+    /// Its item, or batch of items.
+    pub item: Json,
+    /// `{error, message, state, details}`, as a `catch` gives it.
+    pub error: Json,
+    /// Number of items in it.
+    pub items: u32,
 }
 
 /// What a frame's state is doing.
@@ -170,13 +247,28 @@ pub enum Step {
     },
     /// In a Parallel state: its branches are the frames whose parent this is.
     Joining {
-        /// Number of branches that have not reached their end.
+        /// Number of branches that have neither reached their end nor failed.
         open: u32,
+        /// Number of branches whose failure the state bears.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        failed: u32,
+    },
+    /// In a Map state.
+    Mapping(Box<Mapping>),
+    /// Between two tries of an ASL state, which is evaluated anew.
+    Retrying {
+        /// Timer that ends the pause.
+        timer: TimerId,
     },
     /// The frame reached its end; its parent has not joined yet.
     Done {
         /// Output of its last state.
         output: Json,
+    },
+    /// The frame failed, and its parent bears that.
+    Failed {
+        /// `{error, message, state, details}`, as a `catch` gives it.
+        error: Json,
     },
     /// Nothing: the execution failed or timed out. A retry enters the state
     /// anew.
@@ -266,9 +358,27 @@ impl Execution {
         frames
             .filter_map(|frame| {
                 let state = program.states.get(frame.state.0 as usize)?;
-                frame.step.activity_task(state)
+                frame.activity_task(state)
             })
             .collect()
+    }
+
+    /// The iterations around a frame, from the inside out, its own included.
+    pub(crate) fn iterations(&self, id: FrameId) -> impl Iterator<Item = &Iteration> {
+        self.around(id)
+            .filter_map(|(_, frame)| frame.iteration.as_deref())
+    }
+
+    /// The frame of the innermost iteration around a frame.
+    pub(crate) fn iteration_of(&self, id: FrameId) -> Option<FrameId> {
+        self.around(id)
+            .find_map(|(id, frame)| frame.iteration.is_some().then_some(id))
+    }
+
+    /// A frame and the frames around it, from the inside out.
+    fn around(&self, id: FrameId) -> impl Iterator<Item = (FrameId, &Frame)> {
+        let frame = |id: FrameId| self.frames.get(&id).map(|frame| (id, frame));
+        std::iter::successors(frame(id), move |(_, inner)| inner.parent.and_then(frame))
     }
 
     /// The frame that waits for the outcome of this attempt.
@@ -279,41 +389,57 @@ impl Execution {
     }
 }
 
-impl Step {
-    /// The request to run an activity that this step stands for, `state` being
-    /// the state that it is a step of.
+impl Frame {
+    /// The request to run an activity that the frame's step stands for, `state`
+    /// being the state that it is in.
     pub(crate) fn activity_task(&self, state: &State) -> Option<ActivityTask> {
-        let Self::Activity {
+        let Step::Activity {
             task,
             attempt,
             input,
             scheduled_at,
             timeout: _,
-        } = self
+        } = &self.step
         else {
             return None;
         };
-        let StateKind::Task(kind) = &state.kind else {
-            return None;
+        let (timeout_ms, heartbeat_ms) = match (&state.kind, &self.data) {
+            (StateKind::Task(kind), _) => (kind.timeout_ms, kind.heartbeat_ms),
+            (StateKind::Asl(_), Some(data)) => (data.timeout_ms, data.heartbeat_ms),
+            _ => return None,
         };
         Some(ActivityTask {
             task: *task,
             attempt: *attempt,
-            resource: kind.resource.clone(),
+            resource: state.activity()?.clone(),
             state: state.name.clone(),
             input: input.clone(),
             scheduled_at: *scheduled_at,
-            timeout_ms: kind.timeout_ms,
-            heartbeat_ms: kind.heartbeat_ms,
+            timeout_ms,
+            heartbeat_ms,
         })
     }
+}
 
+impl Step {
     /// The timer that this step waits for.
     pub(crate) fn timer(&self) -> Option<TimerId> {
         match self {
             Self::Activity { timeout, .. } => *timeout,
-            Self::BackingOff { timer, .. } | Self::Waiting { timer } => Some(*timer),
-            Self::Joining { .. } | Self::Done { .. } | Self::Stopped {} => None,
+            Self::BackingOff { timer, .. }
+            | Self::Waiting { timer }
+            | Self::Retrying { timer } => Some(*timer),
+            Self::Joining { .. }
+            | Self::Mapping(_)
+            | Self::Done { .. }
+            | Self::Failed { .. }
+            | Self::Stopped {} => None,
         }
     }
+}
+
+/// Whether a count can be left out of a snapshot.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

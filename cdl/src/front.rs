@@ -21,6 +21,7 @@ mod fields;
 mod guard;
 mod json;
 mod lints;
+mod map;
 mod policies;
 mod report;
 mod scalar;
@@ -89,6 +90,7 @@ pub fn parse_with(source: &Source<'_>, options: &AslOptions) -> Parsed {
         text: &text,
         reporter: Reporter::default(),
         is_damaged: false,
+        iterators: 0,
     };
     let application = match refusal {
         Some(refusal) => {

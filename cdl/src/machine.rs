@@ -6,9 +6,10 @@
 //! which attempts are still outstanding.
 //!
 //! An execution is a tree of frames, one for each scope being run: the
-//! workflow itself and the branches of the Parallel states that it is in. An
+//! workflow itself, the branches of the Parallel states and the iterations of the
+//! Map states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
-//! waits, `fault` deals with what goes wrong, `data` moves values between
+//! waits, `join` brings branches together, `map` iterations, `fault` deals with what goes wrong, `data` moves values between
 //! states and the context, `budget` counts what that costs, `retry` says when
 //! to try again.
 
@@ -20,10 +21,13 @@ use crate::{
     Timestamp,
 };
 
+mod asl;
 mod budget;
 mod data;
 mod fault;
+mod join;
 pub mod limits;
+mod map;
 mod record;
 mod retry;
 mod walk;

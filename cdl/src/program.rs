@@ -57,10 +57,11 @@ pub struct Program {
     pub output: Option<Template>,
 }
 
-/// A list of states that is entered at its start: a workflow or a branch.
+/// A list of states that is entered at its start: a workflow, a branch or the
+/// iterator of a Map state.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// The workflow's or branch's name.
+    /// The workflow's or branch's name, or that of the Map state.
     pub name: String,
     /// Its first state.
     pub start: StateId,
@@ -104,6 +105,8 @@ pub enum StateKind {
     Parallel {
         /// One scope a branch, in the order of the file.
         branches: Vec<ScopeId>,
+        /// When it has succeeded, and what a failed branch means to it.
+        strategy: Strategy,
         /// Where `{branch name: output}` goes.
         result: Option<Path>,
         /// Who handles a failed branch.
@@ -111,6 +114,8 @@ pub enum StateKind {
         /// What follows.
         next: Next,
     },
+    /// Runs a scope for each item of a list.
+    Map(Map),
     /// Lets time pass.
     Wait {
         /// Until when.
@@ -133,6 +138,59 @@ pub enum StateKind {
     },
     /// A state of an ASL definition.
     Asl(Arc<asl::State>),
+}
+
+/// A Map state.
+#[derive(Debug, Clone)]
+pub struct Map {
+    /// The list, evaluated once, where the state stands.
+    pub items: Template,
+    /// What runs for each item.
+    pub iterator: ScopeId,
+    /// Most iterations at a time, at least 1.
+    pub max_concurrency: u32,
+    /// Items of one iteration, at least 1: its item is then a list of so many,
+    /// or fewer in the last. `None` gives each item as it is.
+    pub batch: Option<u32>,
+    /// Failures that the state bears; `None` makes the first one its own.
+    pub tolerance: Option<Tolerance>,
+    /// Where the list of outputs goes.
+    pub result: Option<Path>,
+    /// Who handles a failed iteration.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// How many failed items a Map state bears. What is given must all hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tolerance {
+    /// So many of them.
+    pub count: Option<u32>,
+    /// So many of a hundred, 0 to 100.
+    pub percentage: Option<f64>,
+}
+
+impl Tolerance {
+    /// Whether `failed` of `items` are no more than that.
+    pub fn bears(&self, failed: u32, items: u32) -> bool {
+        let counted = self.count.is_none_or(|count| failed <= count);
+        // Products, not a quotient: 3 of 10 are 30 % exactly.
+        let share = |most: f64| f64::from(failed) * 100.0 <= most * f64::from(items);
+        counted && self.percentage.is_none_or(share)
+    }
+}
+
+/// When a Parallel state has succeeded, and what a failed branch means to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Every branch has to succeed; the first failure is the state's own.
+    All,
+    /// So many branches have to succeed, and the others are cancelled then. The
+    /// state fails as soon as too many have failed.
+    AtLeast(u32),
+    /// Every branch has to end, well or not.
+    Settled,
 }
 
 /// What follows a state.

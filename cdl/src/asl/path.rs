@@ -31,7 +31,7 @@ pub(crate) const MAX_VISITS: usize = 1_000_000;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Path {
     text: Box<str>,
-    pub(super) root: Root,
+    pub(crate) root: Root,
     steps: Vec<Step>,
 }
 

@@ -329,7 +329,7 @@ pub struct Data {
     /// Variables that were assigned in this frame. Frames see those of the
     /// frames around them, too, but for iterations of a distributed Map.
     pub(crate) variables: BTreeMap<String, Arc<Value>>,
-    /// Size of input, variables and item as JSON text, in bytes.
+    /// Size of input and variables as JSON text, in bytes.
     pub(crate) bytes: u64,
     /// When the state was entered.
     pub(crate) entered_at: Timestamp,
@@ -347,9 +347,6 @@ pub struct Data {
     /// Longest silence of an attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) heartbeat_ms: Option<u64>,
-    /// Which iteration of a Map this frame is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) item: Option<Item>,
 }
 
 impl Data {
@@ -365,7 +362,6 @@ impl Data {
             task: None,
             timeout_ms: None,
             heartbeat_ms: None,
-            item: None,
         }
     }
 
@@ -376,47 +372,7 @@ impl Data {
 
     /// The values that it holds.
     pub fn values(&self) -> impl Iterator<Item = &Value> {
-        let item = self.item.iter().map(|item| &item.value);
         let variables = self.variables.values().map(AsRef::as_ref);
-        std::iter::once(self.input.as_ref()).chain(variables).chain(item)
-    }
-}
-
-/// One iteration of a Map: `$$.Map.Item`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Item {
-    pub(crate) index: u64,
-    pub(crate) value: Value,
-}
-
-/// A Map state under way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mapping {
-    /// What it iterates over, batches made.
-    pub(crate) items: Arc<Vec<Value>>,
-    /// Size of items and outputs as JSON text, in bytes.
-    pub(crate) bytes: u64,
-    /// The item that is started next.
-    pub(crate) next: u64,
-    /// Iterations under way.
-    pub(crate) open: u32,
-    /// Most of them at a time.
-    pub(crate) limit: u32,
-    /// Outputs of the iterations that ended well, by item.
-    pub(crate) outputs: BTreeMap<u64, crate::Json>,
-    /// How many failed.
-    pub(crate) failed: u64,
-    /// How many may; `None` if it is the first that fails the state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) tolerated: Option<u64>,
-    /// Timer that lets the next event start more, so that one event does not take too long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) pacing: Option<crate::TimerId>,
-}
-
-impl Mapping {
-    /// Size of what it holds as JSON text, in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+        std::iter::once(self.input.as_ref()).chain(variables)
     }
 }

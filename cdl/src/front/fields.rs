@@ -17,6 +17,8 @@ pub(super) struct Context<'a> {
     pub(super) reporter: Reporter,
     /// Whether parts of the file could not be read.
     pub(super) is_damaged: bool,
+    /// How many iterators of Map states are around what is read.
+    pub(super) iterators: usize,
 }
 
 /// Which keys a mapping may have.

@@ -4,6 +4,7 @@
 
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
+use super::map::map;
 use super::policies;
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
@@ -13,7 +14,7 @@ use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
 use crate::machine::limits::MAX_BRANCHES;
-use crate::program::{Resource, ScopeId, StateId, StateKind, Task, Until, Way};
+use crate::program::{Resource, ScopeId, StateId, StateKind, Strategy, Task, Until, Way};
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
 const MAX_CHOICES: usize = 1_000;
@@ -37,11 +38,32 @@ struct Type {
 }
 
 /// A state of the file.
-struct State<'t> {
-    name: &'t str,
-    span: Span,
-    fields: Fields<'t>,
+pub(super) struct State<'t> {
+    pub(super) name: &'t str,
+    pub(super) span: Span,
+    pub(super) fields: Fields<'t>,
 }
+
+/// Keys of a Map state, by either of its names.
+const MAP_KEYS: &[&str] = &[
+    "name",
+    "type",
+    "description",
+    "items",
+    "iterator",
+    "max_concurrency",
+    "batch",
+    "tolerated_failure_count",
+    "tolerated_failure_percentage",
+    "result",
+    "resultPath",
+    "catch",
+    "next",
+    "end",
+];
+
+/// Keys that Map states will have.
+const MAP_KEYS_LATER: &[&str] = &["reader", "writer", "timeout", "compensate"];
 
 const TYPES: &[Type] = &[
     Type {
@@ -86,15 +108,34 @@ const TYPES: &[Type] = &[
                 "description",
                 "branches",
                 "completion_strategy",
+                "required",
                 "result",
                 "resultPath",
                 "catch",
                 "next",
                 "end",
             ],
-            later: &["required", "timeout", "compensate"],
+            later: &["timeout", "compensate"],
         },
         compile: parallel,
+    },
+    Type {
+        name: "Map",
+        shape: Shape {
+            what: "a Map state",
+            known: MAP_KEYS,
+            later: MAP_KEYS_LATER,
+        },
+        compile: map,
+    },
+    Type {
+        name: "ForEach",
+        shape: Shape {
+            what: "a ForEach state",
+            known: MAP_KEYS,
+            later: MAP_KEYS_LATER,
+        },
+        compile: map,
     },
     Type {
         name: "Wait",
@@ -160,7 +201,7 @@ const TYPES: &[Type] = &[
 ];
 
 /// State types of the language that this version does not run.
-const LATER_TYPES: &[&str] = &["Map", "ForEach", "HumanTask", "EventTask", "SubWorkflow"];
+const LATER_TYPES: &[&str] = &["HumanTask", "EventTask", "SubWorkflow"];
 
 /// Compiles one state.
 pub(super) fn compile(
@@ -351,7 +392,6 @@ fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Opti
 
 fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     let fields = &state.fields;
-    completion_strategy(b.context, fields);
     let result = result(b, place, fields);
     let catch = policies::catch(b, place, fields.get("catch"));
     let next = b.next(place, state.name, fields);
@@ -367,8 +407,10 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
         return None;
     }
     let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();
+    let strategy = completion_strategy(b.context, fields, items.len());
     Some(StateKind::Parallel {
         branches: branches.into_iter().collect::<Option<Vec<_>>>()?,
+        strategy: strategy?,
         result: result.ok()?,
         catch: catch?,
         next: next?,
@@ -395,27 +437,38 @@ fn branch(b: &mut Builder<'_, '_>, place: &Place<'_>, item: Named<'_>) -> Option
     b.list_scope(item.name, item.span, Some(place.id), states, &fields)
 }
 
-fn completion_strategy(context: &mut Context<'_>, fields: &Fields<'_>) {
-    const LATER: &[&str] = &["ANY", "N_OF_M", "ALL_SETTLED"];
-    let Some(node) = fields.get("completion_strategy") else {
-        return;
+fn completion_strategy(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+    branches: usize,
+) -> Option<Strategy> {
+    const WORDS: &[&str] = &["ALL", "ANY", "N_OF_M", "ALL_SETTLED"];
+    let word = match fields.get("completion_strategy") {
+        Some(node) => context.word(node, "`completion_strategy`", WORDS)?,
+        None => "ALL",
     };
-    let what = "`completion_strategy`";
-    let Some(text) = context.text(node, what) else {
-        return;
-    };
-    if LATER.contains(&text) {
+    if word == "N_OF_M" {
+        let node = context.required(fields, "required")?;
+        let branches = u32::try_from(branches).unwrap_or(u32::MAX);
+        let required = context.integer(node, "`required`", 1, branches)?;
+        return Some(Strategy::AtLeast(required));
+    }
+    if let Some(key) = fields.key("required") {
         context.report(
             Finding::new(
-                Code::NotSupported,
-                node.span,
-                format!("the strategy {text} is not supported by this version"),
+                Code::Conflict,
+                key.span,
+                format!("the strategy {word} has no `required`"),
             )
-            .help("this version runs `ALL`: every branch has to succeed"),
+            .help("write `completion_strategy: N_OF_M`, or leave `required` out"),
         );
-    } else {
-        context.word(node, what, &["ALL"]);
+        return None;
     }
+    Some(match word {
+        "ANY" => Strategy::AtLeast(1),
+        "ALL_SETTLED" => Strategy::Settled,
+        _ => Strategy::All,
+    })
 }
 
 fn wait(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {

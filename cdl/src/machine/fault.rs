@@ -3,14 +3,26 @@
 use serde_json::{Value, json};
 
 use super::data::Output;
+use super::join::Fate;
 use super::record::Record;
 use super::retry::{is_retryable, pause_ms};
 use super::walk::{Machine, Work};
 use super::{ApplyError, Command};
 use crate::program::{Catch, State, StateKind};
 use crate::{
-    ActivityFailure, Execution, Failure, FrameId, Status, Step, TaskId, TimerKind, errors,
+    ActivityFailure, Execution, Failure, FrameId, Json, Status, Step, TaskId, TimerKind, asl,
+    errors,
 };
+
+/// What a state's `catch` made of a failure.
+pub(super) enum Caught {
+    /// The frame goes on.
+    Handled,
+    /// No entry handles it.
+    Not,
+    /// It could not be handled, for this reason.
+    Becomes(Failure),
+}
 
 impl Machine<'_> {
     /// An attempt did not return: tries again, or gives the error to the
@@ -21,6 +33,9 @@ impl Machine<'_> {
         step: Step,
         failure: &ActivityFailure,
     ) -> Result<(), ApplyError> {
+        if let StateKind::Asl(_) = self.state_of(id)?.kind {
+            return self.fail(id, asl_failure(failure));
+        }
         let (state, kind) = self.task_of(id)?;
         let Step::Activity {
             task,
@@ -65,9 +80,13 @@ impl Machine<'_> {
 
     /// An attempt took longer than its state's `timeout`.
     pub(super) fn attempt_timed_out(&mut self, id: FrameId) -> Result<(), ApplyError> {
-        let (_, kind) = self.task_of(id)?;
         let step = self.take_step(id);
         self.cancel(&step);
+        if let StateKind::Asl(_) = self.state_of(id)?.kind {
+            // AWS gives no cause.
+            return self.fail(id, Failure::new(asl::names::TIMEOUT, ""));
+        }
+        let (_, kind) = self.task_of(id)?;
         let limit = kind.timeout_ms.unwrap_or_default();
         let failure = ActivityFailure {
             error: errors::TIMEOUT.to_owned(),
@@ -84,63 +103,97 @@ impl Machine<'_> {
         self.close(Status::TimedOut { timeout_ms });
     }
 
-    /// A state failed. The innermost `catch` that handles the error goes on,
-    /// first that of the state itself, then those of the Parallel states
-    /// around it; if there is none, the execution fails.
+    /// A state failed. The innermost that deals with the error goes on: the
+    /// state's own `catch`, then the states around it, each of which may bear
+    /// the failure of a branch or `catch` it; if there is none, the execution
+    /// fails.
     ///
     /// Which frames to give up is known only then: a caught failure drops the
     /// branches beneath the `catch`; an uncaught one keeps all frames, for a
     /// retry.
-    pub(super) fn fail(&mut self, origin: FrameId, mut failure: Failure) -> Result<(), ApplyError> {
-        failure.state = Some(self.state_of(origin)?.name.as_ref().to_owned());
-        let mut at = Some(origin);
+    pub(super) fn fail(&mut self, origin: FrameId, failure: Failure) -> Result<(), ApplyError> {
+        let mut failure = self.in_state(origin, failure)?;
+        let (mut at, mut beneath) = (Some(origin), None);
         while let Some(id) = at.filter(|_| !errors::is_fatal(&failure.error)) {
-            let state = self.state_of(id)?;
-            let catches = catches(state);
-            let names = catches.iter().map(|catch| catch.errors.len()).sum();
-            if let Err(own) = self.budget.names(names) {
-                failure = own;
-                failure.state = Some(state.name.as_ref().to_owned());
-                break;
-            }
-            if let Some(catch) = catches.iter().find(|catch| handles(catch, &failure)) {
-                self.drop_branches(id);
-                match self.write_caught(catch, &failure) {
-                    Ok(()) => {
-                        self.tell(|machine| Record::Caught {
-                            place: machine.place(id),
-                            error: failure.error.clone(),
-                            next: machine.program.state(catch.next).name.clone(),
-                        });
-                        self.go(id, catch.next);
-                        return Ok(());
-                    }
-                    // The handler's own failure is for those further out.
-                    Err(own) => {
-                        failure = own;
-                        failure.state = Some(state.name.as_ref().to_owned());
-                        self.frame_mut(id).step = Step::Stopped {};
+            if let Some(branch) = beneath.take() {
+                match self.branch_failed(id, branch, &failure)? {
+                    Fate::Borne => return Ok(()),
+                    Fate::Spreads => {}
+                    Fate::Becomes(own) => {
+                        failure = self.in_state(id, own)?;
+                        continue;
                     }
                 }
             }
+            match self.catch(id, &failure)? {
+                Caught::Handled => return Ok(()),
+                Caught::Not => {}
+                // The handler's own failure is for those further out.
+                Caught::Becomes(own) => failure = self.in_state(id, own)?,
+            }
+            beneath = Some(id);
             at = self.frame_mut(id).parent;
         }
         self.close(Status::Failed { failure });
         Ok(())
     }
 
-    fn write_caught(&mut self, catch: &Catch, failure: &Failure) -> Result<(), Failure> {
+    /// A failure of the state that a frame is in.
+    fn in_state(&self, id: FrameId, failure: Failure) -> Result<Failure, ApplyError> {
+        let state = Some(self.state_of(id)?.name.as_ref().to_owned());
+        Ok(Failure { state, ..failure })
+    }
+
+    /// Lets a state's own `catch` handle a failure.
+    fn catch(&mut self, id: FrameId, failure: &Failure) -> Result<Caught, ApplyError> {
+        let state = self.state_of(id)?;
+        if let StateKind::Asl(asl) = &state.kind {
+            return self.recover(id, asl, failure);
+        }
+        let catches = catches(state);
+        let names = catches.iter().map(|catch| catch.errors.len()).sum();
+        if let Err(own) = self.budget.names(names) {
+            return Ok(Caught::Becomes(own));
+        }
+        let Some(catch) = catches.iter().find(|catch| handles(catch, failure)) else {
+            return Ok(Caught::Not);
+        };
+        self.drop_branches(id);
+        if let Err(own) = self.write_caught(id, catch, failure) {
+            self.frame_mut(id).step = Step::Stopped {};
+            return Ok(Caught::Becomes(own));
+        }
+        self.tell(|machine| Record::Caught {
+            place: machine.place(id),
+            error: failure.error.clone(),
+            next: machine.program.state(catch.next).name.clone(),
+        });
+        self.go(id, catch.next);
+        Ok(Caught::Handled)
+    }
+
+    fn write_caught(
+        &mut self,
+        id: FrameId,
+        catch: &Catch,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
         match &catch.result {
             Some(path) => {
-                let caught = self.caught(failure)?;
-                self.write(Some(path), Output::Value(caught))
+                let caught = self.caught_value(failure)?;
+                self.write(id, Some(path), Output::Value(caught))
             }
             None => Ok(()),
         }
     }
 
-    /// What a `catch` puts at its `result`.
-    fn caught(&mut self, failure: &Failure) -> Result<Value, Failure> {
+    /// What a `catch` puts at its `result`, as text.
+    pub(super) fn caught(&mut self, failure: &Failure) -> Result<Json, Failure> {
+        let value = self.caught_value(failure)?;
+        self.budget.write(&value)
+    }
+
+    fn caught_value(&mut self, failure: &Failure) -> Result<Value, Failure> {
         self.budget
             .text(failure.error.len() + failure.message.len())?;
         if let Some(details) = &failure.details {
@@ -152,7 +205,7 @@ impl Machine<'_> {
             "state": failure.state,
             // What cannot be read (too deep, a number out of range) is left
             // out rather than failing the handler.
-            "details": failure.details.as_ref().map(crate::Json::to_value),
+            "details": failure.details.as_ref().map(Json::to_value),
         }))
     }
 
@@ -192,7 +245,7 @@ impl Machine<'_> {
         }
         let frames = &self.execution.frames;
         self.work.retain(|work| match work {
-            Work::Enter(id) | Work::Leave(id, _) => frames.contains_key(id),
+            Work::Enter(id) | Work::Open(id) | Work::Leave(id, _) | Work::Iterate(id, _) => frames.contains_key(id),
             Work::Complete(_) => true,
         });
     }
@@ -218,10 +271,32 @@ impl Machine<'_> {
     }
 }
 
+/// The error of an attempt, by the name that ASL has for it.
+fn asl_failure(failure: &ActivityFailure) -> Failure {
+    let error = match failure.error.as_str() {
+        errors::TIMEOUT if failure.message.contains("heartbeat") => asl::names::HEARTBEAT_TIMEOUT,
+        errors::TIMEOUT => asl::names::TIMEOUT,
+        other => other,
+    };
+    Failure {
+        error: error.to_owned(),
+        message: failure.message.clone(),
+        state: None,
+        details: failure.details.clone(),
+    }
+}
+
 fn is_under_way(step: &Step) -> bool {
     match step {
-        Step::Activity { .. } | Step::BackingOff { .. } | Step::Waiting { .. } => true,
-        Step::Joining { .. } | Step::Done { .. } | Step::Stopped {} => false,
+        Step::Activity { .. }
+        | Step::BackingOff { .. }
+        | Step::Waiting { .. }
+        | Step::Retrying { .. } => true,
+        Step::Joining { .. }
+        | Step::Mapping(_)
+        | Step::Done { .. }
+        | Step::Failed { .. }
+        | Step::Stopped {} => false,
     }
 }
 
@@ -249,11 +324,13 @@ fn catches(state: &State) -> &[Catch] {
     match &state.kind {
         StateKind::Task(task) => &task.catch,
         StateKind::Parallel { catch, .. } => catch,
+        StateKind::Map(map) => &map.catch,
         StateKind::Pass { .. }
         | StateKind::Choice { .. }
         | StateKind::Wait { .. }
         | StateKind::Succeed { .. }
-        | StateKind::Fail { .. } => &[],
+        | StateKind::Fail { .. }
+        | StateKind::Asl(_) => &[],
     }
 }
 

@@ -73,13 +73,24 @@ pub enum Record {
         /// What for.
         kind: TimerKind,
     },
-    /// A branch reached its end.
+    /// A branch or iteration reached its end.
     BranchEnded {
-        /// The Parallel state.
+        /// The Parallel or Map state.
         place: Place,
-        /// The branch.
+        /// The branch, or the index of the iteration.
         branch: String,
-        /// How many branches it still waits for.
+        /// How many of them it still waits for.
+        open: u32,
+    },
+    /// A branch or iteration failed, and the state that it belongs to goes on.
+    BranchFailed {
+        /// The Parallel or Map state.
+        place: Place,
+        /// The branch, or the index of the iteration.
+        branch: String,
+        /// Name of the error.
+        error: String,
+        /// How many of them it still waits for.
         open: u32,
     },
     /// The event changed nothing.
@@ -116,8 +127,8 @@ pub enum Record {
 pub struct Place {
     /// The frame.
     pub frame: FrameId,
-    /// The Parallel states and branches around it, from the outside in, as in
-    /// `Checks/us`; empty at the top.
+    /// The Parallel states and branches, and the Map states and indexes, around
+    /// it, from the outside in, as in `Checks/us` or `Orders/3`; empty at the top.
     pub path: String,
     /// The state's name.
     pub state: Arc<str>,

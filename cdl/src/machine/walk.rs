@@ -1,10 +1,11 @@
 //! Carries frames from state to state until each waits for something.
 
+use std::borrow::Cow;
 use std::mem;
 
 use super::budget::Budget;
 use super::data::Output;
-use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES};
+use super::limits::MAX_EVENTS;
 use super::record::{Place, Record};
 use super::{ApplyError, Command, SEMANTICS, Transition};
 use crate::expression::Template;
@@ -34,8 +35,12 @@ pub(super) struct Machine<'a> {
 pub(super) enum Work {
     /// Enter the state that the frame is set to.
     Enter(FrameId),
+    /// Open the next iteration of the Map state that it is in.
+    Open(FrameId),
     /// Leave that state with its output.
     Leave(FrameId, Output),
+    /// Go through the items that the reader of an ASL Map state gave.
+    Iterate(FrameId, Json),
     /// End the execution, its root frame being done. An output is that of a
     /// Succeed state, which goes before the workflow's own.
     Complete(Option<Json>),
@@ -101,6 +106,12 @@ impl<'a> Machine<'a> {
             Ok(()) => {
                 self.set_workflow_timer();
                 self.open_frame(FrameId::ROOT, None, ScopeId::ROOT);
+                if self.program.is_asl()
+                    && let Err(failure) = self.begin_data()
+                {
+                    self.close(Status::Failed { failure });
+                    return Ok(());
+                }
                 self.work.push(Work::Enter(FrameId::ROOT));
             }
             Err(failure) => self.close(Status::Failed { failure }),
@@ -111,8 +122,11 @@ impl<'a> Machine<'a> {
     /// An awaited attempt returned.
     pub(super) fn complete(&mut self, frame: FrameId, output: &Json) {
         self.take_step(frame);
-        let output = Output::Text(output.clone());
-        self.work.push(Work::Leave(frame, output));
+        self.work.push(if self.is_reading(frame) {
+            Work::Iterate(frame, output.clone())
+        } else {
+            Work::Leave(frame, Output::Text(output.clone()))
+        });
     }
 
     /// The end of a pause or of a Wait state.
@@ -128,6 +142,7 @@ impl<'a> Machine<'a> {
                 let (state, kind) = self.task_of(id)?;
                 self.schedule(id, state, kind, task, attempt, input);
             }
+            Step::Retrying { .. } => self.retry_asl(id)?,
             _ => return Err(self.mismatch(id)),
         }
         Ok(())
@@ -149,6 +164,8 @@ impl<'a> Machine<'a> {
         for (id, frame) in self.execution.frames.iter().rev() {
             match &frame.step {
                 Step::Stopped {} => self.work.push(Work::Enter(*id)),
+                // For those that wait, should none of its iterations run.
+                Step::Mapping(_) => self.work.push(Work::Open(*id)),
                 // Then it was the workflow's `output` that failed.
                 Step::Done { .. } if *id == FrameId::ROOT => self.work.push(Work::Complete(None)),
                 _ => {}
@@ -161,7 +178,9 @@ impl<'a> Machine<'a> {
         while let Some(work) = self.work.pop() {
             match work {
                 Work::Enter(frame) => self.enter(frame)?,
+                Work::Open(frame) => self.open_iteration(frame)?,
                 Work::Leave(frame, output) => self.leave(frame, output)?,
+                Work::Iterate(frame, text) => self.iterate_over(frame, &text)?,
                 Work::Complete(output) => self.complete_execution(output),
             }
         }
@@ -197,12 +216,16 @@ impl<'a> Machine<'a> {
             StateKind::Task(task) => self.enter_task(id, state, task),
             StateKind::Pass { parameters, .. } => self.pass_on(id, parameters.as_ref()),
             StateKind::Choice { choices, default } => self.enter_choice(id, choices, *default),
-            StateKind::Parallel { branches, .. } => self.enter_parallel(id, branches),
+            StateKind::Parallel {
+                branches, strategy, ..
+            } => self.enter_parallel(id, branches, *strategy),
+            StateKind::Map(map) => self.enter_map(id, map),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
             StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
-                Err(self.declared_failure(error, message.as_ref()))
+                Err(self.declared_failure(id, error, message.as_ref()))
             }
+            StateKind::Asl(state) => self.enter_asl(id, state),
         });
         match entered {
             Ok(()) => Ok(()),
@@ -213,7 +236,7 @@ impl<'a> Machine<'a> {
     /// Goes through a state that only computes its output.
     fn pass_on(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
         let output = match output {
-            Some(template) => Output::Value(self.eval(template)?),
+            Some(template) => Output::Value(self.eval(id, template)?),
             None => Output::Null,
         };
         self.work.push(Work::Leave(id, output));
@@ -223,7 +246,7 @@ impl<'a> Machine<'a> {
     /// As [`Self::pass_on`], where the output is only held as text.
     fn succeed(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
         let output = match output {
-            Some(template) => Output::Text(self.eval_text(template)?),
+            Some(template) => Output::Text(self.eval_text(id, template)?),
             None => Output::Null,
         };
         self.work.push(Work::Leave(id, output));
@@ -232,8 +255,8 @@ impl<'a> Machine<'a> {
 
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
         let input = match &kind.parameters {
-            Some(parameters) => self.eval_text(parameters)?,
-            None => self.context_text()?,
+            Some(parameters) => self.eval_text(id, parameters)?,
+            None => self.default_input(id)?,
         };
         self.check_held(&input)?;
         let task = TaskId(self.fresh());
@@ -267,9 +290,15 @@ impl<'a> Machine<'a> {
             scheduled_at: self.now,
             timeout,
         };
-        self.commands
-            .extend(step.activity_task(state).map(Command::ScheduleActivity));
         self.frame_mut(id).step = step;
+        self.ask(id, state);
+    }
+
+    /// Asks for the attempt that a frame's step stands for.
+    pub(super) fn ask(&mut self, id: FrameId, state: &State) {
+        let command = self.frame_mut(id).activity_task(state);
+        self.commands
+            .extend(command.map(Command::ScheduleActivity));
     }
 
     fn enter_choice(
@@ -278,7 +307,7 @@ impl<'a> Machine<'a> {
         choices: &'a [Way],
         default: Option<StateId>,
     ) -> Result<(), Failure> {
-        let next = self.choose(choices, default)?;
+        let next = self.choose(id, choices, default)?;
         self.tell(|machine| Record::StateExited {
             place: machine.place(id),
             output: Output::Null.to_json(),
@@ -287,44 +316,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn enter_parallel(&mut self, id: FrameId, branches: &'a [ScopeId]) -> Result<(), Failure> {
-        let frames = self.execution.frames.len() + branches.len();
-        let exceeded = if branches.len() > MAX_BRANCHES {
-            Some(format!(
-                "a Parallel state has at most {MAX_BRANCHES} branches"
-            ))
-        } else if frames > MAX_FRAMES {
-            Some(format!(
-                "an execution runs at most {MAX_FRAMES} branches at a time"
-            ))
-        } else if self.ancestors(id).count() >= MAX_DEPTH {
-            Some(format!("branches nest at most {MAX_DEPTH} deep"))
-        } else {
-            None
-        };
-        if let Some(message) = exceeded {
-            return Err(Failure::new(errors::FRAME_LIMIT, message));
-        }
-        let Ok(open @ 1..) = u32::try_from(branches.len()) else {
-            let output = self.joined(id)?;
-            self.work.push(Work::Leave(id, output));
-            return Ok(());
-        };
-        self.budget.frames(branches.len())?;
-        self.frame_mut(id).step = Step::Joining { open };
-        let first = self.work.len();
-        for scope in branches {
-            let branch = FrameId(self.fresh());
-            self.open_frame(branch, Some(id), *scope);
-            self.work.push(Work::Enter(branch));
-        }
-        // The first branch on top of the stack.
-        self.work[first..].reverse();
-        Ok(())
-    }
-
     fn enter_wait(&mut self, id: FrameId, until: &'a Until) -> Result<(), Failure> {
-        let at = self.end_of_wait(until)?;
+        let at = self.end_of_wait(id, until)?;
         if at <= self.now {
             self.work.push(Work::Leave(id, Output::Null));
         } else {
@@ -341,8 +334,10 @@ impl<'a> Machine<'a> {
             StateKind::Pass { result, next, .. } | StateKind::Parallel { result, next, .. } => {
                 (result.as_ref(), *next)
             }
+            StateKind::Map(map) => (map.result.as_ref(), map.next),
             StateKind::Wait { next, .. } => (None, *next),
             StateKind::Succeed { .. } => (None, Next::End),
+            StateKind::Asl(state) => return self.leave_asl(id, state, output),
             StateKind::Choice { .. } | StateKind::Fail { .. } => return Err(self.mismatch(id)),
         };
         self.tell(|machine| Record::StateExited {
@@ -351,7 +346,7 @@ impl<'a> Machine<'a> {
         });
         let parent = self.frame_mut(id).parent;
         match (next, parent) {
-            (Next::State(next), _) => match self.write(result, output) {
+            (Next::State(next), _) => match self.write(id, result, output) {
                 Ok(()) => self.go(id, next),
                 Err(failure) => self.fail(id, failure)?,
             },
@@ -360,7 +355,7 @@ impl<'a> Machine<'a> {
                     StateKind::Succeed { output: Some(_) } => self.text_of(&output).map(Some),
                     _ => Ok(None),
                 };
-                match chosen.and_then(|chosen| self.write(result, output).map(|()| chosen)) {
+                match chosen.and_then(|chosen| self.write(id, result, output).map(|()| chosen)) {
                     Ok(chosen) => {
                         let output = Output::Null.to_json();
                         self.frame_mut(id).step = Step::Done { output };
@@ -370,8 +365,11 @@ impl<'a> Machine<'a> {
                 }
             }
             (Next::End, Some(parent)) => {
-                let held = self.hold(&output);
-                match held.and_then(|held| self.write(result, output).map(|()| held)) {
+                let held = self.hold(parent, &output);
+                match held.and_then(|held| self.write(id, result, output).map(|()| held)) {
+                    Ok(held) if self.frame_mut(id).iteration.is_some() => {
+                        self.end_iteration(id, parent, held)?;
+                    }
                     Ok(held) => self.end_branch(id, parent, held)?,
                     Err(failure) => self.fail(id, failure)?,
                 }
@@ -380,34 +378,10 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn end_branch(&mut self, id: FrameId, parent: FrameId, output: Json) -> Result<(), ApplyError> {
-        self.frame_mut(id).step = Step::Done { output };
-        let Step::Joining { open } = &mut self.frame_mut(parent).step else {
-            return Err(self.mismatch(parent));
-        };
-        *open = open.saturating_sub(1);
-        let open = *open;
-        self.tell(|machine| Record::BranchEnded {
-            place: machine.place(parent),
-            branch: machine.branch_name(id).to_owned(),
-            open,
-        });
-        if open == 0 {
-            let output = self.joined(parent);
-            self.drop_branches(parent);
-            self.frame_mut(parent).step = Step::Stopped {};
-            match output {
-                Ok(output) => self.work.push(Work::Leave(parent, output)),
-                Err(failure) => self.fail(parent, failure)?,
-            }
-        }
-        Ok(())
-    }
-
     fn complete_execution(&mut self, chosen: Option<Json>) {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
-            (None, Some(template)) => self.eval_text(template),
+            (None, Some(template)) => self.eval_text(FrameId::ROOT, template),
             (None, None) => self.results(),
         };
         self.close(match output {
@@ -449,12 +423,14 @@ impl<'a> Machine<'a> {
         step
     }
 
-    fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
+    pub(super) fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
         let frame = Frame {
             parent,
             scope,
             state: self.program.scope(scope).start,
             step: Step::Stopped {},
+            iteration: None,
+            data: None,
         };
         self.execution.frames.insert(id, frame);
     }
@@ -515,10 +491,14 @@ impl<'a> Machine<'a> {
     pub(super) fn place(&self, id: FrameId) -> Place {
         let mut around: Vec<_> = self.ancestors(id).collect();
         around.reverse();
-        let mut path: Vec<&str> = Vec::new();
+        let mut path: Vec<Cow<'_, str>> = Vec::new();
         for (at, frame) in around.iter().enumerate() {
-            path.push(self.state_name(*frame));
-            path.push(self.branch_name(*around.get(at + 1).unwrap_or(&id)));
+            path.push(self.state_name(*frame).into());
+            let branch = around.get(at + 1).unwrap_or(&id);
+            path.push(match self.execution.frames[branch].iteration.as_ref() {
+                Some(iteration) => iteration.index.to_string().into(),
+                None => self.branch_name(*branch).into(),
+            });
         }
         Place {
             frame: id,
@@ -528,12 +508,12 @@ impl<'a> Machine<'a> {
     }
 
     /// The frames around a frame, from the inside out.
-    fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
+    pub(super) fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
         let parent = |id: &FrameId| self.execution.frames.get(id).and_then(|frame| frame.parent);
         std::iter::successors(parent(&id), parent)
     }
 
-    fn state_name(&self, id: FrameId) -> &'a str {
+    pub(super) fn state_name(&self, id: FrameId) -> &'a str {
         self.state_of(id).map_or("?", |state| &state.name)
     }
 

@@ -5,6 +5,8 @@ mod failures;
 mod flows;
 mod histories;
 mod limits;
+mod map;
 mod parallel;
 mod properties;
+mod strategies;
 mod transcript;

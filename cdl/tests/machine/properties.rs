@@ -107,15 +107,53 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
         return leaf.boxed();
     }
     let branches = prop::collection::vec(states(depth - 1), 1..4);
-    let parallel = (branches, result, catch).prop_map(|(branches, result, catch)| {
-        let branch = |(at, states): (usize, Vec<Value>)| {
-            let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
-            json!({"name": format!("b{at}"), "states": states})
-        };
-        let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
-        json!({"type": "Parallel", "branches": branches, "result": result, "catch": catch})
-    });
-    prop_oneof![3 => leaf, 2 => parallel].boxed()
+    let strategy = prop::sample::select(vec![
+        json!(null),
+        json!("ANY"),
+        json!("N_OF_M"),
+        json!("ALL_SETTLED"),
+    ]);
+    let parallel =
+        (branches, strategy, result, catch).prop_map(|(branches, strategy, result, catch)| {
+            let branch = |(at, states): (usize, Vec<Value>)| {
+                let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
+                json!({"name": format!("b{at}"), "states": states})
+            };
+            let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
+            let required = (strategy == "N_OF_M").then(|| branches.len().div_ceil(2));
+            json!({
+                "type": "Parallel", "branches": branches, "result": result, "catch": catch,
+                "completion_strategy": strategy, "required": required,
+            })
+        });
+    prop_oneof![3 => leaf, 2 => parallel, 2 => map(depth)].boxed()
+}
+
+/// A Map over what may not be a list, with iterations that see their items.
+fn map(depth: u32) -> impl Strategy<Value = Value> {
+    let items = prop::sample::select(vec!["{{ [1, 2, 3] }}", "{{ [] }}", "{{ $.a }}"]);
+    let concurrency = prop::sample::select(vec![1, 2, 256]);
+    let batch = prop::sample::select(vec![json!(null), json!({"size": 2})]);
+    let tolerance = prop::sample::select(vec![json!(null), json!(0), json!(1), json!(34)]);
+    let result = prop::sample::select(vec![json!(null), json!("$.a"), json!("$.b.c")]);
+    let errors = prop::sample::select(vec![json!(null), json!("*"), json!("Declined")]);
+    let states = states(depth - 1);
+    (items, concurrency, batch, tolerance, result, errors, states).prop_map(
+        |(items, concurrency, batch, tolerance, result, errors, mut states)| {
+            if let Some(task) = states.iter_mut().find(|state| state["type"] == "Task") {
+                task["parameters"] = json!("{{ [map.item, map.index] }}");
+            }
+            let catch = match errors {
+                Value::Null => Value::Null,
+                errors => json!([{"error": errors, "result": "$.b.c"}]),
+            };
+            json!({
+                "type": "Map", "items": items, "iterator": {"states": states},
+                "max_concurrency": concurrency, "batch": batch, "result": result, "catch": catch,
+                "tolerated_failure_percentage": tolerance,
+            })
+        },
+    )
 }
 
 /// Gives the branch with this number result paths of its own.

@@ -284,6 +284,12 @@ impl Run {
                 branch,
                 open,
             } => format!("branch {}/{branch} done, {open} open", at(place)),
+            Record::BranchFailed {
+                place,
+                branch,
+                error,
+                open,
+            } => format!("branch {}/{branch} failed {error}, {open} open", at(place)),
             Record::EventIgnored { reason } => format!("ignored: {reason}"),
             Record::ExecutionRetried {} => "goes on".to_owned(),
             Record::ExecutionCompleted { output } => format!("completed {}", output.as_str()),

@@ -559,9 +559,9 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             ("backing_off", Some(*attempt), None, due(timer))
         }
         Step::Waiting { timer } => ("waiting", None, None, due(timer)),
-        Step::Joining { .. } => ("joining", None, None, None),
+        Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
         Step::Stopped {} => ("stopped", None, None, None),
-        Step::Done { .. } => return None,
+        Step::Done { .. } | Step::Failed { .. } => return None,
     };
     Some(OpenState {
         path: path(execution, program, frame),
@@ -573,7 +573,8 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
     })
 }
 
-/// The Parallel states and branches around a frame, from the outside in.
+/// The Parallel states and branches, and the Map states and indexes, around a
+/// frame, from the outside in.
 fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
     let mut parts = Vec::new();
     let mut frame = frame;
@@ -581,7 +582,10 @@ fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
         .parent
         .and_then(|parent| execution.frames.get(&parent))
     {
-        parts.push(program.scope(frame.scope).name.clone());
+        parts.push(match &frame.iteration {
+            Some(iteration) => iteration.index.to_string(),
+            None => program.scope(frame.scope).name.clone(),
+        });
         parts.push(program.state(parent.state).name.to_string());
         frame = parent;
     }

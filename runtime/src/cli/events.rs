@@ -142,6 +142,15 @@ fn record_line(record: &Record) -> String {
             Tone::Faint,
             format!("  branch {branch} ended, {open} still open"),
         ),
+        Record::BranchFailed {
+            branch,
+            error,
+            open,
+            ..
+        } => (
+            Tone::Bad,
+            format!("  branch {branch} failed: {error}, {open} still open"),
+        ),
         Record::EventIgnored { reason } => (Tone::Faint, format!("  changed nothing: {reason}")),
         Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
         Record::ExecutionCompleted { output } => {

@@ -211,6 +211,7 @@ fn record_len(record: &Record) -> usize {
         | Record::Caught { .. }
         | Record::TimerSet { .. }
         | Record::BranchEnded { .. }
+        | Record::BranchFailed { .. }
         | Record::EventIgnored { .. }
         | Record::ExecutionRetried {}
         | Record::ExecutionTimedOut { .. } => 0,

@@ -5,7 +5,7 @@
 //! every event: a context is walked when its text has grown by a part of what
 //! it was, which makes the walks of an execution a small multiple of its texts.
 
-use cascade_cdl::{Execution, Step};
+use cascade_cdl::{Execution, Iteration, Step};
 use serde_json::Value;
 
 /// A shard's own bookkeeping for an execution in memory, with its row.
@@ -24,6 +24,14 @@ const NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 32;
 /// Entries in a node, on average of a map that was filled in any order.
 const NODE_ENTRIES: usize = 7;
 
+/// What an iteration has besides its item and what it has written: its frame,
+/// and two objects of a few entries.
+const ITERATION_BYTES: usize = 512;
+
+/// What an item or an output of a Map state takes besides its text: its place
+/// in a map, and the counts of a shared text.
+const ENTRY_BYTES: usize = 64;
+
 /// A context's size when it was walked last.
 #[derive(Default)]
 pub(super) struct Walked {
@@ -37,11 +45,14 @@ impl Walked {
         let text = execution.context_bytes;
         if text.abs_diff(self.text) > self.text / WALK_AT {
             self.text = text;
-            self.memory = value(&execution.context) as u64;
+            let written = iterations(execution).map(|own| value(&own.context));
+            self.memory = (value(&execution.context) + written.sum::<usize>()) as u64;
         }
         let grown = text.saturating_sub(self.text) * BYTES_PER_BYTE;
         let frames = execution.frames.values().map(|frame| held(&frame.step));
-        LIVE_BYTES + self.memory + grown + frames.sum::<usize>() as u64
+        let items = iterations(execution).map(|own| value(&own.map) + ITERATION_BYTES);
+        let own = frames.sum::<usize>() + items.sum::<usize>();
+        LIVE_BYTES + self.memory + grown + own as u64
     }
 }
 
@@ -64,9 +75,20 @@ fn held(step: &Step) -> usize {
     match step {
         Step::Activity { input: text, .. }
         | Step::BackingOff { input: text, .. }
-        | Step::Done { output: text } => text.len(),
+        | Step::Done { output: text }
+        | Step::Failed { error: text } => text.len(),
+        Step::Mapping(mapping) => {
+            let entries = mapping.waiting.len() + mapping.done.len() + 2 * mapping.failed.len();
+            usize::try_from(mapping.bytes).unwrap_or(usize::MAX) + entries * ENTRY_BYTES
+        }
         Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
     }
+}
+
+/// What the iterations of an execution have of their own.
+fn iterations(execution: &Execution) -> impl Iterator<Item = &Iteration> {
+    let frames = execution.frames.values();
+    frames.filter_map(|frame| frame.iteration.as_deref())
 }
 
 /// What a value holds on the heap. Recursion is bounded: values of a context
@@ -91,7 +113,8 @@ fn value(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use cascade_cdl::{ExecutionId, TenantId};
+    use cascade_cdl::program::{ScopeId, StateId};
+    use cascade_cdl::{ExecutionId, Frame, FrameId, Json, Mapping, TenantId};
     use serde_json::json;
 
     use super::*;
@@ -114,6 +137,42 @@ mod tests {
         assert!(measure(json!(text)) <= 10_100);
         assert!(measure(json!(vec![0; 5_000])) >= 100_000);
         assert!(measure(json!(vec![json!({"a": 0}); 1_000])) >= 500_000);
+    }
+
+    #[test]
+    fn what_iterations_have_counts_as_values_and_what_waits_as_texts() {
+        let frame = |step, iteration| Frame {
+            parent: None,
+            scope: ScopeId::ROOT,
+            state: StateId(0),
+            step,
+            iteration,
+        };
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        let waiting = Json::from_value(&json!(vec![0; 5_000]));
+        let mapping = Mapping {
+            bytes: waiting.len() as u64,
+            waiting: [(1, waiting)].into(),
+            ..Mapping::default()
+        };
+        let step = Step::Mapping(Box::new(mapping));
+        execution.frames.insert(FrameId::ROOT, frame(step, None));
+        let texts = Walked::default().measure(&execution);
+        // Two bytes a number, and some for the entry.
+        assert!((10_000..11_000).contains(&(texts - empty)), "{}", texts - empty);
+
+        let own = Iteration {
+            index: 0,
+            bytes: 10_001,
+            map: json!({"index": 0, "item": vec![0; 5_000]}),
+            context: json!({"copy": vec![0; 5_000]}),
+        };
+        let iteration = frame(Step::Stopped {}, Some(Box::new(own)));
+        execution.frames.insert(FrameId(1), iteration);
+        execution.context_bytes += 10_000;
+        let values = Walked::default().measure(&execution) - texts;
+        assert!(values >= 200_000, "{values}");
     }
 
     #[test]
