@@ -426,9 +426,9 @@ impl Step {
     pub(crate) fn timer(&self) -> Option<TimerId> {
         match self {
             Self::Activity { timeout, .. } => *timeout,
-            Self::BackingOff { timer, .. }
-            | Self::Waiting { timer }
-            | Self::Retrying { timer } => Some(*timer),
+            Self::BackingOff { timer, .. } | Self::Waiting { timer } | Self::Retrying { timer } => {
+                Some(*timer)
+            }
             Self::Joining { .. }
             | Self::Mapping(_)
             | Self::Done { .. }

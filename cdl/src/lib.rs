@@ -21,8 +21,8 @@ pub mod program;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
-    Borne, Execution, Failure, Frame, FrameId, Iteration, Mapping, Status, Step, TaskId, Terms, Timer,
-    TimerId, TimerKind,
+    Borne, Execution, Failure, Frame, FrameId, Iteration, Mapping, Status, Step, TaskId, Terms,
+    Timer, TimerId, TimerKind,
 };
 pub use front::{AslOptions, MAX_FILE_BYTES, Parsed, Source, parse, parse_with};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};

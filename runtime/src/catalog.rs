@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cascade_cdl::program::{Application, Program, Resource, StateKind};
+use cascade_cdl::program::{Application, Program, Resource, State};
 use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
 
 use crate::change::to_its_end;
@@ -319,10 +319,7 @@ impl Catalog {
             .values()
             .flat_map(|program| &program.states);
         let missing: BTreeSet<&Resource> = states
-            .filter_map(|state| match &state.kind {
-                StateKind::Task(task) => Some(&task.resource),
-                _ => None,
-            })
+            .filter_map(State::activity)
             .filter(|resource| !there(resource))
             .collect();
         missing.into_iter().cloned().collect()

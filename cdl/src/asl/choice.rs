@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::fault::Fault;
 use super::jsonata::Query;
-use super::path::{Miss, Path, Root};
+use super::path::{Miss, Path};
 use super::scope::{Scope, too_much};
 use super::time::parse_timestamp;
 
@@ -78,20 +78,6 @@ pub(crate) enum Type {
 }
 
 impl Condition {
-    /// Whether it looks into the context object.
-    pub(crate) fn uses_context(&self) -> bool {
-        let context = |path: &Path| path.root == Root::Context;
-        match self {
-            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::uses_context),
-            Self::Not(part) => part.uses_context(),
-            Self::Compare { variable, with, .. } => {
-                context(variable) || matches!(with, Operand::Path(path) if context(path))
-            }
-            Self::Is { variable, .. } => context(variable),
-            Self::Query(query) => query.uses_context(),
-        }
-    }
-
     /// Whether it holds, `data` being what `$` means.
     pub(crate) fn holds(
         &self,
@@ -180,7 +166,10 @@ impl Comparison {
             (Compared::Number, Value::Number(a), Value::Number(b)) => {
                 let order = match (a.as_i64(), b.as_i64()) {
                     (Some(a), Some(b)) => Some(a.cmp(&b)),
-                    _ => a.as_f64().zip(b.as_f64()).and_then(|(a, b)| a.partial_cmp(&b)),
+                    _ => a
+                        .as_f64()
+                        .zip(b.as_f64())
+                        .and_then(|(a, b)| a.partial_cmp(&b)),
                 };
                 order.is_some_and(|order| self.test.fits(order))
             }
@@ -289,9 +278,18 @@ mod tests {
 
     #[test]
     fn data_of_another_type_never_compares() {
-        let string = Comparison { kind: Compared::String, test: Test::Equals };
-        let number = Comparison { kind: Compared::Number, test: Test::LessOrEqual };
-        let time = Comparison { kind: Compared::Timestamp, test: Test::Less };
+        let string = Comparison {
+            kind: Compared::String,
+            test: Test::Equals,
+        };
+        let number = Comparison {
+            kind: Compared::Number,
+            test: Test::LessOrEqual,
+        };
+        let time = Comparison {
+            kind: Compared::Timestamp,
+            test: Test::Less,
+        };
         let value = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
         for (how, a, b, expected) in [
             (string, r#""a""#, r#""a""#, true),
@@ -299,7 +297,12 @@ mod tests {
             (number, "1", "1.0", true),
             (number, "9007199254740993", "9007199254740992", false),
             (number, r#""1""#, "1", false),
-            (time, r#""2016-03-14T01:59:00Z""#, r#""2016-03-14T01:00:00-02:00""#, true),
+            (
+                time,
+                r#""2016-03-14T01:59:00Z""#,
+                r#""2016-03-14T01:00:00-02:00""#,
+                true,
+            ),
             (time, r#""2016-03-14""#, r#""2017-03-14T01:00:00Z""#, false),
         ] {
             assert_eq!(how.holds(&value(a), &value(b)), expected, "{a} {b}");

@@ -19,7 +19,7 @@ const MAX_CALL_LEN: usize = 16 * 1024;
 
 /// A compiled call.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Call {
+pub(crate) struct Call {
     text: Box<str>,
     pub(super) function: Function,
     pub(super) arguments: Vec<Argument>,

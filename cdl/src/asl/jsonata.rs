@@ -196,7 +196,10 @@ fn evaluator(scope: &Scope, spent: &Rc<Cell<u64>>) -> Evaluator {
         states.push(("errorOutput".to_owned(), from_value(error)));
     }
     let mut context = Context::new();
-    context.bind("states".to_owned(), JValue::object(states.into_iter().collect()));
+    context.bind(
+        "states".to_owned(),
+        JValue::object(states.into_iter().collect()),
+    );
     for (name, value) in &scope.variables {
         context.bind(name.clone(), from_value(value));
     }

@@ -29,7 +29,7 @@ pub(crate) const MAX_VISITS: usize = 1_000_000;
 
 /// A compiled path.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Path {
+pub(crate) struct Path {
     text: Box<str>,
     pub(crate) root: Root,
     steps: Vec<Step>,
@@ -123,16 +123,6 @@ impl Path {
         parser::parse(text)
     }
 
-    /// The path's text.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether it gives one value rather than a list.
-    pub(crate) fn is_definite(&self) -> bool {
-        is_definite(&self.steps)
-    }
-
     /// Whether it is a root and nothing else.
     pub(crate) fn is_root(&self) -> bool {
         self.steps.is_empty()
@@ -209,11 +199,9 @@ fn is_definite(steps: &[Step]) -> bool {
         Step::Name(_) | Step::Index(_) | Step::Function(_) => true,
         // At the end it gives an object of these names.
         Step::Names(_) => at == last,
-        Step::Wildcard
-        | Step::Indexes(_)
-        | Step::Slice(..)
-        | Step::Filter(_)
-        | Step::Descend => false,
+        Step::Wildcard | Step::Indexes(_) | Step::Slice(..) | Step::Filter(_) | Step::Descend => {
+            false
+        }
     })
 }
 
@@ -250,7 +238,9 @@ fn select<'v>(
         found = next;
     }
     fuel.take(found.len())?;
-    Ok(Cow::Owned(Value::Array(found.into_iter().cloned().collect())))
+    Ok(Cow::Owned(Value::Array(
+        found.into_iter().cloned().collect(),
+    )))
 }
 
 fn select_one<'v>(
@@ -283,7 +273,8 @@ fn select_one<'v>(
 fn element(value: &Value, index: i64) -> Option<&Value> {
     let list = value.as_array()?;
     let index = if index < 0 {
-        list.len().checked_sub(usize::try_from(index.unsigned_abs()).ok()?)?
+        list.len()
+            .checked_sub(usize::try_from(index.unsigned_abs()).ok()?)?
     } else {
         usize::try_from(index).ok()?
     };

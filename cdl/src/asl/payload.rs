@@ -65,16 +65,6 @@ impl Source {
 }
 
 impl Payload {
-    /// Whether it looks into the context object.
-    pub(crate) fn uses_context(&self) -> bool {
-        match self {
-            Self::Literal(_) => false,
-            Self::List(items) => items.iter().any(Self::uses_context),
-            Self::Object(fields) => fields.iter().any(|(_, item)| item.uses_context()),
-            Self::Computed { source, .. } => source.uses_context(),
-        }
-    }
-
     /// Its value, `data` being what `$` means.
     pub(crate) fn evaluate(&self, scope: &Scope, data: &Value) -> Result<Value, Fault> {
         match self {

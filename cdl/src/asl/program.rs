@@ -98,15 +98,6 @@ pub(crate) enum Template {
     Query(Query),
 }
 
-impl Template {
-    pub(crate) fn uses_context(&self) -> bool {
-        match self {
-            Self::Payload(payload) => payload.uses_context(),
-            Self::Query(query) => query.uses_context(),
-        }
-    }
-}
-
 /// How data gets into a state and out of it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Flow {

@@ -95,7 +95,8 @@ pub(super) fn program(
         None => Language::Path,
     };
     let timeout = fields.get("TimeoutSeconds");
-    let timeout = timeout.and_then(|node| context.integer(node, "`TimeoutSeconds`", 1, MAX_SECONDS));
+    let timeout =
+        timeout.and_then(|node| context.integer(node, "`TimeoutSeconds`", 1, MAX_SECONDS));
     let mut builder = Builder {
         context,
         options,

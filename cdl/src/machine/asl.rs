@@ -21,13 +21,11 @@ use super::record::Record;
 use super::walk::{Machine, Work};
 use crate::asl::fault::Fault;
 use crate::asl::path::Path;
-use crate::asl::program::{
-    Amount, AmountSource, Data, Flow, Kind, Rule, State, Until, Words,
-};
+use crate::asl::program::{Amount, AmountSource, Data, Flow, Kind, Rule, State, Until, Words};
 use crate::asl::random::Random;
 use crate::asl::scope::{Scope, Variables, quote};
 use crate::asl::time::parse_timestamp;
-use crate::asl::{names, jsonata};
+use crate::asl::{jsonata, names};
 use crate::program::{Next, ScopeId, StateId, StateKind, Strategy};
 use crate::{Failure, FrameId, Json, Step, TimerKind, Timestamp};
 
@@ -222,15 +220,13 @@ impl<'a> Machine<'a> {
                 self.work.push(Work::Complete(Some(text)));
                 Ok(())
             }
-            (Some(Next::End), Some(parent)) => {
-                match self.hold(parent, &Output::Text(text)) {
-                    Ok(held) if self.frame_mut(id).iteration.is_some() => {
-                        self.end_iteration(id, parent, held)
-                    }
-                    Ok(held) => self.end_branch(id, parent, held),
-                    Err(failure) => self.fail(id, failure),
+            (Some(Next::End), Some(parent)) => match self.hold(parent, &Output::Text(text)) {
+                Ok(held) if self.frame_mut(id).iteration.is_some() => {
+                    self.end_iteration(id, parent, held)
                 }
-            }
+                Ok(held) => self.end_branch(id, parent, held),
+                Err(failure) => self.fail(id, failure),
+            },
             (None, _) => Err(self.mismatch(id)),
         }
     }
@@ -258,9 +254,7 @@ impl<'a> Machine<'a> {
         output: Output,
     ) -> Result<Option<Arc<Value>>, Failure> {
         match (&state.kind, output) {
-            (Kind::Task(task), Output::Text(text)) => {
-                self.task_result(id, task, &text).map(Some)
-            }
+            (Kind::Task(task), Output::Text(text)) => self.task_result(id, task, &text).map(Some),
             (_, Output::Text(text)) => self.parse(id, &text).map(Some),
             (_, Output::Value(value)) => Ok(Some(Arc::new(value))),
             (_, Output::Null) => Ok(None),
@@ -381,7 +375,10 @@ impl<'a> Machine<'a> {
         let execution = &self.execution;
         let (tenant, name) = (execution.tenant.as_str(), &self.program.name);
         let own = execution.id;
-        let data = execution.frames.get(&id).and_then(|frame| frame.data.as_ref());
+        let data = execution
+            .frames
+            .get(&id)
+            .and_then(|frame| frame.data.as_ref());
         let entered = data.map_or(self.now, |data| data.entered_at);
         let mut context = json!({
             "Execution": {
@@ -400,14 +397,21 @@ impl<'a> Machine<'a> {
                 "EnteredTime": entered.to_string(),
             },
         });
-        if let Ok(StateKind::Asl(state)) = self.state_of(id).map(|state| &state.kind)
-            && matches!(state.kind, Kind::Task(_) | Kind::Parallel { .. } | Kind::Map(_))
+        let kind = self.state_of(id).map(|state| &state.kind);
+        if let Ok(StateKind::Asl(state)) = kind
+            && matches!(
+                state.kind,
+                Kind::Task(_) | Kind::Parallel { .. } | Kind::Map(_)
+            )
         {
             let retries = data.map_or(0, |data| data.retries.iter().sum::<u32>());
             context["State"]["RetryCount"] = retries.into();
-        }
-        if let Some(task) = data.and_then(|data| data.task) {
-            context["Task"] = json!({"Token": format!("{own}:{}", task.0)});
+            if let Kind::Task(task) = &state.kind
+                && task.resource.ends_with(".waitForTaskToken")
+            {
+                let entry = data.and_then(|data| data.task).map_or(0, |task| task.0);
+                context["Task"] = json!({"Token": format!("{own}:{entry}")});
+            }
         }
         if let Some(iteration) = execution.iterations(id).next() {
             context["Map"] = map_item(iteration.index, iteration.item());
@@ -461,7 +465,10 @@ impl<'a> Machine<'a> {
     fn input_text(&self, id: FrameId) -> Json {
         let frame = self.execution.frames.get(&id);
         let data = frame.and_then(|frame| frame.data.as_ref());
-        data.map_or_else(|| Output::Null.to_json(), |data| Json::from_value(&data.input))
+        data.map_or_else(
+            || Output::Null.to_json(),
+            |data| Json::from_value(&data.input),
+        )
     }
 }
 
@@ -538,7 +545,9 @@ fn seconds_of_wait(
             let value = wait_value(path, "SecondsPath", scope, data)?;
             return value.as_u64().ok_or_else(|| {
                 Fault::runtime(if value.as_i64().is_some() {
-                    format!("The SecondsPath parameter references a negative value: {path} == {value}")
+                    format!(
+                        "The SecondsPath parameter references a negative value: {path} == {value}"
+                    )
                 } else {
                     format!(
                         "The SecondsPath parameter cannot be parsed as a long value: {path} == {}",

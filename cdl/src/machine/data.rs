@@ -345,10 +345,7 @@ fn held_bytes(frame: &Frame) -> u64 {
         | Step::Done { output: text }
         | Step::Failed { error: text } => text.len() as u64,
         Step::Mapping(mapping) => mapping.bytes,
-        Step::Waiting { .. }
-        | Step::Joining { .. }
-        | Step::Retrying { .. }
-        | Step::Stopped {} => 0,
+        Step::Waiting { .. } | Step::Joining { .. } | Step::Retrying { .. } | Step::Stopped {} => 0,
     }
 }
 

@@ -245,7 +245,9 @@ impl Machine<'_> {
         }
         let frames = &self.execution.frames;
         self.work.retain(|work| match work {
-            Work::Enter(id) | Work::Open(id) | Work::Leave(id, _) | Work::Iterate(id, _) => frames.contains_key(id),
+            Work::Enter(id) | Work::Open(id) | Work::Leave(id, _) | Work::Iterate(id, _) => {
+                frames.contains_key(id)
+            }
             Work::Complete(_) => true,
         });
     }

@@ -19,8 +19,8 @@ use super::join::{Fate, SETTLED_BYTES, Settled};
 use super::limits::{MAP_FRAMES, MAX_DEPTH, MAX_FRAMES, MAX_ITEMS};
 use super::record::Record;
 use super::walk::{Machine, Work};
-use crate::execution::{Borne, Iteration, Mapping};
 use crate::asl::{names, program as asl};
+use crate::execution::{Borne, Iteration, Mapping};
 use crate::program::{Map, ScopeId, StateKind, Tolerance};
 use crate::{Failure, FrameId, Json, Step, errors};
 

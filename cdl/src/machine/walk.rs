@@ -297,8 +297,7 @@ impl<'a> Machine<'a> {
     /// Asks for the attempt that a frame's step stands for.
     pub(super) fn ask(&mut self, id: FrameId, state: &State) {
         let command = self.frame_mut(id).activity_task(state);
-        self.commands
-            .extend(command.map(Command::ScheduleActivity));
+        self.commands.extend(command.map(Command::ScheduleActivity));
     }
 
     fn enter_choice(

@@ -559,6 +559,7 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             ("backing_off", Some(*attempt), None, due(timer))
         }
         Step::Waiting { timer } => ("waiting", None, None, due(timer)),
+        Step::Retrying { timer } => ("backing_off", None, None, due(timer)),
         Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,

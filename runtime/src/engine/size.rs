@@ -5,7 +5,8 @@
 //! every event: a context is walked when its text has grown by a part of what
 //! it was, which makes the walks of an execution a small multiple of its texts.
 
-use cascade_cdl::{Execution, Iteration, Step};
+use cascade_cdl::asl::Data;
+use cascade_cdl::{Execution, Frame, Iteration, Step};
 use serde_json::Value;
 
 /// A shard's own bookkeeping for an execution in memory, with its row.
@@ -18,11 +19,12 @@ const WALK_AT: u64 = 8;
 /// small numbers takes.
 const BYTES_PER_BYTE: u64 = 16;
 
-/// A node of a map, with room for 11 entries.
-const NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 32;
+/// An entry of an object: key, value, hash, and its place in the table. Objects grow
+/// by doubling, so that on average there is room for half as many again.
+const FIELD_BYTES: usize = (size_of::<String>() + size_of::<Value>() + 16) * 3 / 2;
 
-/// Entries in a node, on average of a map that was filled in any order.
-const NODE_ENTRIES: usize = 7;
+/// Entries that the smallest object has room for.
+const FIELDS: usize = 4;
 
 /// What an iteration has besides its item and what it has written: its frame,
 /// and two objects of a few entries.
@@ -49,7 +51,7 @@ impl Walked {
             self.memory = (value(&execution.context) + written.sum::<usize>()) as u64;
         }
         let grown = text.saturating_sub(self.text) * BYTES_PER_BYTE;
-        let frames = execution.frames.values().map(|frame| held(&frame.step));
+        let frames = execution.frames.values().map(|frame| held(&frame.step) + own(frame));
         let items = iterations(execution).map(|own| value(&own.map) + ITERATION_BYTES);
         let own = frames.sum::<usize>() + items.sum::<usize>();
         LIVE_BYTES + self.memory + grown + own as u64
@@ -58,7 +60,10 @@ impl Walked {
 
 /// Size of a snapshot, roughly, in bytes.
 pub(super) fn text(execution: &Execution) -> usize {
-    let frames = execution.frames.values().map(|frame| held(&frame.step));
+    let frames = execution.frames.values().map(|frame| {
+        let data = frame.data.as_ref().map_or(0, |data| data.bytes());
+        held(&frame.step) + usize::try_from(data).unwrap_or(usize::MAX)
+    });
     usize::try_from(execution.context_bytes).unwrap_or(usize::MAX) + frames.sum::<usize>()
 }
 
@@ -81,8 +86,19 @@ fn held(step: &Step) -> usize {
             let entries = mapping.waiting.len() + mapping.done.len() + 2 * mapping.failed.len();
             usize::try_from(mapping.bytes).unwrap_or(usize::MAX) + entries * ENTRY_BYTES
         }
-        Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
+        Step::Waiting { .. }
+        | Step::Joining { .. }
+        | Step::Retrying { .. }
+        | Step::Stopped {} => 0,
     }
+}
+
+/// What a frame of an ASL definition has of its own. Branches share their input until
+/// they change it; each counts it, since each may.
+fn own(frame: &Frame) -> usize {
+    let Some(data) = &frame.data else { return 0 };
+    let values = data.values().map(|held| value(held) + ENTRY_BYTES);
+    size_of::<Data>() + values.sum::<usize>()
 }
 
 /// What the iterations of an execution have of their own.
@@ -102,11 +118,11 @@ fn value(value: &Value) -> usize {
         }
         Value::Object(entries) if entries.is_empty() => 0,
         Value::Object(entries) => {
-            let nodes = entries.len().div_ceil(NODE_ENTRIES) * NODE_BYTES;
+            let fields = entries.len().max(FIELDS) * FIELD_BYTES;
             let held = entries
                 .iter()
                 .map(|(key, entry)| key.len() + self::value(entry));
-            nodes + held.sum::<usize>()
+            fields + held.sum::<usize>()
         }
     }
 }
@@ -147,6 +163,7 @@ mod tests {
             state: StateId(0),
             step,
             iteration,
+            data: None,
         };
         let mut execution = execution(json!({}));
         let empty = Walked::default().measure(&execution);

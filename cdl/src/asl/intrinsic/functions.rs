@@ -72,7 +72,9 @@ impl Function {
 }
 
 fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("expected a text, not {}", kind(value)))
+    value
+        .as_str()
+        .ok_or_else(|| format!("expected a text, not {}", kind(value)))
 }
 
 fn list(value: &Value) -> Result<&[Value], String> {
@@ -305,7 +307,9 @@ fn math_random(
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
     // below the span, so within 64 bits; a span beyond 2^53 loses its last digits only
     let offset = (unit * span as f64) as i64;
-    Ok(Value::Number(Number::from(first + offset.clamp(0, span - 1))))
+    Ok(Value::Number(Number::from(
+        first + offset.clamp(0, span - 1),
+    )))
 }
 
 /// Each character of `separators` separates; there are no empty parts.

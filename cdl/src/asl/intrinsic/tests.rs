@@ -32,28 +32,49 @@ fn call(text: &str) -> Result<Value, String> {
 #[test]
 fn functions_give_what_the_guide_says() {
     for (text, expected) in [
-        ("States.Array('Foo', 2020, null)", json!(["Foo", 2020, null])),
+        (
+            "States.Array('Foo', 2020, null)",
+            json!(["Foo", 2020, null]),
+        ),
         (
             "States.ArrayPartition(States.ArrayRange(1, 9, 1), 4)",
             json!([[1, 2, 3, 4], [5, 6, 7, 8], [9]]),
         ),
-        ("States.ArrayContains(States.Array(1, 2, 3), 3)", json!(true)),
-        ("States.ArrayContains(States.Array(1, 2, 3), '3')", json!(false)),
+        (
+            "States.ArrayContains(States.Array(1, 2, 3), 3)",
+            json!(true),
+        ),
+        (
+            "States.ArrayContains(States.Array(1, 2, 3), '3')",
+            json!(false),
+        ),
         ("States.ArrayRange(1, 9, 2)", json!([1, 3, 5, 7, 9])),
         ("States.ArrayRange(3, 1, -1)", json!([3, 2, 1])),
-        ("States.ArrayGetItem(States.ArrayRange(1, 9, 1), 5)", json!(6)),
+        (
+            "States.ArrayGetItem(States.ArrayRange(1, 9, 1), 5)",
+            json!(6),
+        ),
         ("States.ArrayLength(States.Array())", json!(0)),
         (
             "States.ArrayUnique(States.Array(1, 2, 1.0, 'a', 'a'))",
             json!([1, 2, "a"]),
         ),
-        ("States.Base64Encode('Data to encode')", json!("RGF0YSB0byBlbmNvZGU=")),
-        ("States.Base64Decode('RGVjb2RlZCBkYXRh')", json!("Decoded data")),
+        (
+            "States.Base64Encode('Data to encode')",
+            json!("RGF0YSB0byBlbmNvZGU="),
+        ),
+        (
+            "States.Base64Decode('RGVjb2RlZCBkYXRh')",
+            json!("Decoded data"),
+        ),
         (
             "States.Hash('input data', 'SHA-1')",
             json!("aaff4a450a104cd177d28d18d74485e8cae074b7"),
         ),
-        ("States.Hash('', 'MD5')", json!("d41d8cd98f00b204e9800998ecf8427e")),
+        (
+            "States.Hash('', 'MD5')",
+            json!("d41d8cd98f00b204e9800998ecf8427e"),
+        ),
         ("States.MathAdd(111, -1)", json!(110)),
         ("States.MathAdd(1.6, 1)", json!(3)),
         (
@@ -61,10 +82,19 @@ fn functions_give_what_the_guide_says() {
             json!(["This", "is", "a", "test", "string"]),
         ),
         ("States.Format('Hi {}, {}', 'Jo', 1)", json!("Hi Jo, 1")),
-        (r"States.Format('\{\} {} \\ \'', null)", json!(r"{} null \ '")),
-        (r#"States.StringToJson('{"number":20}')"#, json!({"number": 20})),
+        (
+            r"States.Format('\{\} {} \\ \'', null)",
+            json!(r"{} null \ '"),
+        ),
+        (
+            r#"States.StringToJson('{"number":20}')"#,
+            json!({"number": 20}),
+        ),
         ("States.StringToJson('')", json!(null)),
-        ("States.JsonToString(States.Array('a', 1))", json!("[\"a\",1]")),
+        (
+            "States.JsonToString(States.Array('a', 1))",
+            json!("[\"a\",1]"),
+        ),
         (
             "States.JsonMerge(States.StringToJson('{\"a\":{\"x\":1},\"b\":2}'), \
              States.StringToJson('{\"a\":{\"y\":1}}'), false)",
@@ -105,7 +135,10 @@ fn what_a_function_is_not_defined_for_fails() {
 fn random_numbers_stay_in_their_range_and_seeds_repeat() {
     for last in [1, 2, 1_000_000] {
         let drawn = call(&format!("States.MathRandom(0, {last})")).expect("a number");
-        assert!(drawn.as_i64().is_some_and(|n| (0..last).contains(&n)), "{drawn}");
+        assert!(
+            drawn.as_i64().is_some_and(|n| (0..last).contains(&n)),
+            "{drawn}"
+        );
     }
     let seeded = call("States.MathRandom(1, 1000, 42)");
     assert_eq!(call("States.MathRandom(1, 1000, 42)"), seeded);
@@ -141,8 +174,11 @@ fn paths_among_arguments_end_where_the_argument_ends() {
     let call = Call::parse(text).expect("a call");
     let mut paths = Vec::new();
     call.paths(&mut paths);
-    let texts: Vec<_> = paths.iter().map(|path| path.text()).collect();
-    assert_eq!(texts, ["$.a['x,)']", "$$.Execution.Id", "$.b[?(@.c == 1)]", "$v"]);
+    let texts: Vec<_> = paths.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        ["$.a['x,)']", "$$.Execution.Id", "$.b[?(@.c == 1)]", "$v"]
+    );
 }
 
 proptest::proptest! {

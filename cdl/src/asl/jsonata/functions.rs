@@ -35,7 +35,10 @@ pub(super) fn install(evaluator: &mut Evaluator, scope: &Scope) {
         ("random", Box::new(move |args| self::random(args, &source))),
         ("millis", Box::new(move |_| Ok(JValue::Number(now)))),
         ("pad", Box::new(pad)),
-        ("eval", Box::new(|_| Err(failure("$eval is not supported in Step Functions")))),
+        (
+            "eval",
+            Box::new(|_| Err(failure("$eval is not supported in Step Functions"))),
+        ),
     ];
     for (name, function) in functions {
         let known = evaluator.register_fn_override(name, move |args: &[JValue]| function(args));
@@ -54,7 +57,10 @@ fn integer(args: &[JValue], at: usize) -> std::result::Result<i64, EvaluatorErro
             #[expect(clippy::cast_possible_truncation)] // whole, and within 2^53
             Ok(number as i64)
         }
-        _ => Err(failure(format!("argument {} is not a whole number", at + 1))),
+        _ => Err(failure(format!(
+            "argument {} is not a whole number",
+            at + 1
+        ))),
     }
 }
 
@@ -131,15 +137,29 @@ fn pad(args: &[JValue]) -> Result {
     let text = match argument(args, 0) {
         JValue::Undefined => return Ok(JValue::Undefined),
         JValue::String(text) => text.to_string(),
-        _ => return Err(failure("T0410: Argument 1 of function \"pad\" does not match function signature")),
+        _ => {
+            return Err(failure(
+                "T0410: Argument 1 of function \"pad\" does not match function signature",
+            ));
+        }
     };
     let width = integer(args, 1)?;
     let target = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
     if target > MAX_PADDED.min(MAX_SEQUENCE * 4) {
-        return Err(failure(format!("$pad makes at most {MAX_PADDED} characters")));
+        return Err(failure(format!(
+            "$pad makes at most {MAX_PADDED} characters"
+        )));
     }
-    let with = argument(args, 2).as_str().filter(|with| !with.is_empty()).unwrap_or(" ");
+    let with = argument(args, 2)
+        .as_str()
+        .filter(|with| !with.is_empty())
+        .unwrap_or(" ");
     let missing = target.saturating_sub(text.chars().count());
     let padding: String = with.chars().cycle().take(missing).collect();
-    Ok(if width < 0 { padding + &text } else { text + &padding }.into())
+    Ok(if width < 0 {
+        padding + &text
+    } else {
+        text + &padding
+    }
+    .into())
 }

@@ -43,9 +43,28 @@ const MAX_DEPTH: usize = 256;
 /// Functions whose first argument is read through at most once, or mapped with
 /// a function that counts for itself: only its length is counted.
 const READERS: [&str; 22] = [
-    "count", "sum", "max", "min", "average", "lookup", "exists", "type", "length", "map",
-    "filter", "reduce", "single", "each", "sift", "keys", "not", "boolean", "number", "contains",
-    "join", "substring",
+    "count",
+    "sum",
+    "max",
+    "min",
+    "average",
+    "lookup",
+    "exists",
+    "type",
+    "length",
+    "map",
+    "filter",
+    "reduce",
+    "single",
+    "each",
+    "sift",
+    "keys",
+    "not",
+    "boolean",
+    "number",
+    "contains",
+    "join",
+    "substring",
 ];
 
 /// Writes the counting into an expression.
@@ -88,7 +107,11 @@ pub(super) fn install(evaluator: &mut Evaluator, spent: &Rc<Cell<u64>>) {
                 "a value is nested deeper than {MAX_DEPTH} levels"
             )));
         }
-        let steps = if shallow { 1 + len(&value) } else { left + 2 - room };
+        let steps = if shallow {
+            1 + len(&value)
+        } else {
+            left + 2 - room
+        };
         charge(&passes, steps)?;
         Ok(value)
     };
@@ -131,9 +154,7 @@ fn weigh(value: &JValue, levels: usize, room: &mut u64) -> bool {
         JValue::Array(items) => {
             levels > 0 && items.iter().all(|item| weigh(item, levels - 1, room))
         }
-        JValue::Object(map) => {
-            levels > 0 && map.values().all(|item| weigh(item, levels - 1, room))
-        }
+        JValue::Object(map) => levels > 0 && map.values().all(|item| weigh(item, levels - 1, room)),
         _ => true,
     }
 }
@@ -292,7 +313,10 @@ fn element(item: &mut AstNode) {
         ..
     } = item
     {
-        *item = AstNode::Block(vec![ticking(PRODUCT_STEPS), std::mem::replace(item, AstNode::Null)]);
+        *item = AstNode::Block(vec![
+            ticking(PRODUCT_STEPS),
+            std::mem::replace(item, AstNode::Null),
+        ]);
         return;
     }
     // A list in a list is told from a value that is a list by its syntax.

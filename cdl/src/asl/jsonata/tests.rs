@@ -46,15 +46,24 @@ fn expressions_give_what_jsonata_and_the_guide_say() {
         ("[$states.input.s]", json!(["x"])),
         ("$map($v, function($x) { $x * 2 })", json!([2, 4, 6])),
         ("$map($v, $string)", json!(["1", "2", "3"])),
-        ("($f := function($n) { $n <= 1 ? 1 : $n * $f($n - 1) }; $f(5))", json!(120)),
+        (
+            "($f := function($n) { $n <= 1 ? 1 : $n * $f($n - 1) }; $f(5))",
+            json!(120),
+        ),
         ("$reduce($v, function($i, $j) { $i + $j }, 10)", json!(16)),
         ("$states.input.a.{'c': b}", json!([{"c": 1}, {"c": 2}])),
         ("$v.($ + 1)", json!([2, 3, 4])),
         ("$states.input.a^(>b).b", json!([2, 1])),
         ("$states.input.a{s: b}", json!({})),
         ("$v ~> $sum", json!(6)),
-        ("($add := function($a, $b) { $a + $b }; $inc := $add(?, 1); $inc(2))", json!(3)),
-        ("$states.input ~> |$|{'s': 'y'}|", json!({"a": [{"b": 1}, {"b": 2}], "s": "y"})),
+        (
+            "($add := function($a, $b) { $a + $b }; $inc := $add(?, 1); $inc(2))",
+            json!(3),
+        ),
+        (
+            "$states.input ~> |$|{'s': 'y'}|",
+            json!({"a": [{"b": 1}, {"b": 2}], "s": "y"}),
+        ),
         ("'a' & 1 & true", json!("a1true")),
         ("1 in $v", json!(true)),
         ("$now()", json!("2016-03-14T01:59:00.000Z")),
@@ -63,7 +72,10 @@ fn expressions_give_what_jsonata_and_the_guide_say() {
         ("$range(0, 9, 3)", json!([0, 3, 6, 9])),
         ("$range(1, 9, 9)", json!(1)),
         ("$partition([1..5], 2)", json!([[1, 2], [3, 4], [5]])),
-        ("$hash('', 'MD5')", json!("d41d8cd98f00b204e9800998ecf8427e")),
+        (
+            "$hash('', 'MD5')",
+            json!("d41d8cd98f00b204e9800998ecf8427e"),
+        ),
         ("$parse('{\"a\": [1.5, -0]}')", json!({"a": [1.5, 0]})),
         ("$pad('a', -3, '#')", json!("##a")),
         ("$pad('a', 3)", json!("a  ")),
@@ -79,16 +91,29 @@ fn expressions_give_what_jsonata_and_the_guide_say() {
 fn what_has_no_value_says_why() {
     for (text, cause) in [
         ("$none", "returned nothing (undefined)."),
-        ("function($x) { $x }", "returned an unsupported result type."),
+        (
+            "function($x) { $x }",
+            "returned an unsupported result type.",
+        ),
         ("$sum", "returned an unsupported result type."),
-        ("$randomSeeded(1)", "threw an error during evaluation. T1006"),
+        (
+            "$randomSeeded(1)",
+            "threw an error during evaluation. T1006",
+        ),
         ("$eval('1')", "$eval is not supported"),
         ("$error('no')", "no"),
     ] {
         let error = evaluate(text, json!({})).expect_err(text);
         assert!(error.contains(cause), "{text}: {error}");
     }
-    for text in ["1 +", "$__tick(1)", "$__pass(1)", "function($__pass) { 1 }", "(", "\"a"] {
+    for text in [
+        "1 +",
+        "$__tick(1)",
+        "$__pass(1)",
+        "function($__pass) { 1 }",
+        "(",
+        "\"a",
+    ] {
         assert!(Expression::parse(text, "Output").is_err(), "{text}");
     }
 }
@@ -100,7 +125,10 @@ fn random_values_differ_in_one_evaluation_and_repeat_in_the_next() {
     assert_eq!(draw(), Ok(drawn.clone()));
     assert_ne!(drawn[0], drawn[1]);
     assert_ne!(drawn[2], drawn[3]);
-    assert_eq!(evaluate("$random(7)", json!({})), evaluate("$random(7)", json!({})));
+    assert_eq!(
+        evaluate("$random(7)", json!({})),
+        evaluate("$random(7)", json!({}))
+    );
 }
 
 /// Each of these would run for ever, or fill the memory.

@@ -4,7 +4,8 @@ use super::*;
 
 fn select(path: &str, value: &Value) -> Result<Value, Miss> {
     let path = Path::parse(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    path.select(value, &mut Fuel(MAX_VISITS)).map(Cow::into_owned)
+    path.select(value, &mut Fuel(MAX_VISITS))
+        .map(Cow::into_owned)
 }
 
 /// The store of Goessner's article, which Jayway's README answers for.
@@ -33,7 +34,10 @@ fn paths_lead_where_jayway_says() {
         ("$.odd-name['a b']", json!(1)),
         ("$.store.book[0].author", json!("Rees")),
         ("$.store.book[-1].author", json!("Melville")),
-        ("$.store.book[*].author", json!(["Rees", "Waugh", "Melville"])),
+        (
+            "$.store.book[*].author",
+            json!(["Rees", "Waugh", "Melville"]),
+        ),
         ("$..author", json!(["Rees", "Waugh", "Melville"])),
         ("$.store..price", json!([8.95, 12.99, 8.99, 19.95])),
         ("$..book[2].isbn", json!(["0-553"])),
@@ -42,13 +46,28 @@ fn paths_lead_where_jayway_says() {
         ("$.store.book[1:2].price", json!([12.99])),
         ("$.store.book[-2:].price", json!([12.99, 8.99])),
         ("$..book[?(@.isbn)].author", json!(["Melville"])),
-        ("$.store.book[?(@.price < $.limit)].price", json!([8.95, 8.99])),
+        (
+            "$.store.book[?(@.price < $.limit)].price",
+            json!([8.95, 8.99]),
+        ),
         ("$..book[?(@.author =~ /.*es/i)].author", json!(["Rees"])),
-        ("$..book[?(@.author =~ /re.*/i && @.price > 1)].author", json!(["Rees"])),
-        ("$..book[?(@.author in ['Waugh', 'x'])].price", json!([12.99])),
-        ("$..book[?(!(@.category == 'fiction') || @.isbn)].author", json!(["Rees", "Melville"])),
+        (
+            "$..book[?(@.author =~ /re.*/i && @.price > 1)].author",
+            json!(["Rees"]),
+        ),
+        (
+            "$..book[?(@.author in ['Waugh', 'x'])].price",
+            json!([12.99]),
+        ),
+        (
+            "$..book[?(!(@.category == 'fiction') || @.isbn)].author",
+            json!(["Rees", "Melville"]),
+        ),
         ("$.store.book.length()", json!(3)),
-        ("$.store.bicycle['color','price']", json!({"color": "red", "price": 19.95})),
+        (
+            "$.store.bicycle['color','price']",
+            json!({"color": "red", "price": 19.95}),
+        ),
         ("$.store.book[*].price.max()", json!(12.99)),
     ] {
         assert_eq!(select(path, &store), Ok(expected), "{path}");
@@ -59,10 +78,22 @@ fn paths_lead_where_jayway_says() {
 #[test]
 fn only_definite_paths_fail_for_what_is_missing() {
     let store = store();
-    for path in ["$.none", "$.store.none.x", "$.store.book[3]", "$.limit.x", "$.store[0]"] {
+    for path in [
+        "$.none",
+        "$.store.none.x",
+        "$.store.book[3]",
+        "$.limit.x",
+        "$.store[0]",
+    ] {
         assert_eq!(select(path, &store), Err(Miss::NotFound), "{path}");
     }
-    for path in ["$.none[*]", "$.a.b[1:]", "$.none[:1].x", "$..none", "$.none[?(@.x)]"] {
+    for path in [
+        "$.none[*]",
+        "$.a.b[1:]",
+        "$.none[:1].x",
+        "$..none",
+        "$.none[?(@.x)]",
+    ] {
         assert_eq!(select(path, &store), Ok(json!([])), "{path}");
     }
 }
@@ -70,8 +101,23 @@ fn only_definite_paths_fail_for_what_is_missing() {
 #[test]
 fn what_is_not_a_path_is_refused() {
     for text in [
-        "", "a", "$.", "$..", "$[", "$[]", "$['a", "$.a b", "$[?(@.a ==)]", "$[?(@.a]", "$.a.b()",
-        "$[1:2:3]", "$.a[x]", "$[?(@.a =~ /[/)]", "$1", "$.a..", "$[99999999999999999999]",
+        "",
+        "a",
+        "$.",
+        "$..",
+        "$[",
+        "$[]",
+        "$['a",
+        "$.a b",
+        "$[?(@.a ==)]",
+        "$[?(@.a]",
+        "$.a.b()",
+        "$[1:2:3]",
+        "$.a[x]",
+        "$[?(@.a =~ /[/)]",
+        "$1",
+        "$.a..",
+        "$[99999999999999999999]",
     ] {
         assert!(Path::parse(text).is_err(), "{text}");
     }
@@ -98,13 +144,23 @@ fn a_value_is_put_where_a_reference_path_says() {
         let places = path.as_reference().expect("a reference path");
         put(&mut target, &places, json!(1)).then_some(target)
     };
-    assert_eq!(put_at(json!({"x": 0}), "$.a.b"), Some(json!({"x": 0, "a": {"b": 1}})));
-    assert_eq!(put_at(json!({"a": [0, 0]}), "$.a[1]"), Some(json!({"a": [0, 1]})));
+    assert_eq!(
+        put_at(json!({"x": 0}), "$.a.b"),
+        Some(json!({"x": 0, "a": {"b": 1}}))
+    );
+    assert_eq!(
+        put_at(json!({"a": [0, 0]}), "$.a[1]"),
+        Some(json!({"a": [0, 1]}))
+    );
     assert_eq!(put_at(json!({"a": 7}), "$"), Some(json!(1)));
     assert_eq!(put_at(json!({"a": 7}), "$.a.b"), None);
     assert_eq!(put_at(json!([]), "$[0]"), None);
     for path in ["$.a[*]", "$..a", "$$.a", "$v.a", "$.a[-1]", "$.a[0:1]"] {
-        assert_eq!(Path::parse(path).expect("a path").as_reference(), None, "{path}");
+        assert_eq!(
+            Path::parse(path).expect("a path").as_reference(),
+            None,
+            "{path}"
+        );
     }
 }
 

@@ -218,12 +218,29 @@ impl Builder<'_, '_, '_> {
 
     fn unknown(&mut self, key: &Key, what: &str) {
         let operators = [
-            "StringEquals", "StringLessThan", "StringGreaterThan", "StringLessThanEquals",
-            "StringGreaterThanEquals", "StringMatches", "NumericEquals", "NumericLessThan",
-            "NumericGreaterThan", "NumericLessThanEquals", "NumericGreaterThanEquals",
-            "BooleanEquals", "TimestampEquals", "TimestampLessThan", "TimestampGreaterThan",
-            "IsPresent", "IsNull", "IsString", "IsNumeric", "IsBoolean", "IsTimestamp",
-            "Condition", "Variable",
+            "StringEquals",
+            "StringLessThan",
+            "StringGreaterThan",
+            "StringLessThanEquals",
+            "StringGreaterThanEquals",
+            "StringMatches",
+            "NumericEquals",
+            "NumericLessThan",
+            "NumericGreaterThan",
+            "NumericLessThanEquals",
+            "NumericGreaterThanEquals",
+            "BooleanEquals",
+            "TimestampEquals",
+            "TimestampLessThan",
+            "TimestampGreaterThan",
+            "IsPresent",
+            "IsNull",
+            "IsString",
+            "IsNumeric",
+            "IsBoolean",
+            "IsTimestamp",
+            "Condition",
+            "Variable",
         ];
         let known = operators.into_iter().chain(COMBINERS).chain(RULE);
         let help = similar(&key.text, known).map(|meant| format!("did you mean `{meant}`?"));

@@ -53,13 +53,17 @@ impl Builder<'_, '_, '_> {
         if let (Some(limit), Some(node)) = (max_delay, fields.get("MaxDelaySeconds"))
             && limit <= interval
         {
-            let message = format!("`MaxDelaySeconds` has to be greater than the interval, {interval}");
+            let message =
+                format!("`MaxDelaySeconds` has to be greater than the interval, {interval}");
             self.report(Finding::new(Code::InvalidValue, node.span, message));
         }
         let backoff = fields.get("BackoffRate");
-        let backoff = backoff.and_then(|node| self.context.number(node, "`BackoffRate`", 1.0, f64::MAX));
+        let backoff =
+            backoff.and_then(|node| self.context.number(node, "`BackoffRate`", 1.0, f64::MAX));
         let jitter = match fields.get("JitterStrategy") {
-            Some(node) => self.context.word(node, "`JitterStrategy`", &["FULL", "NONE"])?,
+            Some(node) => self
+                .context
+                .word(node, "`JitterStrategy`", &["FULL", "NONE"])?,
             None => "NONE",
         };
         Some(Retrier {
@@ -68,7 +72,11 @@ impl Builder<'_, '_, '_> {
             max_attempts,
             backoff: backoff.unwrap_or(2.0),
             max_delay_ms: max_delay.map_or(u64::MAX, |limit| u64::from(limit) * 1_000),
-            jitter: if jitter == "FULL" { Jitter::Full } else { Jitter::None },
+            jitter: if jitter == "FULL" {
+                Jitter::Full
+            } else {
+                Jitter::None
+            },
         })
     }
 

@@ -45,14 +45,16 @@ impl Builder<'_, '_, '_> {
         language: Language,
     ) -> Option<Map> {
         let why = "`Iterator` is the old name of `ItemProcessor`";
-        self.context.exclusive(fields, "ItemProcessor", "Iterator", why);
+        self.context
+            .exclusive(fields, "ItemProcessor", "Iterator", why);
         let node = match fields.get("Iterator") {
             Some(node) => Some(node),
             None => self.context.required(fields, "ItemProcessor"),
         };
         let processor = node.and_then(|node| self.processor(place, node, language));
         let why = "`Parameters` is the old name of `ItemSelector`";
-        self.context.exclusive(fields, "ItemSelector", "Parameters", why);
+        self.context
+            .exclusive(fields, "ItemSelector", "Parameters", why);
         let selector = fields.get("ItemSelector").or(fields.get("Parameters"));
         let selector = match selector {
             Some(node) => Some(self.template(node, "ItemSelector", language)?),
@@ -60,8 +62,13 @@ impl Builder<'_, '_, '_> {
         };
         let items = self.items(fields);
         let counts = (0.0, MAX_COUNT);
-        let concurrency =
-            self.amount(fields, "MaxConcurrency", "MaxConcurrencyPath", language, counts);
+        let concurrency = self.amount(
+            fields,
+            "MaxConcurrency",
+            "MaxConcurrencyPath",
+            language,
+            counts,
+        );
         let tolerated_count = self.amount(
             fields,
             "ToleratedFailureCount",
@@ -187,7 +194,8 @@ impl Builder<'_, '_, '_> {
             "JSONL" => Some(Format::JsonLines),
             "CSV" => self.csv(config),
             other => {
-                let message = format!("items of the type {other} are not supported by this version");
+                let message =
+                    format!("items of the type {other} are not supported by this version");
                 self.report(Finding::new(Code::NotSupported, node.span, message));
                 None
             }
@@ -197,9 +205,7 @@ impl Builder<'_, '_, '_> {
     fn csv(&mut self, config: &Fields<'_>) -> Option<Format> {
         let places = ["FIRST_ROW", "GIVEN"];
         let place = self.context.required(config, "CSVHeaderLocation")?;
-        let place = self
-            .context
-            .word(place, "`CSVHeaderLocation`", &places)?;
+        let place = self.context.word(place, "`CSVHeaderLocation`", &places)?;
         let headers = match place {
             "GIVEN" => {
                 let node = self.context.required(config, "CSVHeaders")?;
@@ -207,7 +213,11 @@ impl Builder<'_, '_, '_> {
                 let names = items
                     .iter()
                     .map(|item| self.context.text(item, "the name of a column"));
-                Some(names.map(|name| name.map(ToOwned::to_owned)).collect::<Option<_>>()?)
+                Some(
+                    names
+                        .map(|name| name.map(ToOwned::to_owned))
+                        .collect::<Option<_>>()?,
+                )
             }
             _ => None,
         };

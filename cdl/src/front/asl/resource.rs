@@ -30,7 +30,10 @@ const OPTIMIZED: [(&str, &str); 21] = [
         "createCluster terminateCluster setClusterTerminationProtection addStep cancelStep \
          modifyInstanceFleetByName modifyInstanceGroupByName",
     ),
-    ("emr-containers", "createVirtualCluster deleteVirtualCluster startJobRun"),
+    (
+        "emr-containers",
+        "createVirtualCluster deleteVirtualCluster startJobRun",
+    ),
     (
         "emr-serverless",
         "createApplication startApplication stopApplication deleteApplication startJobRun cancelJobRun",
@@ -199,7 +202,9 @@ fn function_name(parameters: &Node) -> Option<&str> {
     let Yaml::Mapping(entries) = &parameters.yaml else {
         return None;
     };
-    let entry = entries.iter().find(|entry| &*entry.key.text == "FunctionName")?;
+    let entry = entries
+        .iter()
+        .find(|entry| &*entry.key.text == "FunctionName")?;
     match &entry.value.yaml {
         Yaml::Scalar(scalar) => scalar.as_text().filter(|text| !text.starts_with("{%")),
         _ => None,

@@ -23,74 +23,225 @@ const TYPES: [Type; 8] = [
     Type {
         name: "Task",
         path: &[
-            "Type", "Comment", "QueryLanguage", "Resource", "Next", "End", "Retry", "Catch", "Assign",
-            "TimeoutSeconds", "HeartbeatSeconds", "Credentials", "InputPath", "OutputPath", "ResultPath",
-            "Parameters", "ResultSelector", "TimeoutSecondsPath", "HeartbeatSecondsPath",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Resource",
+            "Next",
+            "End",
+            "Retry",
+            "Catch",
+            "Assign",
+            "TimeoutSeconds",
+            "HeartbeatSeconds",
+            "Credentials",
+            "InputPath",
+            "OutputPath",
+            "ResultPath",
+            "Parameters",
+            "ResultSelector",
+            "TimeoutSecondsPath",
+            "HeartbeatSecondsPath",
         ],
         query: &[
-            "Type", "Comment", "QueryLanguage", "Resource", "Next", "End", "Retry", "Catch", "Assign",
-            "TimeoutSeconds", "HeartbeatSeconds", "Credentials", "Arguments", "Output",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Resource",
+            "Next",
+            "End",
+            "Retry",
+            "Catch",
+            "Assign",
+            "TimeoutSeconds",
+            "HeartbeatSeconds",
+            "Credentials",
+            "Arguments",
+            "Output",
         ],
     },
     Type {
         name: "Pass",
         path: &[
-            "Type", "Comment", "QueryLanguage", "Next", "End", "Assign", "InputPath", "OutputPath",
-            "ResultPath", "Parameters", "Result",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Next",
+            "End",
+            "Assign",
+            "InputPath",
+            "OutputPath",
+            "ResultPath",
+            "Parameters",
+            "Result",
         ],
-        query: &["Type", "Comment", "QueryLanguage", "Next", "End", "Assign", "Output"],
+        query: &[
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Next",
+            "End",
+            "Assign",
+            "Output",
+        ],
     },
     Type {
         name: "Choice",
         path: &[
-            "Type", "Comment", "QueryLanguage", "Choices", "Default", "Assign", "InputPath", "OutputPath",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Choices",
+            "Default",
+            "Assign",
+            "InputPath",
+            "OutputPath",
         ],
-        query: &["Type", "Comment", "QueryLanguage", "Choices", "Default", "Assign", "Output"],
+        query: &[
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Choices",
+            "Default",
+            "Assign",
+            "Output",
+        ],
     },
     Type {
         name: "Wait",
         path: &[
-            "Type", "Comment", "QueryLanguage", "Next", "End", "Assign", "Seconds", "Timestamp",
-            "InputPath", "OutputPath", "SecondsPath", "TimestampPath",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Next",
+            "End",
+            "Assign",
+            "Seconds",
+            "Timestamp",
+            "InputPath",
+            "OutputPath",
+            "SecondsPath",
+            "TimestampPath",
         ],
         query: &[
-            "Type", "Comment", "QueryLanguage", "Next", "End", "Assign", "Seconds", "Timestamp", "Output",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Next",
+            "End",
+            "Assign",
+            "Seconds",
+            "Timestamp",
+            "Output",
         ],
     },
     Type {
         name: "Succeed",
-        path: &["Type", "Comment", "QueryLanguage", "InputPath", "OutputPath"],
+        path: &[
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "InputPath",
+            "OutputPath",
+        ],
         query: &["Type", "Comment", "QueryLanguage", "Output"],
     },
     Type {
         name: "Fail",
-        path: &["Type", "Comment", "QueryLanguage", "Error", "Cause", "ErrorPath", "CausePath"],
+        path: &[
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Error",
+            "Cause",
+            "ErrorPath",
+            "CausePath",
+        ],
         query: &["Type", "Comment", "QueryLanguage", "Error", "Cause"],
     },
     Type {
         name: "Parallel",
         path: &[
-            "Type", "Comment", "QueryLanguage", "Branches", "Next", "End", "Retry", "Catch", "Assign",
-            "InputPath", "OutputPath", "ResultPath", "Parameters", "ResultSelector",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Branches",
+            "Next",
+            "End",
+            "Retry",
+            "Catch",
+            "Assign",
+            "InputPath",
+            "OutputPath",
+            "ResultPath",
+            "Parameters",
+            "ResultSelector",
         ],
         query: &[
-            "Type", "Comment", "QueryLanguage", "Branches", "Next", "End", "Retry", "Catch", "Assign",
-            "Arguments", "Output",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "Branches",
+            "Next",
+            "End",
+            "Retry",
+            "Catch",
+            "Assign",
+            "Arguments",
+            "Output",
         ],
     },
     Type {
         name: "Map",
         path: &[
-            "Type", "Comment", "QueryLanguage", "ItemProcessor", "Iterator", "Next", "End", "Retry",
-            "Catch", "Assign", "MaxConcurrency", "ItemSelector", "ItemBatcher", "ItemReader",
-            "ResultWriter", "ToleratedFailureCount", "ToleratedFailurePercentage", "Label", "InputPath",
-            "OutputPath", "ResultPath", "ResultSelector", "ItemsPath", "Parameters", "MaxConcurrencyPath",
-            "ToleratedFailureCountPath", "ToleratedFailurePercentagePath",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "ItemProcessor",
+            "Iterator",
+            "Next",
+            "End",
+            "Retry",
+            "Catch",
+            "Assign",
+            "MaxConcurrency",
+            "ItemSelector",
+            "ItemBatcher",
+            "ItemReader",
+            "ResultWriter",
+            "ToleratedFailureCount",
+            "ToleratedFailurePercentage",
+            "Label",
+            "InputPath",
+            "OutputPath",
+            "ResultPath",
+            "ResultSelector",
+            "ItemsPath",
+            "Parameters",
+            "MaxConcurrencyPath",
+            "ToleratedFailureCountPath",
+            "ToleratedFailurePercentagePath",
         ],
         query: &[
-            "Type", "Comment", "QueryLanguage", "ItemProcessor", "Next", "End", "Retry", "Catch", "Assign",
-            "MaxConcurrency", "ItemSelector", "ItemBatcher", "ItemReader", "ResultWriter",
-            "ToleratedFailureCount", "ToleratedFailurePercentage", "Label", "Items", "Output",
+            "Type",
+            "Comment",
+            "QueryLanguage",
+            "ItemProcessor",
+            "Next",
+            "End",
+            "Retry",
+            "Catch",
+            "Assign",
+            "MaxConcurrency",
+            "ItemSelector",
+            "ItemBatcher",
+            "ItemReader",
+            "ResultWriter",
+            "ToleratedFailureCount",
+            "ToleratedFailurePercentage",
+            "Label",
+            "Items",
+            "Output",
         ],
     },
 ];
@@ -148,7 +299,9 @@ pub(super) fn compile(
         "Succeed" => Some(Kind::Succeed),
         "Fail" => b.fail(&fields, own),
         "Parallel" => b.parallel(place, &fields, own),
-        _ => b.map(place, &fields, own).map(|map| Kind::Map(Box::new(map))),
+        _ => b
+            .map(place, &fields, own)
+            .map(|map| Kind::Map(Box::new(map))),
     };
     Some(State {
         kind: compiled?,
@@ -239,8 +392,15 @@ impl Builder<'_, '_, '_> {
             None => Some(None),
         };
         // Of a Map they are the old name of `ItemSelector`.
-        let has_items = fields.get("ItemProcessor").or(fields.get("Iterator")).is_some();
-        let parameters = if has_items { Some(None) } else { payload("Parameters") };
+        let has_items = fields
+            .get("ItemProcessor")
+            .or(fields.get("Iterator"))
+            .is_some();
+        let parameters = if has_items {
+            Some(None)
+        } else {
+            payload("Parameters")
+        };
         let selector = payload("ResultSelector");
         let input = self.part(fields, "InputPath");
         let output = self.part(fields, "OutputPath");
@@ -256,9 +416,20 @@ impl Builder<'_, '_, '_> {
 
     fn task(&mut self, fields: &Fields<'_>, language: Language) -> Option<Task> {
         let range = (1.0, f64::from(MAX_SECONDS));
-        let timeout = self.amount(fields, "TimeoutSeconds", "TimeoutSecondsPath", language, range);
-        let heartbeat =
-            self.amount(fields, "HeartbeatSeconds", "HeartbeatSecondsPath", language, range);
+        let timeout = self.amount(
+            fields,
+            "TimeoutSeconds",
+            "TimeoutSecondsPath",
+            language,
+            range,
+        );
+        let heartbeat = self.amount(
+            fields,
+            "HeartbeatSeconds",
+            "HeartbeatSecondsPath",
+            language,
+            range,
+        );
         if let Some(node) = fields.get("Credentials") {
             self.credentials(node, language);
         }
@@ -285,7 +456,12 @@ impl Builder<'_, '_, '_> {
         self.template(node, "Credentials", language);
     }
 
-    fn choice(&mut self, place: &Place<'_>, fields: &Fields<'_>, language: Language) -> Option<Kind> {
+    fn choice(
+        &mut self,
+        place: &Place<'_>,
+        fields: &Fields<'_>,
+        language: Language,
+    ) -> Option<Kind> {
         let default = match fields.get("Default") {
             Some(node) => Some(self.target(place.scope, node, "Default")?),
             None => None,
@@ -309,10 +485,17 @@ impl Builder<'_, '_, '_> {
 
     fn wait(&mut self, fields: &Fields<'_>, language: Language) -> Option<Until> {
         const WAYS: [&str; 4] = ["Seconds", "SecondsPath", "Timestamp", "TimestampPath"];
-        let given: Vec<_> = WAYS.iter().filter(|way| fields.get(way).is_some()).collect();
+        let given: Vec<_> = WAYS
+            .iter()
+            .filter(|way| fields.get(way).is_some())
+            .collect();
         let [way] = given[..] else {
-            let message = "a Wait state has one of `Seconds`, `SecondsPath`, `Timestamp` and `TimestampPath`";
-            let span = given.get(1).and_then(|way| fields.key(way)).map_or(fields.head(), |key| key.span);
+            let message =
+                "a Wait state has one of `Seconds`, `SecondsPath`, `Timestamp` and `TimestampPath`";
+            let span = given
+                .get(1)
+                .and_then(|way| fields.key(way))
+                .map_or(fields.head(), |key| key.span);
             self.report(Finding::new(Code::Conflict, span, message));
             return None;
         };

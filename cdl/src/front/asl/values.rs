@@ -26,7 +26,10 @@ impl Builder<'_, '_, '_> {
             Yaml::Scalar(scalar) => self.context.value(node, scalar),
             Yaml::Sequence(items) => {
                 let items: Vec<_> = items.iter().map(|item| self.literal(item)).collect();
-                items.into_iter().collect::<Option<Vec<_>>>().map(Value::Array)
+                items
+                    .into_iter()
+                    .collect::<Option<Vec<_>>>()
+                    .map(Value::Array)
             }
             Yaml::Mapping(entries) => {
                 let mut map = Map::new();
@@ -64,7 +67,10 @@ impl Builder<'_, '_, '_> {
             Yaml::Scalar(scalar) => self.context.value(node, scalar).map(Payload::Literal),
             Yaml::Sequence(items) => {
                 let items: Vec<_> = items.iter().map(|item| self.payload(item)).collect();
-                items.into_iter().collect::<Option<Vec<_>>>().map(Payload::List)
+                items
+                    .into_iter()
+                    .collect::<Option<Vec<_>>>()
+                    .map(Payload::List)
             }
             Yaml::Mapping(entries) => {
                 let mut fields: Vec<(Box<str>, Payload)> = Vec::new();
@@ -75,12 +81,16 @@ impl Builder<'_, '_, '_> {
                         Some(name) => {
                             let source = self.source(&entry.value, key);
                             let field = key.into();
-                            (name, source.map(|source| Payload::Computed { field, source }))
+                            (
+                                name,
+                                source.map(|source| Payload::Computed { field, source }),
+                            )
                         }
                         None => (key, self.payload(&entry.value)),
                     };
                     if fields.iter().any(|(other, _)| **other == *name) {
-                        let message = format!("{} is given twice, with and without `.$`", quote(name));
+                        let message =
+                            format!("{} is given twice, with and without `.$`", quote(name));
                         self.report(Finding::new(Code::Conflict, entry.key.span, message));
                     }
                     match value {
@@ -201,7 +211,10 @@ impl Builder<'_, '_, '_> {
                     .enumerate()
                     .map(|(at, item)| self.query(item, &format!("{field}/{at}")))
                     .collect();
-                items.into_iter().collect::<Option<Vec<_>>>().map(Query::List)
+                items
+                    .into_iter()
+                    .collect::<Option<Vec<_>>>()
+                    .map(Query::List)
             }
             Yaml::Mapping(entries) => {
                 let entries: Vec<_> = entries
@@ -212,7 +225,10 @@ impl Builder<'_, '_, '_> {
                         Some((key.clone(), value))
                     })
                     .collect();
-                entries.into_iter().collect::<Option<Vec<_>>>().map(Query::Object)
+                entries
+                    .into_iter()
+                    .collect::<Option<Vec<_>>>()
+                    .map(Query::Object)
             }
         }
     }

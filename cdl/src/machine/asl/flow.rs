@@ -52,7 +52,12 @@ pub(super) fn leave(
         Flow::Path(flow) => {
             let result = match (result, &state.kind) {
                 (Some(result), _) => result,
-                (None, Kind::Pass { result: Some(result) }) => Arc::new(result.clone()),
+                (
+                    None,
+                    Kind::Pass {
+                        result: Some(result),
+                    },
+                ) => Arc::new(result.clone()),
                 (None, _) => arguments(&state.flow, scope, steps)?,
             };
             leave_path(flow, scope, result, assign, steps)
@@ -83,9 +88,7 @@ pub(super) fn leave_choice(
             let result = input(flow, scope)?;
             leave_path(path, scope, result, assign, steps)
         }
-        Flow::Query { .. } => {
-            leave_query(scope, Arc::clone(&scope.input), assign, output, steps)
-        }
+        Flow::Query { .. } => leave_query(scope, Arc::clone(&scope.input), assign, output, steps),
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::super::ApplyError;
+use super::super::data::Output;
 use super::super::limits::{MAX_CONCURRENCY, MAX_DEPTH, MAX_ITEMS};
 use super::super::walk::{Machine, Work};
-use super::super::data::Output;
 use super::{flow, map_item, share, whole, wrong_type};
 use crate::asl::fault::{Fault, names};
-use crate::asl::program::{Amount, Batcher, Data, Flow, Format, Items, Kind, Map as MapState, State, Template};
+use crate::asl::program::{
+    Amount, Batcher, Data, Flow, Format, Items, Kind, Map as MapState, State, Template,
+};
 use crate::asl::scope::{Scope, quote};
 use crate::execution::{Mapping, Terms};
 use crate::program::{StateKind, Tolerance};
@@ -239,7 +241,10 @@ fn items(
         other => {
             let from = match &map.items {
                 Items::Path(path) => format!("Reference path \"{path}\" must point to array."),
-                _ => format!("Map state input must be an array but was: {}", quote(&other)),
+                _ => format!(
+                    "Map state input must be an array but was: {}",
+                    quote(&other)
+                ),
             };
             Err(Fault::runtime(from))
         }
@@ -247,12 +252,7 @@ fn items(
 }
 
 /// How many iterations at a time, and how many may fail.
-fn terms(
-    state: &State,
-    map: &MapState,
-    scope: &Scope,
-    steps: &mut u64,
-) -> Result<Terms, Fault> {
+fn terms(state: &State, map: &MapState, scope: &Scope, steps: &mut u64) -> Result<Terms, Fault> {
     let data = flow::input(&state.flow, scope)?;
     let asked = match &map.concurrency {
         Some(amount) => whole(amount, scope, &data, steps)?,
@@ -421,7 +421,10 @@ mod tests {
 
     #[test]
     fn text_is_read_by_its_format() {
-        let csv = |headers: Option<Vec<String>>| Format::Csv { headers, delimiter: ',' };
+        let csv = |headers: Option<Vec<String>>| Format::Csv {
+            headers,
+            delimiter: ',',
+        };
         for (format, text, expected) in [
             (Format::Json, "[1, {}]", json!([1, {}])),
             (Format::JsonLines, "{\"a\": 1}\n\n2\n", json!([{"a": 1}, 2])),
@@ -445,7 +448,10 @@ mod tests {
             (Format::JsonLines, "{"),
             (csv(None), "a\n\"x"),
         ] {
-            assert!(read(&format, &Value::String(text.to_owned())).is_err(), "{text}");
+            assert!(
+                read(&format, &Value::String(text.to_owned())).is_err(),
+                "{text}"
+            );
         }
     }
 }

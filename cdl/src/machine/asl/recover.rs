@@ -111,7 +111,13 @@ impl<'a> Machine<'a> {
             .text(failure.error.len() + failure.message.len())?;
         let mut scope = self.scope(id, state);
         let mut steps = 0;
-        let left = leave(&state.flow, catcher, error_output(failure), &mut scope, &mut steps);
+        let left = leave(
+            &state.flow,
+            catcher,
+            error_output(failure),
+            &mut scope,
+            &mut steps,
+        );
         let left = self.settled(id, &scope, steps, left)?;
         self.keep(id, left)
     }
@@ -144,7 +150,13 @@ fn leave(
         }
         Flow::Query { .. } => {
             scope.error = Some(error.clone());
-            flow::leave_query(scope, Arc::new(error), assign, catcher.output.as_ref(), steps)
+            flow::leave_query(
+                scope,
+                Arc::new(error),
+                assign,
+                catcher.output.as_ref(),
+                steps,
+            )
         }
     }
 }
