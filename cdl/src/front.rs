@@ -114,8 +114,9 @@ fn compile(
     options: &AslOptions,
 ) -> Option<Application> {
     let root = match json::read(context.text, &mut context.reporter) {
-        Some(root) => root,
-        None => yaml::read(context.text, &mut context.reporter),
+        json::Json::Root(root) => Some(root),
+        json::Json::Refused => None,
+        json::Json::Other => yaml::read(context.text, &mut context.reporter),
     };
     context.is_damaged = context.reporter.errors() > 0;
     match root {

@@ -1,6 +1,6 @@
-//! Intrinsic functions of JSONPath states: `States.Format('Hi {}', $.name)`.
+//! Intrinsic functions of `JSONPath` states: `States.Format('Hi {}', $.name)`.
 //!
-//! Source: the Amazon States Language, appendix B, and "Intrinsics for JSONPath
+//! Source: the Amazon States Language, appendix B, and "Intrinsics for `JSONPath`
 //! states" of the Step Functions guide.
 
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub(super) enum Argument {
 }
 
 macro_rules! functions {
-    ($($name:ident $arguments:expr;)*) => {
+    ($($name:ident $text:literal $arguments:expr;)*) => {
         /// An intrinsic function.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Function {
@@ -49,14 +49,14 @@ macro_rules! functions {
         impl Function {
             fn named(name: &str) -> Option<Self> {
                 match name {
-                    $(stringify!($name) => Some(Self::$name),)*
+                    $($text => Some(Self::$name),)*
                     _ => None,
                 }
             }
 
             pub(super) fn name(self) -> &'static str {
                 match self {
-                    $(Self::$name => stringify!($name),)*
+                    $(Self::$name => $text,)*
                 }
             }
 
@@ -71,24 +71,24 @@ macro_rules! functions {
 }
 
 functions! {
-    Format 1..=usize::MAX;
-    StringToJson 1..=1;
-    JsonToString 1..=1;
-    Array 0..=usize::MAX;
-    ArrayPartition 2..=2;
-    ArrayContains 2..=2;
-    ArrayRange 3..=3;
-    ArrayGetItem 2..=2;
-    ArrayLength 1..=1;
-    ArrayUnique 1..=1;
-    Base64Encode 1..=1;
-    Base64Decode 1..=1;
-    Hash 2..=2;
-    JsonMerge 3..=3;
-    MathRandom 2..=3;
-    MathAdd 2..=2;
-    StringSplit 2..=2;
-    UUID 0..=0;
+    Format "Format" 1..=usize::MAX;
+    StringToJson "StringToJson" 1..=1;
+    JsonToString "JsonToString" 1..=1;
+    Array "Array" 0..=usize::MAX;
+    ArrayPartition "ArrayPartition" 2..=2;
+    ArrayContains "ArrayContains" 2..=2;
+    ArrayRange "ArrayRange" 3..=3;
+    ArrayGetItem "ArrayGetItem" 2..=2;
+    ArrayLength "ArrayLength" 1..=1;
+    ArrayUnique "ArrayUnique" 1..=1;
+    Base64Encode "Base64Encode" 1..=1;
+    Base64Decode "Base64Decode" 1..=1;
+    Hash "Hash" 2..=2;
+    JsonMerge "JsonMerge" 3..=3;
+    MathRandom "MathRandom" 2..=3;
+    MathAdd "MathAdd" 2..=2;
+    StringSplit "StringSplit" 2..=2;
+    Uuid "UUID" 0..=0;
 }
 
 impl Call {
@@ -253,13 +253,14 @@ impl<'a> Parser<'a> {
                         value: Value::String(value),
                     });
                 }
-                '\\' => match chars.next() {
-                    Some((_, escaped @ ('\'' | '{' | '}' | '\\'))) => value.push(escaped),
-                    _ => {
+                '\\' => {
+                    if let Some((_, escaped @ ('\'' | '{' | '}' | '\\'))) = chars.next() {
+                        value.push(escaped);
+                    } else {
                         self.at = start + at;
                         return self.fail("only `'`, `{`, `}` and `\\` can be escaped");
                     }
-                },
+                }
                 c => value.push(c),
             }
         }
@@ -274,7 +275,6 @@ impl<'a> Parser<'a> {
         for (at, c) in rest.char_indices() {
             match (quote, c) {
                 (Some(open), c) if c == open => quote = None,
-                (Some(_), _) => {}
                 (None, '\'' | '"') => quote = Some(c),
                 (None, '(' | '[') => depth += 1,
                 (None, ',' | ')') if depth == 0 => {
@@ -282,7 +282,7 @@ impl<'a> Parser<'a> {
                     break;
                 }
                 (None, ')' | ']') => depth = depth.saturating_sub(1),
-                (None, _) => {}
+                _ => {}
             }
         }
         let text = rest[..end].trim_end();

@@ -1,11 +1,11 @@
-//! JSONata expressions: `{% $states.input.total > 100 %}`.
+//! `JSONata` expressions: `{% $states.input.total > 100 %}`.
 //!
 //! Evaluation is the crate `jsonata-core`'s. It is made deterministic here (time
 //! and random numbers come from the event and the execution) and bounded:
 //! [`guard`] rewrites each expression so that it counts what it does, and ends
 //! with an error when that is too much. The clock is never asked.
 //!
-//! Source: <https://docs.jsonata.org> and "Transforming data with JSONata" of
+//! Source: <https://docs.jsonata.org> and "Transforming data with `JSONata`" of
 //! the Step Functions guide.
 
 use std::cell::Cell;
@@ -222,7 +222,7 @@ fn indexmap_of<const N: usize>(entries: [(&str, JValue); N]) -> Vec<(String, JVa
         .collect()
 }
 
-/// The value as JSONata has it. Recursion is bounded: values of an execution
+/// The value as `JSONata` has it. Recursion is bounded: values of an execution
 /// are at most as deep as JSON that was read.
 fn from_value(value: &Value) -> JValue {
     match value {
@@ -284,7 +284,7 @@ fn number_value(number: f64) -> Value {
     Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
-/// The type of a value as JSONata names it.
+/// The type of a value as `JSONata` names it.
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,6 +1,6 @@
-//! JSONPath as the Amazon States Language has it.
+//! `JSONPath` as the Amazon States Language has it.
 //!
-//! Step Functions evaluates paths with Jayway's JsonPath, which differs from
+//! Step Functions evaluates paths with Jayway's `JsonPath`, which differs from
 //! RFC 9535: a *definite* path (names and indexes only) gives one value or
 //! fails, an *indefinite* one (wildcards, slices, filters, descendants) gives a
 //! list of whatever there is, and an empty list if there is nothing, even if
@@ -140,10 +140,7 @@ impl Path {
     /// The names and indexes of a reference path: one that says where a value goes.
     /// `None` if it is not one (ASL: no wildcards, slices, filters, functions).
     pub(crate) fn as_reference(&self) -> Option<Vec<Place<'_>>> {
-        let place = |step: &'_ Step| match step {
-            Step::Name(_) | Step::Index(0..) => true,
-            _ => false,
-        };
+        let place = |step: &Step| matches!(step, Step::Name(_) | Step::Index(0..));
         if self.root != Root::Input || !self.steps.iter().all(place) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Payload templates of JSONPath states: JSON in which a field whose name ends
+//! Payload templates of `JSONPath` states: JSON in which a field whose name ends
 //! in `.$` is a path or a call of an intrinsic function.
 
 use serde_json::{Map, Value};

@@ -108,7 +108,7 @@ pub(crate) enum Flow {
     },
 }
 
-/// The five filters of a JSONPath state, in the order of their use.
+/// The five filters of a `JSONPath` state, in the order of their use.
 #[derive(Debug, PartialEq)]
 pub(crate) struct PathFlow {
     pub(crate) input: Part,

@@ -65,14 +65,16 @@ pub(crate) fn seeded_unit(seed: f64) -> f64 {
     unit(&Sha256::digest(seed.to_be_bytes()).into())
 }
 
-/// 53 bits fill the fraction of a double.
+/// 2^53: a double's fraction has 53 bits.
+const SCALE: f64 = 9_007_199_254_740_992.0;
+
 fn unit(bytes: &[u8; 32]) -> f64 {
     let bits = bytes[..8]
         .iter()
         .fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
     #[expect(clippy::cast_precision_loss)] // 53 bits are exact
     let numerator = (bits >> 11) as f64;
-    numerator / (1_u64 << 53) as f64
+    numerator / SCALE
 }
 
 #[cfg(test)]

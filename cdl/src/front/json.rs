@@ -22,11 +22,20 @@ enum Stop {
     Refused,
 }
 
-/// Reads `text`. `None` if it is not JSON; `Some(None)` if it is but cannot be
-/// used, in which case the reason was reported.
-pub(super) fn read(text: &Text, reporter: &mut Reporter) -> Option<Option<Node>> {
+/// What a text is.
+pub(super) enum Json {
+    /// JSON.
+    Root(Node),
+    /// JSON that cannot be used; the reason was reported.
+    Refused,
+    /// Something else.
+    Other,
+}
+
+/// Reads `text`, if it is an object in JSON.
+pub(super) fn read(text: &Text, reporter: &mut Reporter) -> Json {
     if !text.as_str().trim_start().starts_with('{') {
-        return None;
+        return Json::Other;
     }
     let mut reader = Reader {
         text,
@@ -45,9 +54,9 @@ pub(super) fn read(text: &Text, reporter: &mut Reporter) -> Option<Option<Node>>
         }
     });
     match root {
-        Ok(root) => Some(Some(root)),
-        Err(Stop::Refused) => Some(None),
-        Err(Stop::NotJson) => None,
+        Ok(root) => Json::Root(root),
+        Err(Stop::Refused) => Json::Refused,
+        Err(Stop::NotJson) => Json::Other,
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) const MAX_STATE_BYTES: u64 = 262_144;
 /// Most text of all variables that a frame assigns, in bytes: AWS's limit.
 const MAX_VARIABLE_BYTES: u64 = 10 * 1024 * 1024;
 
-/// Steps of a path or a JSONata expression that take as long as one of CDL's.
+/// Steps of a path or a `JSONata` expression that take as long as one of CDL's.
 const STEPS_PER_STEP: u64 = 4;
 
 impl<'a> Machine<'a> {
@@ -139,7 +139,7 @@ impl<'a> Machine<'a> {
             (None, None) => {
                 let cause = "No choice rule matched and no Default is given.";
                 let fault = Fault::new(names::NO_CHOICE_MATCHED, cause);
-                return Err(self.failure_of(id, fault));
+                return Err(self.failure_of(id, &fault));
             }
         };
         let mut steps = 0;
@@ -161,7 +161,7 @@ impl<'a> Machine<'a> {
         let at = self.settled(id, &scope, steps, at)?;
         if at.since(self.now) > MAX_WAIT_MS {
             let cause = format!("The wait would last until {at}: over ten years");
-            return Err(self.failure_of(id, Fault::runtime(cause)));
+            return Err(self.failure_of(id, &Fault::runtime(cause)));
         }
         if at <= self.now {
             self.work.push(Work::Leave(id, Output::Null));
@@ -268,7 +268,7 @@ impl<'a> Machine<'a> {
             Ok(value) => Ok(Arc::new(value)),
             Err(error) => {
                 let cause = format!("The result cannot be read: {error}");
-                Err(self.failure_of(id, Fault::runtime(cause)))
+                Err(self.failure_of(id, &Fault::runtime(cause)))
             }
         }
     }
@@ -430,11 +430,11 @@ impl<'a> Machine<'a> {
         let steps = (steps + scope.visits() as u64) / STEPS_PER_STEP;
         self.budget
             .evaluation(usize::try_from(steps).unwrap_or(usize::MAX))?;
-        result.map_err(|fault| self.failure_of(id, fault))
+        result.map_err(|fault| self.failure_of(id, &fault))
     }
 
     /// A fault as AWS words it.
-    fn failure_of(&self, id: FrameId, fault: Fault) -> Failure {
+    fn failure_of(&self, id: FrameId, fault: &Fault) -> Failure {
         let frame = self.execution.frames.get(&id);
         let seq = frame.and_then(|frame| frame.data.as_ref());
         let seq = seq.map_or(0, |data| data.entered_seq);

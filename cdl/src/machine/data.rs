@@ -135,11 +135,11 @@ impl Machine<'_> {
         let context = &mut self.execution.context;
         let own = context
             .as_object_mut()
-            .and_then(|all| all.shift_remove("workflow"));
+            .and_then(|all| all.remove("workflow"));
         let text = self.budget.write(context);
         // The execution may fail yet, and be retried.
         if let (Some(all), Some(own)) = (context.as_object_mut(), own) {
-            all.shift_insert(0, "workflow".to_owned(), own);
+            all.insert("workflow".to_owned(), own);
         }
         text
     }

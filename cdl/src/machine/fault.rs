@@ -148,7 +148,7 @@ impl Machine<'_> {
     fn catch(&mut self, id: FrameId, failure: &Failure) -> Result<Caught, ApplyError> {
         let state = self.state_of(id)?;
         if let StateKind::Asl(asl) = &state.kind {
-            return self.recover(id, asl, failure);
+            return Ok(self.recover(id, asl, failure));
         }
         let catches = catches(state);
         let names = catches.iter().map(|catch| catch.errors.len()).sum();

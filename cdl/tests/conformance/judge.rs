@@ -57,8 +57,9 @@ fn clip(value: &Value) -> String {
 }
 
 fn fits(expected: &Value, actual: &Value, at: &str, holes: &[String]) -> bool {
+    // Text that AWS made up, identifiers and times: ours are our own.
     if holes.iter().any(|hole| hole == at) {
-        return fits_hole(expected, actual);
+        return actual.is_string();
     }
     match (expected, actual) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -89,16 +90,4 @@ fn fits(expected: &Value, actual: &Value, at: &str, holes: &[String]) -> bool {
 fn nested(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
     (value.is_object() || value.is_array()).then_some(value)
-}
-
-/// Text that AWS made up: `<…>` in it, or all of it, stands for anything.
-fn fits_hole(expected: &Value, actual: &Value) -> bool {
-    let (Value::String(pattern), Value::String(text)) = (expected, actual) else {
-        return true;
-    };
-    let Some((first, _)) = pattern.split_once('<') else {
-        return true;
-    };
-    // Identifiers around the holes are AWS's own, too, but for prose.
-    first.contains(' ') == text.contains(' ') || !first.contains(' ')
 }

@@ -91,7 +91,7 @@ pub(crate) fn run(case: &Case, form: Definition) -> Outcome {
         &case.activities,
     );
     run.start(&case.input);
-    run.to_end();
+    run.finish();
     run.outcome()
 }
 
@@ -131,7 +131,7 @@ impl<'c> Run<'c> {
         });
     }
 
-    fn to_end(&mut self) {
+    fn finish(&mut self) {
         while !self.execution.is_closed() {
             let reply = self.replies.iter().map(|(at, ..)| *at).min();
             let timer = self.execution.wake_at();

@@ -80,16 +80,21 @@ pub(crate) struct Case {
 
 /// An answer to a definition.
 #[derive(Deserialize)]
-pub(crate) struct Verdict {
+pub(crate) struct Asked {
     pub(crate) text: String,
     #[serde(deserialize_with = "machine_type")]
     pub(crate) machine_type: MachineType,
-    pub(crate) verdict: String,
+    #[serde(rename = "verdict", deserialize_with = "is_valid")]
+    pub(crate) is_valid: bool,
     pub(crate) answer: Value,
 }
 
 fn machine_type<'de, D: serde::Deserializer<'de>>(from: D) -> Result<MachineType, D::Error> {
     String::deserialize(from).map(|name| machine_type_named(&name))
+}
+
+fn is_valid<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    String::deserialize(from).map(|verdict| verdict == "valid")
 }
 
 fn machine_type_named(name: &str) -> MachineType {
@@ -137,6 +142,6 @@ pub(crate) fn load() -> Vec<Case> {
 }
 
 /// The definitions that AWS was asked about.
-pub(crate) fn verdicts() -> Vec<Verdict> {
+pub(crate) fn verdicts() -> Vec<Asked> {
     read(&folder().join("definitions/aws.json"))
 }

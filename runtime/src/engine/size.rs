@@ -19,12 +19,11 @@ const WALK_AT: u64 = 8;
 /// small numbers takes.
 const BYTES_PER_BYTE: u64 = 16;
 
-/// An entry of an object: key, value, hash, and its place in the table. Objects grow
-/// by doubling, so that on average there is room for half as many again.
-const FIELD_BYTES: usize = (size_of::<String>() + size_of::<Value>() + 16) * 3 / 2;
+/// A node of a map, with room for 11 entries.
+const NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 32;
 
-/// Entries that the smallest object has room for.
-const FIELDS: usize = 4;
+/// Entries in a node, on average of a map that was filled in any order.
+const NODE_ENTRIES: usize = 7;
 
 /// What an iteration has besides its item and what it has written: its frame,
 /// and two objects of a few entries.
@@ -118,11 +117,11 @@ fn value(value: &Value) -> usize {
         }
         Value::Object(entries) if entries.is_empty() => 0,
         Value::Object(entries) => {
-            let fields = entries.len().max(FIELDS) * FIELD_BYTES;
+            let nodes = entries.len().div_ceil(NODE_ENTRIES) * NODE_BYTES;
             let held = entries
                 .iter()
                 .map(|(key, entry)| key.len() + self::value(entry));
-            fields + held.sum::<usize>()
+            nodes + held.sum::<usize>()
         }
     }
 }

@@ -66,7 +66,7 @@ impl Function {
                     .ok_or_else(|| "the sum has no exact number".to_owned())
             }
             Self::StringSplit => Ok(split(text(argument(0))?, text(argument(1))?)),
-            Self::UUID => Ok(random.uuid().into()),
+            Self::Uuid => Ok(random.uuid().into()),
         }
     }
 }
@@ -293,9 +293,8 @@ fn math_random(
     random: &Random,
 ) -> Result<Value, String> {
     let (first, last) = (integer(first)?, integer(last)?);
-    let span = match last.checked_sub(first) {
-        Some(span @ 1..) => span,
-        _ => return Err("the end of the range is not beyond its start".to_owned()),
+    let Some(span @ 1..) = last.checked_sub(first) else {
+        return Err("the end of the range is not beyond its start".to_owned());
     };
     let unit = match seed {
         Some(seed) => match seed.as_f64() {

@@ -1,4 +1,4 @@
-//! The functions that Step Functions adds to JSONata, and those that have to be
+//! The functions that Step Functions adds to `JSONata`, and those that have to be
 //! made deterministic.
 
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use crate::asl::scope::Scope;
 use crate::expression::MAX_VALUE_DEPTH;
 
 type Result = std::result::Result<JValue, EvaluatorError>;
+type Function = dyn Fn(&[JValue]) -> Result;
 
 /// Longest text that `$pad` makes, in characters; what a state can pass on.
 const MAX_PADDED: usize = 256 * 1024;
@@ -26,7 +27,7 @@ pub(super) fn install(evaluator: &mut Evaluator, scope: &Scope) {
     // Milliseconds since 1970 are exact in a double for 285,000 years.
     #[expect(clippy::cast_precision_loss)]
     let now = scope.now.0 as f64;
-    let functions: [(&str, Box<dyn Fn(&[JValue]) -> Result>); 9] = [
+    let functions: [(&str, Box<Function>); 9] = [
         ("partition", Box::new(partition)),
         ("range", Box::new(range)),
         ("hash", Box::new(hash)),
@@ -150,12 +151,12 @@ fn pad(args: &[JValue]) -> Result {
             "$pad makes at most {MAX_PADDED} characters"
         )));
     }
-    let with = argument(args, 2)
+    let filler = argument(args, 2)
         .as_str()
-        .filter(|with| !with.is_empty())
+        .filter(|filler| !filler.is_empty())
         .unwrap_or(" ");
     let missing = target.saturating_sub(text.chars().count());
-    let padding: String = with.chars().cycle().take(missing).collect();
+    let padding: String = filler.chars().cycle().take(missing).collect();
     Ok(if width < 0 {
         padding + &text
     } else {

@@ -143,12 +143,11 @@ fn weigh(value: &JValue, levels: usize, room: &mut u64) -> bool {
         JValue::String(text) => text.len() as u64 / STEP_BYTES,
         _ => 0,
     };
-    match room.checked_sub(size) {
-        Some(left @ 1..) => *room = left,
-        _ => {
-            *room = 0;
-            return false;
-        }
+    if let Some(left @ 1..) = room.checked_sub(size) {
+        *room = left;
+    } else {
+        *room = 0;
+        return false;
     }
     match value {
         JValue::Array(items) => {
@@ -170,6 +169,12 @@ impl Guard {
         with_stack(|| self.rewrite(node));
     }
 
+    fn nodes(&mut self, nodes: &mut [AstNode]) {
+        for node in nodes {
+            self.node(node);
+        }
+    }
+
     fn rewrite(&mut self, node: &mut AstNode) {
         match node {
             AstNode::Path { steps } => self.path(steps),
@@ -187,7 +192,7 @@ impl Guard {
             AstNode::Unary { operand, .. } => self.node(operand),
             AstNode::Function { name, args, .. } => {
                 self.refuse(name);
-                args.iter_mut().for_each(|arg| self.node(arg));
+                self.nodes(args);
                 call(name, args);
             }
             AstNode::Call { procedure, args } => {
@@ -198,7 +203,9 @@ impl Guard {
                 }
             }
             AstNode::Lambda { body, params, .. } => {
-                params.iter().for_each(|name| self.refuse(name));
+                for name in params.iter() {
+                    self.refuse(name);
+                }
                 self.node(body);
                 tick(body);
             }
@@ -213,7 +220,7 @@ impl Guard {
                 self.node(input);
                 self.pairs(pattern);
             }
-            AstNode::Block(parts) => parts.iter_mut().for_each(|part| self.node(part)),
+            AstNode::Block(parts) => self.nodes(parts),
             AstNode::Conditional {
                 condition,
                 then_branch,
@@ -228,7 +235,9 @@ impl Guard {
             AstNode::FunctionApplication(inner) => self.node(inner),
             AstNode::Sort { input, terms } => {
                 self.node(input);
-                terms.iter_mut().for_each(|(term, _)| self.node(term));
+                for (term, _) in terms {
+                    self.node(term);
+                }
             }
             AstNode::Transform {
                 location,

@@ -161,7 +161,7 @@ proptest::proptest! {
 
     #[test]
     fn no_expression_panics_or_differs_between_two_runs(
-        text in r#"(\$[a-z]{0,3}|[a-c]|[0-9]|'[a-z]'|\.|\[|\]|\(|\)|\{|\}|,|:|:=|\+|-|\*|%|&|=|<|\?|;| |function\(\$x\)|\$map|\$sum|~>|\^|@\$i|#\$j){1,14}"#
+        text in r"(\$[a-z]{0,3}|[a-c]|[0-9]|'[a-z]'|\.|\[|\]|\(|\)|\{|\}|,|:|:=|\+|-|\*|%|&|=|<|\?|;| |function\(\$x\)|\$map|\$sum|~>|\^|@\$i|#\$j){1,14}"
     ) {
         let input = json!({"a": [{"b": 1}, {"c": [1, "x"]}], "b": {"a": null}});
         let once = evaluate(&text, input.clone());

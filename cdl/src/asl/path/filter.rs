@@ -177,7 +177,7 @@ impl Operator {
 pub(in crate::asl) fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(a), Value::Number(b)) => {
-            a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if a == b)
+            a == b || order(left, right) == Some(Ordering::Equal)
         }
         (Value::Array(a), Value::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))

@@ -39,7 +39,7 @@ fn paths_lead_where_jayway_says() {
             json!(["Rees", "Waugh", "Melville"]),
         ),
         ("$..author", json!(["Rees", "Waugh", "Melville"])),
-        ("$.store..price", json!([8.95, 12.99, 8.99, 19.95])),
+        ("$.store..price", json!([19.95, 8.95, 12.99, 8.99])),
         ("$..book[2].isbn", json!(["0-553"])),
         ("$.store.book[0,1].price", json!([8.95, 12.99])),
         ("$.store.book[:2].price", json!([8.95, 12.99])),

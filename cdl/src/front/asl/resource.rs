@@ -174,7 +174,6 @@ fn integration(rest: &str, express: bool) -> Result<(), Refusal> {
         None => (rest, None),
     };
     match pattern {
-        None => {}
         Some("waitForTaskToken") if express => {
             return Err(Refusal::NotForExpress(
                 "`.waitForTaskToken` service integrations",
@@ -183,7 +182,7 @@ fn integration(rest: &str, express: bool) -> Result<(), Refusal> {
         Some("sync" | "sync:2") if express => {
             return Err(Refusal::NotForExpress("`.sync` service integrations"));
         }
-        Some("waitForTaskToken" | "sync" | "sync:2") => {}
+        None | Some("waitForTaskToken" | "sync" | "sync:2") => {}
         Some(_) => return Err(Refusal::Unknown),
     }
     let known = match call.split(':').collect::<Vec<_>>()[..] {

@@ -86,7 +86,7 @@ impl<'a> Machine<'a> {
         let value = self.parse(id, text)?;
         let mut items = match read(&reader.format, &value) {
             Ok(items) => items,
-            Err(reason) => return Err(self.failure_of(id, Fault::new(names::ITEM_READER, reason))),
+            Err(reason) => return Err(self.failure_of(id, &Fault::new(names::ITEM_READER, reason))),
         };
         if let Some(most) = &reader.max_items {
             let scope = self.scope(id, state);
@@ -120,8 +120,8 @@ impl<'a> Machine<'a> {
         let items = match &map.batcher {
             Some(batcher) => {
                 let mut steps = 0;
-                let batches = batches(state, batcher, &scope, items, &mut steps);
-                self.settled(id, &scope, steps, batches)?
+                let made = batches(state, batcher, &scope, items, &mut steps);
+                self.settled(id, &scope, steps, made)?
             }
             None => items,
         };
@@ -319,20 +319,20 @@ fn batches(
         Value::Object(batch)
     };
     let empty = batch(Vec::new()).to_string().len();
-    let (mut batches, mut current, mut bytes) = (Vec::new(), Vec::new(), empty);
+    let (mut made, mut current, mut bytes) = (Vec::new(), Vec::new(), empty);
     for item in items {
         let size = item.to_string().len() + 1;
         if !current.is_empty() && (current.len() >= max_items || bytes + size > max_bytes) {
-            batches.push(batch(std::mem::take(&mut current)));
+            made.push(batch(std::mem::take(&mut current)));
             bytes = empty;
         }
         bytes += size;
         current.push(item);
     }
     if !current.is_empty() {
-        batches.push(batch(current));
+        made.push(batch(current));
     }
-    Ok(batches)
+    Ok(made)
 }
 
 /// The items in what a reader gave: JSON as it is, or text in the reader's format.

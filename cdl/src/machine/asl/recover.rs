@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::super::ApplyError;
 use super::super::fault::Caught;
 use super::super::record::Record;
 use super::super::retry::pause_ms;
@@ -23,11 +22,11 @@ impl<'a> Machine<'a> {
         id: FrameId,
         state: &'a State,
         failure: &Failure,
-    ) -> Result<Caught, ApplyError> {
+    ) -> Caught {
         let retriers = state.retry.iter().map(|retrier| retrier.errors.len());
         let catchers = state.catch.iter().map(|catcher| catcher.errors.len());
         if let Err(own) = self.budget.names(retriers.chain(catchers).sum()) {
-            return Ok(Caught::Becomes(own));
+            return Caught::Becomes(own);
         }
         let error = &failure.error;
         // Only the first that matches counts, even if it has no attempt left.
@@ -38,16 +37,16 @@ impl<'a> Machine<'a> {
         if let Some(at) = retrier
             && self.try_again(id, &state.retry[at], at, state.retry.len(), error)
         {
-            return Ok(Caught::Handled);
+            return Caught::Handled;
         }
         let mut catchers = state.catch.iter();
         let Some(catcher) = catchers.find(|catcher| matches_error(&catcher.errors, error)) else {
-            return Ok(Caught::Not);
+            return Caught::Not;
         };
         self.drop_branches(id);
         if let Err(own) = self.caught_by(id, state, catcher, failure) {
             self.frame_mut(id).step = Step::Stopped {};
-            return Ok(Caught::Becomes(own));
+            return Caught::Becomes(own);
         }
         self.tell(|machine| Record::Caught {
             place: machine.place(id),
@@ -55,7 +54,7 @@ impl<'a> Machine<'a> {
             next: machine.program.state(catcher.next).name.clone(),
         });
         self.go(id, catcher.next);
-        Ok(Caught::Handled)
+        Caught::Handled
     }
 
     /// Sets the timer of another try, if the retrier has one left.

@@ -42,7 +42,7 @@ impl<'a> Machine<'a> {
     /// That nobody said which activity runs for a resource.
     pub(super) fn unbound(&self, id: FrameId, resource: &str) -> Failure {
         let cause = format!("No activity is bound to the resource {resource}");
-        self.failure_of(id, Fault::new(names::TASK_FAILED, cause))
+        self.failure_of(id, &Fault::new(names::TASK_FAILED, cause))
     }
 
     /// Asks for an attempt of the activity behind a resource.
