@@ -45,8 +45,14 @@ pub(crate) fn tenant() -> TenantId {
 /// Runs the happenings of `expected` and compares what follows.
 #[track_caller]
 pub(crate) fn check(workflow: &str, expected: &str) {
+    check_program(compile(workflow), expected);
+}
+
+/// The same of a program.
+#[track_caller]
+pub(crate) fn check_program(program: Arc<Program>, expected: &str) {
     let expected = unindent(expected);
-    let mut run = Run::new(compile(workflow));
+    let mut run = Run::new(program);
     let mut actual = String::new();
     for line in expected.lines().filter(|line| !line.starts_with(' ')) {
         let told = run.happen(line);
