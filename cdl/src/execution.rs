@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::machine::ActivityTask;
-use crate::program::{Program, ScopeId, State, StateId, StateKind};
+use crate::program::{Attempted, Program, ScopeId, State, StateId, StateKind};
 use crate::{ExecutionId, Json, TenantId, Timestamp};
 
 /// One state entry that asked for an activity; unique within its execution.
@@ -52,7 +52,7 @@ pub struct Execution {
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
-    /// `null` before the start, and once completed or cancelled.
+    /// `null` before the start, and once completed, cancelled or compensated.
     pub context: Value,
     /// Size of the texts that went into the context, in bytes. What was
     /// overwritten still counts, so it is only ever too large; it is measured
@@ -60,12 +60,65 @@ pub struct Execution {
     pub context_bytes: u64,
     /// The tree of scopes being run, by id; the root is [`FrameId::ROOT`], and
     /// a child has a greater id than its parent. Empty before the start, and
-    /// once completed or cancelled.
+    /// once completed, cancelled or compensated; while it is compensated, one
+    /// frame stands for the step that is undone.
     pub frames: BTreeMap<FrameId, Frame>,
     /// Timers that have not fired.
     pub timers: BTreeMap<TimerId, Timer>,
+    /// What may have to be compensated, and how far that is.
+    #[serde(default, skip_serializing_if = "Saga::is_empty")]
+    pub saga: Saga,
     /// Next number for a task, timer, frame or evaluation.
     pub next_id: u64,
+}
+
+/// The steps of an execution that have something which undoes them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// Those that have completed, in the order in which they did. While they are
+    /// compensated the last is the one that is being undone.
+    pub completed: Vec<Completed>,
+    /// Bytes of texts in them.
+    pub bytes: u64,
+    /// Number of those that have been undone.
+    pub compensated: u32,
+    /// Number of those whose compensation failed.
+    pub failures: u32,
+    /// The first of them.
+    pub failed: Vec<Uncompensated>,
+}
+
+impl Saga {
+    fn is_empty(&self) -> bool {
+        self.completed.is_empty() && !self.has_run()
+    }
+
+    /// Whether anything was compensated, well or not.
+    pub(crate) fn has_run(&self) -> bool {
+        self.compensated > 0 || self.failures > 0
+    }
+}
+
+/// A completed step that has something which undoes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completed {
+    /// The Task.
+    pub state: StateId,
+    /// Where it ran, as [`Place::path`](crate::Place::path).
+    pub path: String,
+    /// What its compensation is given.
+    pub input: Json,
+}
+
+/// A step whose compensation failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uncompensated {
+    /// The Task, with where it ran before it: `Orders/3/Reserve`.
+    pub state: String,
+    /// Name of the compensation's error, shortened.
+    pub error: String,
+    /// For people, shortened.
+    pub message: String,
 }
 
 /// Whether an execution runs, and how it ended.
@@ -73,6 +126,11 @@ pub struct Execution {
 pub enum Status {
     /// Not ended.
     Running,
+    /// Not ended: it will, with `outcome`, when what was done is undone.
+    Compensating {
+        /// The status that follows, one that ends it without success.
+        outcome: Box<Status>,
+    },
     /// Ended well.
     Completed {
         /// Its output.
@@ -291,8 +349,22 @@ impl Execution {
             context_bytes: 0,
             frames: BTreeMap::new(),
             timers: BTreeMap::new(),
+            saga: Saga::default(),
             next_id: FrameId::ROOT.0 + 1,
         }
+    }
+
+    /// Drops what only a running execution needs, or one that may be retried.
+    pub(crate) fn clear(&mut self) {
+        self.frames.clear();
+        self.timers.clear();
+        self.context = Value::Null;
+        self.context_bytes = 0;
+    }
+
+    /// Whether what was done is being undone.
+    pub fn is_compensating(&self) -> bool {
+        matches!(self.status, Status::Compensating { .. })
     }
 
     /// When this execution must next be woken, if it waits for time.
@@ -315,7 +387,7 @@ impl Execution {
 
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {
-        !matches!(self.status, Status::Running)
+        !matches!(self.status, Status::Running | Status::Compensating { .. })
     }
 
     /// Whether it waits for nothing but time, so that it can leave memory
@@ -338,7 +410,11 @@ impl Execution {
         frames
             .filter_map(|frame| {
                 let state = program.states.get(frame.state.0 as usize)?;
-                frame.step.activity_task(state)
+                let StateKind::Task(task) = &state.kind else {
+                    return None;
+                };
+                let attempted = task.attempted(self.is_compensating())?;
+                frame.step.activity_task(state, attempted)
             })
             .collect()
     }
@@ -372,7 +448,11 @@ impl Execution {
 impl Step {
     /// The request to run an activity that this step stands for, `state` being
     /// the state that it is a step of.
-    pub(crate) fn activity_task(&self, state: &State) -> Option<ActivityTask> {
+    pub(crate) fn activity_task(
+        &self,
+        state: &State,
+        attempted: Attempted<'_>,
+    ) -> Option<ActivityTask> {
         let Self::Activity {
             task,
             attempt,
@@ -383,18 +463,15 @@ impl Step {
         else {
             return None;
         };
-        let StateKind::Task(kind) = &state.kind else {
-            return None;
-        };
         Some(ActivityTask {
             task: *task,
             attempt: *attempt,
-            resource: kind.resource.clone(),
+            resource: attempted.resource.clone(),
             state: state.name.clone(),
             input: input.clone(),
             scheduled_at: *scheduled_at,
-            timeout_ms: kind.timeout_ms,
-            heartbeat_ms: kind.heartbeat_ms,
+            timeout_ms: attempted.timeout_ms,
+            heartbeat_ms: attempted.heartbeat_ms,
         })
     }
 

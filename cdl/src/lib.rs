@@ -20,8 +20,8 @@ pub mod program;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
-    Borne, Execution, Failure, Frame, FrameId, Iteration, Mapping, Status, Step, TaskId, Timer,
-    TimerId, TimerKind,
+    Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status, Step,
+    TaskId, Timer, TimerId, TimerKind, Uncompensated,
 };
 pub use front::{MAX_FILE_BYTES, Parsed, Source, parse};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};

@@ -9,7 +9,7 @@
 //! workflow itself, the branches of the Parallel states and the iterations of the
 //! Map states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
-//! waits, `join` brings branches together, `map` iterations, `fault` deals with what goes wrong, `data` moves values between
+//! waits, `join` brings branches together, `map` iterations, `fault` deals with what goes wrong, `compensate` undoes what was done, `data` moves values between
 //! states and the context, `budget` counts what that costs, `retry` says when
 //! to try again.
 
@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod budget;
+mod compensate;
 mod data;
 mod fault;
 mod join;
@@ -210,7 +211,7 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             output,
             receipt: _,
         } => match machine.execution.frame_awaiting(*task, *attempt) {
-            Some(frame) => machine.complete(frame, output),
+            Some(frame) => machine.complete(frame, output)?,
             None => machine.ignore("the outcome of this attempt is not awaited"),
         },
         EventKind::ActivityFailed {
@@ -235,6 +236,9 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             Status::Running => machine.close(Status::Cancelled {
                 reason: reason.clone(),
             }),
+            Status::Compensating { .. } => {
+                machine.ignore("the execution is ending, and compensates what was done");
+            }
             _ => machine.ignore("the execution has ended"),
         },
         EventKind::RetryRequested {} => match machine.execution.status {

@@ -216,8 +216,53 @@ pub struct Task {
     pub retries: RetryPolicy,
     /// Who handles the error that is left.
     pub catch: Vec<Catch>,
+    /// What undoes it, should the execution end without success later.
+    pub compensate: Option<Compensation>,
     /// What follows.
     pub next: Next,
+}
+
+/// What undoes a Task that completed.
+#[derive(Debug, Clone)]
+pub struct Compensation {
+    /// What runs.
+    pub resource: Resource,
+    /// The activity's input, evaluated when the Task has completed; without it,
+    /// `{input, output}` of the Task.
+    pub parameters: Option<Template>,
+    /// Limit of one attempt, from its scheduling, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// When to try again.
+    pub retries: RetryPolicy,
+}
+
+/// What the attempts of a Task or of its compensation run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempted<'p> {
+    pub(crate) resource: &'p Resource,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) heartbeat_ms: Option<u64>,
+    pub(crate) retries: &'p RetryPolicy,
+}
+
+impl Task {
+    /// What an attempt runs, or one that undoes it.
+    pub(crate) fn attempted(&self, compensating: bool) -> Option<Attempted<'_>> {
+        if !compensating {
+            return Some(Attempted {
+                resource: &self.resource,
+                timeout_ms: self.timeout_ms,
+                heartbeat_ms: self.heartbeat_ms,
+                retries: &self.retries,
+            });
+        }
+        self.compensate.as_ref().map(|undo| Attempted {
+            resource: &undo.resource,
+            timeout_ms: undo.timeout_ms,
+            heartbeat_ms: None,
+            retries: &undo.retries,
+        })
+    }
 }
 
 /// A way out of a Choice state.
@@ -315,6 +360,18 @@ impl fmt::Display for Resource {
 }
 
 impl Program {
+    /// The activities that it may run, those of compensations included.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        let tasks = self.states.iter().filter_map(|state| match &state.kind {
+            StateKind::Task(task) => Some(task),
+            _ => None,
+        });
+        tasks.flat_map(|task| {
+            let undo = task.compensate.as_ref().map(|undo| &undo.resource);
+            std::iter::once(&task.resource).chain(undo)
+        })
+    }
+
     /// The state with this index.
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.0 as usize]

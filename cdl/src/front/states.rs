@@ -14,7 +14,9 @@ use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
 use crate::machine::limits::MAX_BRANCHES;
-use crate::program::{Resource, ScopeId, StateId, StateKind, Strategy, Task, Until, Way};
+use crate::program::{
+    Compensation, Resource, ScopeId, StateId, StateKind, Strategy, Task, Until, Way,
+};
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
 const MAX_CHOICES: usize = 1_000;
@@ -82,10 +84,11 @@ const TYPES: &[Type] = &[
                 "heartbeat",
                 "retries",
                 "catch",
+                "compensate",
                 "next",
                 "end",
             ],
-            later: &["compensate", "secrets", "cache"],
+            later: &["secrets", "cache"],
         },
         compile: task,
     },
@@ -274,6 +277,16 @@ fn type_names() -> Vec<&'static str> {
 fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     let fields = &state.fields;
     let Some(node) = fields.get("resource") else {
+        if let Some(key) = fields.key("compensate") {
+            b.context.report(
+                Finding::new(
+                    Code::Conflict,
+                    key.span,
+                    "a Task without `resource` does nothing that can be compensated",
+                )
+                .help("add `resource`, or leave `compensate` out"),
+            );
+        }
         return pass(b, place, state);
     };
     let resource = resource(b.context, node);
@@ -303,6 +316,10 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         None => Some(crate::program::RetryPolicy::default()),
     };
     let catch = policies::catch(b, place, fields.get("catch"));
+    let compensate = match fields.get("compensate") {
+        Some(node) => compensation(b.context, node).map(Some),
+        None => Some(None),
+    };
     let next = b.next(place, state.name, fields);
     Some(StateKind::Task(Task {
         resource: resource?,
@@ -312,8 +329,38 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         heartbeat_ms,
         retries: retries?,
         catch: catch?,
+        compensate: compensate?,
         next: next?,
     }))
+}
+
+/// What undoes a Task.
+fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Compensation> {
+    const COMPENSATION: Shape = Shape {
+        what: "`compensate`",
+        known: &["resource", "parameters", "timeout", "retries"],
+        later: &["heartbeat"],
+    };
+    let errors = context.reporter.errors();
+    let fields = context.fields(node, &COMPENSATION)?;
+    let resource = context.required(&fields, "resource");
+    let resource = resource.and_then(|node| self::resource(context, node));
+    let parameters = optional_template(context, &fields, "parameters");
+    let timeout = fields.get("timeout");
+    let timeout_ms = timeout.and_then(|node| context.duration(node, "`timeout`"));
+    let retries = match fields.get("retries") {
+        Some(node) => policies::retries(context, node)?,
+        None => crate::program::RetryPolicy::default(),
+    };
+    if context.reporter.errors() > errors {
+        return None;
+    }
+    Some(Compensation {
+        resource: resource?,
+        parameters: parameters.ok()?,
+        timeout_ms,
+        retries,
+    })
 }
 
 fn resource(context: &mut Context<'_>, node: &Node) -> Option<Resource> {

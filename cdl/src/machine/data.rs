@@ -235,7 +235,7 @@ impl Machine<'_> {
         }
         let frames = self.execution.frames.values();
         let held: u64 = frames.map(|frame| held_bytes(&frame.step)).sum();
-        let total = held + added;
+        let total = held + self.execution.saga.bytes + added;
         if total <= MAX_HELD_BYTES {
             return Ok(());
         }

@@ -98,6 +98,29 @@ pub enum Record {
         /// Why.
         reason: &'static str,
     },
+    /// What was done is going to be undone; then the execution ends.
+    CompensationStarted {
+        /// How many steps.
+        steps: u32,
+        /// Why: the name of the error, `cancelled` or `timed out`.
+        cause: String,
+    },
+    /// A step was undone.
+    StepCompensated {
+        /// Where and which.
+        place: Place,
+        /// Output of the compensation.
+        output: Json,
+    },
+    /// A step could not be undone.
+    CompensationFailed {
+        /// Where and which.
+        place: Place,
+        /// Name of the error.
+        error: String,
+        /// For people.
+        message: String,
+    },
     /// The execution goes on after a failure.
     ExecutionRetried {},
     /// The execution ended well.

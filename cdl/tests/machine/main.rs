@@ -1,5 +1,6 @@
 //! The machine's tests.
 
+mod compensate;
 mod compile;
 mod failures;
 mod flows;

@@ -73,21 +73,31 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
         json!("{{ null | uuid }}"),
         json!("{{ $.a }}"),
     ]);
+    let undo = |parameters: Value| json!({"resource": "urn:cascade:activity:undo", "parameters": parameters});
+    let compensate = prop::sample::select(vec![
+        json!(null),
+        undo(json!(null)),
+        undo(json!("{{ null | uuid }}")),
+        undo(json!("{{ $.a }}")),
+    ]);
     let task = (
         result.clone(),
         catch.clone(),
         timeout,
         jitter,
         parameters.clone(),
+        compensate,
         1..4_u32,
     )
-        .prop_map(|(result, catch, timeout, jitter, parameters, attempts)| {
-            json!({
-                "type": "Task", "result": result, "catch": catch, "timeout": timeout,
-                "parameters": parameters,
-                "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
-            })
-        });
+        .prop_map(
+            |(result, catch, timeout, jitter, parameters, compensate, attempts)| {
+                json!({
+                    "type": "Task", "result": result, "catch": catch, "timeout": timeout,
+                    "parameters": parameters, "compensate": compensate,
+                    "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
+                })
+            },
+        );
     let pass = (result.clone(), parameters).prop_map(
         |(result, parameters)| json!({"type": "Pass", "result": result, "parameters": parameters}),
     );
@@ -305,6 +315,7 @@ proptest! {
             drain(&mut run);
         }
         run.apply(EventKind::CancelRequested { reason: "late".to_owned() });
+        drain(&mut run);
         run.check_replay();
     }
 }

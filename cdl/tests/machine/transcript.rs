@@ -20,11 +20,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cascade_cdl::program::Program;
+use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json, Place,
-    Receipt, Record, SEMANTICS, TaskId, TenantId, TimerKind, Timestamp, apply, apply_traced,
-    replay,
+    ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Frame, Json,
+    Place, Receipt, Record, SEMANTICS, Saga, Status, Step, TaskId, TenantId, TimerKind, Timestamp,
+    Transition, apply, apply_traced, replay,
 };
 
 use crate::compile::compile;
@@ -83,6 +83,8 @@ pub(crate) struct Run {
     now: Timestamp,
     /// Which state each task belongs to.
     names: BTreeMap<TaskId, String>,
+    /// What is to be compensated, the next last; none unless that has begun.
+    undo: Vec<Json>,
 }
 
 impl Run {
@@ -94,6 +96,7 @@ impl Run {
             outstanding: BTreeMap::new(),
             now: START,
             names: BTreeMap::new(),
+            undo: Vec::new(),
         }
     }
 
@@ -187,6 +190,7 @@ impl Run {
             }
         }
 
+        self.check_saga(&event.kind, &observed);
         for command in &observed.commands {
             match command {
                 Command::ScheduleActivity(task) => {
@@ -224,6 +228,60 @@ impl Run {
             assert_eq!(self.execution.is_idle(), pending.is_empty());
         }
         records.iter().map(|record| self.line(record)).collect()
+    }
+
+    /// Every Task that completes is remembered once if it has a compensation, and
+    /// what is remembered is undone once, the last first.
+    fn check_saga(&mut self, event: &EventKind, after: &Transition) {
+        let before = &self.execution;
+        let counted =
+            |saga: &Saga| saga.completed.len() as u64 + u64::from(saga.compensated + saga.failures);
+        let compensable = |frame: &&Frame| match (&frame.step, event) {
+            (
+                Step::Activity { task, attempt, .. },
+                EventKind::ActivityCompleted {
+                    task: t,
+                    attempt: a,
+                    ..
+                },
+            ) => {
+                let kind = &self.program.state(frame.state).kind;
+                let undo = matches!(kind, StateKind::Task(task) if task.compensate.is_some());
+                task == t && attempt == a && undo && !before.is_compensating()
+            }
+            _ => false,
+        };
+        let completed = before.frames.values().filter(compensable).count() as u64;
+        let expected = match after.execution.status {
+            Status::Completed { .. } => 0,
+            _ => counted(&before.saga) + completed,
+        };
+        assert_eq!(
+            counted(&after.execution.saga),
+            expected,
+            "not each step once"
+        );
+
+        let saga = &after.execution.saga;
+        let has_begun = before.is_compensating() || saga.compensated + saga.failures > 0;
+        if after.execution.is_compensating() && !has_begun {
+            self.undo = saga
+                .completed
+                .iter()
+                .map(|step| step.input.clone())
+                .collect();
+        }
+        for command in &after.commands {
+            if let (true, Command::ScheduleActivity(task)) =
+                (after.execution.is_compensating(), command)
+                && task.attempt == 1
+            {
+                assert_eq!(Some(&task.input), self.undo.pop().as_ref(), "out of order");
+            }
+        }
+        if after.execution.is_closed() {
+            assert!(self.undo.is_empty(), "it ends before all is undone");
+        }
     }
 
     /// A replay gives the same execution, and what is still to be done.
@@ -290,6 +348,15 @@ impl Run {
                 error,
                 open,
             } => format!("branch {}/{branch} failed {error}, {open} open", at(place)),
+            Record::CompensationStarted { steps, cause } => {
+                format!("compensating {steps} after {cause}")
+            }
+            Record::StepCompensated { place, output } => {
+                format!("compensated {} {}", at(place), output.as_str())
+            }
+            Record::CompensationFailed { place, error, .. } => {
+                format!("not compensated {}: {error}", at(place))
+            }
             Record::EventIgnored { reason } => format!("ignored: {reason}"),
             Record::ExecutionRetried {} => "goes on".to_owned(),
             Record::ExecutionCompleted { output } => format!("completed {}", output.as_str()),

@@ -509,7 +509,7 @@ impl ExecutionView {
 
     fn end(&mut self, status: Status) {
         match status {
-            Status::Running => self.status = StatusName::Running,
+            Status::Running | Status::Compensating { .. } => self.status = StatusName::Running,
             Status::Completed { output } => {
                 self.status = StatusName::Completed;
                 self.output = Some(output);
@@ -563,8 +563,11 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,
     };
+    // What is undone is not where its frame is.
+    let undone = execution.saga.completed.last();
+    let undone = undone.filter(|_| execution.is_compensating());
     Some(OpenState {
-        path: path(execution, program, frame),
+        path: undone.map_or_else(|| path(execution, program, frame), |step| step.path.clone()),
         state: program.state(frame.state).name.to_string(),
         step,
         attempt,

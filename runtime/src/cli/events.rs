@@ -152,6 +152,22 @@ fn record_line(record: &Record) -> String {
             format!("  branch {branch} failed: {error}, {open} still open"),
         ),
         Record::EventIgnored { reason } => (Tone::Faint, format!("  changed nothing: {reason}")),
+        Record::CompensationStarted { steps, cause } => (
+            Tone::Bad,
+            format!("{cause}: compensating {steps} completed steps"),
+        ),
+        Record::StepCompensated { place, output } => (
+            Tone::Good,
+            format!("  {} compensated {}", place.state, json(output)),
+        ),
+        Record::CompensationFailed {
+            place,
+            error,
+            message,
+        } => (
+            Tone::Bad,
+            format!("  {} was not compensated: {error}: {message}", place.state),
+        ),
         Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
         Record::ExecutionCompleted { output } => {
             (Tone::Good, format!("completed {}", json(output)))
@@ -170,6 +186,7 @@ fn record_line(record: &Record) -> String {
 pub(crate) fn status_text(status: &Status) -> (Tone, String) {
     match status {
         Status::Running => (Tone::Busy, "running".into()),
+        Status::Compensating { .. } => (Tone::Busy, "compensating".into()),
         Status::Completed { output } => (Tone::Good, format!("completed {}", json(output))),
         Status::Failed { failure } => (Tone::Bad, failure_text(failure)),
         Status::Cancelled { reason } => (Tone::Bad, format!("cancelled: {reason}")),

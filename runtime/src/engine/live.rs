@@ -660,7 +660,7 @@ fn input_of(event: &Event) -> Option<Json> {
 /// How lists name a status, and its error.
 fn name(status: &Status) -> (StatusName, Option<&str>) {
     match status {
-        Status::Running => (StatusName::Running, None),
+        Status::Running | Status::Compensating { .. } => (StatusName::Running, None),
         Status::Completed { .. } => (StatusName::Completed, None),
         Status::Failed { failure } => (StatusName::Failed, Some(&failure.error)),
         Status::Cancelled { .. } => (StatusName::Cancelled, None),

@@ -5,7 +5,7 @@
 //! every event: a context is walked when its text has grown by a part of what
 //! it was, which makes the walks of an execution a small multiple of its texts.
 
-use cascade_cdl::{Execution, Iteration, Step};
+use cascade_cdl::{Execution, Iteration, Saga, Step};
 use serde_json::Value;
 
 /// A shard's own bookkeeping for an execution in memory, with its row.
@@ -32,6 +32,9 @@ const ITERATION_BYTES: usize = 512;
 /// in a map, and the counts of a shared text.
 const ENTRY_BYTES: usize = 64;
 
+/// What a completed step that may have to be compensated takes besides its texts.
+const STEP_BYTES: usize = 96;
+
 /// A context's size when it was walked last.
 #[derive(Default)]
 pub(super) struct Walked {
@@ -51,7 +54,7 @@ impl Walked {
         let grown = text.saturating_sub(self.text) * BYTES_PER_BYTE;
         let frames = execution.frames.values().map(|frame| held(&frame.step));
         let items = iterations(execution).map(|own| value(&own.map) + ITERATION_BYTES);
-        let own = frames.sum::<usize>() + items.sum::<usize>();
+        let own = frames.sum::<usize>() + items.sum::<usize>() + remembered(&execution.saga);
         LIVE_BYTES + self.memory + grown + own as u64
     }
 }
@@ -59,7 +62,9 @@ impl Walked {
 /// Size of a snapshot, roughly, in bytes.
 pub(super) fn text(execution: &Execution) -> usize {
     let frames = execution.frames.values().map(|frame| held(&frame.step));
-    usize::try_from(execution.context_bytes).unwrap_or(usize::MAX) + frames.sum::<usize>()
+    usize::try_from(execution.context_bytes).unwrap_or(usize::MAX)
+        + frames.sum::<usize>()
+        + remembered(&execution.saga)
 }
 
 /// Inputs of the attempts that an execution waits for, in bytes.
@@ -83,6 +88,11 @@ fn held(step: &Step) -> usize {
         }
         Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
     }
+}
+
+/// What is kept of steps that may have to be compensated.
+fn remembered(saga: &Saga) -> usize {
+    usize::try_from(saga.bytes).unwrap_or(usize::MAX) + saga.completed.len() * STEP_BYTES
 }
 
 /// What the iterations of an execution have of their own.
@@ -114,7 +124,7 @@ fn value(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use cascade_cdl::program::{ScopeId, StateId};
-    use cascade_cdl::{ExecutionId, Frame, FrameId, Json, Mapping, TenantId};
+    use cascade_cdl::{Completed, ExecutionId, Frame, FrameId, Json, Mapping, TenantId};
     use serde_json::json;
 
     use super::*;
@@ -160,7 +170,11 @@ mod tests {
         execution.frames.insert(FrameId::ROOT, frame(step, None));
         let texts = Walked::default().measure(&execution);
         // Two bytes a number, and some for the entry.
-        assert!((10_000..11_000).contains(&(texts - empty)), "{}", texts - empty);
+        assert!(
+            (10_000..11_000).contains(&(texts - empty)),
+            "{}",
+            texts - empty
+        );
 
         let own = Iteration {
             index: 0,
@@ -173,6 +187,22 @@ mod tests {
         execution.context_bytes += 10_000;
         let values = Walked::default().measure(&execution) - texts;
         assert!(values >= 200_000, "{values}");
+    }
+
+    #[test]
+    fn what_may_have_to_be_compensated_counts() {
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        let before = text(&execution);
+        let input = Json::from_value(&json!("x".repeat(10_000)));
+        execution.saga.bytes = input.len() as u64;
+        execution.saga.completed.push(Completed {
+            state: StateId(0),
+            path: String::new(),
+            input,
+        });
+        assert!(Walked::default().measure(&execution) >= empty + 10_002);
+        assert!(text(&execution) >= before + 10_002);
     }
 
     #[test]
