@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::inbox::Inbox;
 use crate::machine::ActivityTask;
 use crate::program::{Attempted, Program, ScopeId, State, StateId, StateKind};
 use crate::{ExecutionId, Json, TenantId, Timestamp};
 
-/// One state entry that asked for an activity; unique within its execution.
+/// One state entry that asked for an activity or a person; unique within its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub u64);
@@ -68,6 +69,9 @@ pub struct Execution {
     /// What may have to be compensated, and how far that is.
     #[serde(default, skip_serializing_if = "Saga::is_empty")]
     pub saga: Saga,
+    /// Signals that came before anybody waited for them.
+    #[serde(default, skip_serializing_if = "Inbox::is_empty")]
+    pub inbox: Inbox,
     /// Next number for a task, timer, frame or evaluation.
     pub next_id: u64,
 }
@@ -217,6 +221,27 @@ impl Iteration {
     }
 }
 
+/// What a `HumanTask` asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Asking {
+    /// The state entry.
+    pub task: TaskId,
+    /// Who is asked.
+    pub assignee: String,
+    /// What they are shown.
+    pub input: Json,
+    /// When the state was entered.
+    pub opened_at: Timestamp,
+    /// Timer of the state's `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimerId>,
+    /// Timer of the next escalation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<TimerId>,
+    /// How often it has escalated.
+    pub escalated: u32,
+}
+
 /// How far a Map state is. Iterations that run are the frames whose parent it
 /// is; all others are here, by index.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -288,6 +313,14 @@ pub enum Step {
         /// Timer that ends it.
         timer: TimerId,
     },
+    /// In an `EventTask`, whose signal has not come.
+    Listening {
+        /// Timer of the state's `timeout`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<TimerId>,
+    },
+    /// In a `HumanTask` that nobody has done.
+    Asking(Box<Asking>),
     /// In a Parallel state: its branches are the frames whose parent this is.
     Joining {
         /// Number of branches that have neither reached their end nor failed.
@@ -329,6 +362,10 @@ pub enum TimerKind {
     Resume(FrameId),
     /// An attempt's `timeout`.
     AttemptTimeout(FrameId),
+    /// The `timeout` of an `EventTask` or a `HumanTask`.
+    WaitTimeout(FrameId),
+    /// A `HumanTask`'s next escalation.
+    Escalation(FrameId),
     /// The workflow's `timeout`.
     WorkflowTimeout,
 }
@@ -350,6 +387,7 @@ impl Execution {
             frames: BTreeMap::new(),
             timers: BTreeMap::new(),
             saga: Saga::default(),
+            inbox: Inbox::default(),
             next_id: FrameId::ROOT.0 + 1,
         }
     }
@@ -358,6 +396,7 @@ impl Execution {
     pub(crate) fn clear(&mut self) {
         self.frames.clear();
         self.timers.clear();
+        self.inbox = Inbox::default();
         self.context = Value::Null;
         self.context_bytes = 0;
     }
@@ -390,8 +429,8 @@ impl Execution {
         !matches!(self.status, Status::Running | Status::Compensating { .. })
     }
 
-    /// Whether it waits for nothing but time, so that it can leave memory
-    /// until [`Execution::wake_at`].
+    /// Whether it waits for nothing but time, signals and people, so that it can
+    /// leave memory until [`Execution::wake_at`].
     pub fn is_idle(&self) -> bool {
         let busy = |frame: &Frame| matches!(frame.step, Step::Activity { .. });
         !self.is_closed() && !self.frames.values().any(busy)
@@ -475,17 +514,19 @@ impl Step {
         })
     }
 
-    /// The timer that this step waits for.
-    pub(crate) fn timer(&self) -> Option<TimerId> {
-        match self {
-            Self::Activity { timeout, .. } => *timeout,
-            Self::BackingOff { timer, .. } | Self::Waiting { timer } => Some(*timer),
+    /// The timers that this step waits for.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = TimerId> + use<> {
+        let (first, second) = match self {
+            Self::Activity { timeout, .. } | Self::Listening { timeout } => (*timeout, None),
+            Self::BackingOff { timer, .. } | Self::Waiting { timer } => (Some(*timer), None),
+            Self::Asking(asking) => (asking.timeout, asking.escalation),
             Self::Joining { .. }
             | Self::Mapping(_)
             | Self::Done { .. }
             | Self::Failed { .. }
-            | Self::Stopped {} => None,
-        }
+            | Self::Stopped {} => (None, None),
+        };
+        first.into_iter().chain(second)
     }
 }
 

@@ -26,6 +26,7 @@ mod states;
 mod text;
 mod urn;
 mod values;
+mod waiting;
 mod workflow;
 mod yaml;
 

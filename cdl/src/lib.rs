@@ -13,6 +13,7 @@ mod execution;
 pub mod expression;
 mod front;
 mod ids;
+mod inbox;
 mod json;
 mod machine;
 pub mod program;
@@ -20,11 +21,12 @@ pub mod program;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
-    Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status, Step,
-    TaskId, Timer, TimerId, TimerKind, Uncompensated,
+    Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status,
+    Step, TaskId, Timer, TimerId, TimerKind, Uncompensated,
 };
 pub use front::{MAX_FILE_BYTES, Parsed, Source, parse};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
+pub use inbox::{Inbox, Signal, SignalRefused};
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,

@@ -28,6 +28,7 @@ mod fault;
 mod join;
 pub mod limits;
 mod map;
+mod outside;
 mod record;
 mod retry;
 mod walk;
@@ -41,6 +42,9 @@ use walk::Machine;
 /// make an old history replay differently gets a new number, and the old
 /// meaning stays, behind a check of [`Execution::machine`]: histories replay
 /// for ever.
+///
+/// What no program could say before needs no number: an older machine refuses
+/// the source of a program that says it.
 ///
 /// Version 2 counts the data that an event moves, and the parts of steps that
 /// expressions take, against [`limits::MAX_STEPS`]; version 1 did not.
@@ -229,9 +233,17 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
         EventKind::TimerFired { timer } => match machine.take_timer(*timer) {
             Some(TimerKind::Resume(frame)) => machine.resume(frame)?,
             Some(TimerKind::AttemptTimeout(frame)) => machine.attempt_timed_out(frame)?,
+            Some(TimerKind::WaitTimeout(frame)) => machine.wait_timed_out(frame)?,
+            Some(TimerKind::Escalation(frame)) => machine.escalate(frame)?,
             Some(TimerKind::WorkflowTimeout) => machine.time_out(),
             None => machine.ignore("this timer is not set, or not yet due"),
         },
+        EventKind::SignalReceived { name, payload, id } => {
+            machine.signal(name, payload, id.as_deref());
+        }
+        EventKind::HumanTaskCompleted { task, output, by } => {
+            machine.complete_human(*task, output, by);
+        }
         EventKind::CancelRequested { reason } => match machine.execution.status {
             Status::Running => machine.close(Status::Cancelled {
                 reason: reason.clone(),

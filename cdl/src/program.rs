@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::expression::{Path, Template};
 
@@ -115,6 +116,10 @@ pub enum StateKind {
     },
     /// Runs a scope for each item of a list.
     Map(Map),
+    /// Waits for a named signal.
+    Event(EventTask),
+    /// Waits for a person.
+    Human(HumanTask),
     /// Lets time pass.
     Wait {
         /// Until when.
@@ -272,6 +277,70 @@ pub struct Way {
     pub condition: Template,
     /// Where it leads.
     pub next: StateId,
+}
+
+/// An `EventTask` state: its output is what the signal brings.
+#[derive(Debug, Clone)]
+pub struct EventTask {
+    /// The signal's name.
+    pub event: Arc<str>,
+    /// How long it waits.
+    pub timeout: Option<Timeout>,
+    /// Where the output goes.
+    pub result: Option<Path>,
+    /// Who handles its error, a `TimeoutError`.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A `HumanTask` state: its output is the answer.
+#[derive(Debug, Clone)]
+pub struct HumanTask {
+    /// Who is asked, a text.
+    pub assignee: Template,
+    /// What they are shown; `null` without it.
+    pub parameters: Option<Template>,
+    /// What the answer has to look like. Whoever takes the answer checks it,
+    /// before it is recorded.
+    pub schema: Option<Schema>,
+    /// How long it waits.
+    pub timeout: Option<Timeout>,
+    /// Who is asked instead while nobody answers, the earliest first.
+    pub escalate: Vec<Escalation>,
+    /// Where the output goes.
+    pub result: Option<Path>,
+    /// Who handles its error.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A JSON Schema.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schema {
+    /// The schema itself, an object.
+    Inline(Value),
+    /// Where it is found.
+    Urn(Arc<str>),
+}
+
+/// How long a state waits for the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout {
+    /// From when the state is entered, in milliseconds.
+    pub ms: u64,
+    /// What follows then; without it the state fails with a `TimeoutError`.
+    pub next: Option<StateId>,
+}
+
+/// Somebody else to ask.
+#[derive(Debug, Clone)]
+pub struct Escalation {
+    /// When, from when the state is entered, in milliseconds.
+    pub after_ms: u64,
+    /// Who, a text.
+    pub assignee: Template,
 }
 
 /// When a Wait state ends.

@@ -9,6 +9,7 @@ use super::policies;
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::urn::{self, Parsed};
+use super::waiting;
 use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
@@ -39,12 +40,40 @@ struct Type {
     compile: Compile,
 }
 
+impl Type {
+    /// The type that a Task is by its resource, if that is no activity.
+    fn alias(&self, node: &Node) -> Option<&'static Type> {
+        let Yaml::Mapping(entries) = &node.yaml else {
+            return None;
+        };
+        let entry = entries
+            .iter()
+            .find(|entry| &*entry.key.text == "resource")?;
+        let Yaml::Scalar(resource) = &entry.value.yaml else {
+            return None;
+        };
+        let name = match resource.text() {
+            WAIT_FOR_EVENT => "EventTask",
+            WAIT_FOR_HUMAN => "HumanTask",
+            _ => return None,
+        };
+        let mut types = TYPES.iter().filter(|_| self.name == "Task");
+        types.find(|found| found.name == name)
+    }
+}
+
 /// A state of the file.
 pub(super) struct State<'t> {
     pub(super) name: &'t str,
     pub(super) span: Span,
     pub(super) fields: Fields<'t>,
 }
+
+/// The resource of a Task that is an `EventTask` by another name.
+const WAIT_FOR_EVENT: &str = "urn:cascade:waitFor:event";
+
+/// The resource of a Task that is a `HumanTask` by another name.
+const WAIT_FOR_HUMAN: &str = "urn:cascade:waitFor:human";
 
 /// Keys of a Map state, by either of its names.
 const MAP_KEYS: &[&str] = &[
@@ -141,6 +170,51 @@ const TYPES: &[Type] = &[
         compile: map,
     },
     Type {
+        name: "EventTask",
+        shape: Shape {
+            what: "an EventTask state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "event",
+                "timeout",
+                "on_timeout",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
+            ],
+            later: &["compensate"],
+        },
+        compile: waiting::event,
+    },
+    Type {
+        name: "HumanTask",
+        shape: Shape {
+            what: "a HumanTask state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "assignee",
+                "parameters",
+                "ui",
+                "timeout",
+                "on_timeout",
+                "escalate",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
+            ],
+            later: &["compensate"],
+        },
+        compile: waiting::human,
+    },
+    Type {
         name: "Wait",
         shape: Shape {
             what: "a Wait state",
@@ -204,7 +278,7 @@ const TYPES: &[Type] = &[
 ];
 
 /// State types of the language that this version does not run.
-const LATER_TYPES: &[&str] = &["HumanTask", "EventTask", "SubWorkflow"];
+const LATER_TYPES: &[&str] = &["SubWorkflow"];
 
 /// Compiles one state.
 pub(super) fn compile(
@@ -214,7 +288,13 @@ pub(super) fn compile(
 ) -> Option<StateKind> {
     let context = &mut *builder.context;
     let found = state_type(context, item)?;
-    let fields = context.fields(item.node, &found.shape)?;
+    let alias = found.alias(item.node);
+    let fields = match alias {
+        // `resource` says what it is, as `type` does.
+        Some(found) => context.fields_with(item.node, &found.shape, Some("resource"))?,
+        None => context.fields(item.node, &found.shape)?,
+    };
+    let found = alias.unwrap_or(found);
     if let Some(node) = fields.get("description") {
         context.text(node, "`description`");
     }
@@ -615,7 +695,7 @@ fn ends(context: &mut Context<'_>, fields: &Fields<'_>) {
 pub(super) struct Reported;
 
 /// A value that may be absent.
-fn optional_template(
+pub(super) fn optional_template(
     context: &mut Context<'_>,
     fields: &Fields<'_>,
     key: &str,

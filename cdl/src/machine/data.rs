@@ -12,6 +12,9 @@ use crate::front::duration;
 use crate::program::{StateId, Until, Way};
 use crate::{Failure, FrameId, Json, Step, Timestamp, errors};
 
+/// Longest name of somebody to ask, in bytes: that of an e-mail address.
+const MAX_ASSIGNEE_BYTES: usize = 254;
+
 /// What a state gave: as text or as a value, whichever it had. Most outputs
 /// are never looked into.
 pub(super) enum Output {
@@ -321,6 +324,16 @@ impl Machine<'_> {
         Ok(end)
     }
 
+    /// Who a `HumanTask` asks.
+    pub(super) fn assignee(&mut self, id: FrameId, assignee: &Template) -> Result<String, Failure> {
+        let name = self.eval_string(id, assignee)?;
+        if name.trim().is_empty() || name.len() > MAX_ASSIGNEE_BYTES {
+            let message = format!("`assignee` is empty, or longer than {MAX_ASSIGNEE_BYTES} bytes");
+            return Err(Failure::new(errors::EXPRESSION, message));
+        }
+        Ok(name)
+    }
+
     /// A Fail state's error.
     pub(super) fn declared_failure(
         &mut self,
@@ -344,7 +357,10 @@ fn held_bytes(step: &Step) -> u64 {
         | Step::Done { output: text }
         | Step::Failed { error: text } => text.len() as u64,
         Step::Mapping(mapping) => mapping.bytes,
-        Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
+        Step::Asking(asking) => asking.input.len() as u64,
+        Step::Waiting { .. } | Step::Listening { .. } | Step::Joining { .. } | Step::Stopped {} => {
+            0
+        }
     }
 }
 

@@ -284,7 +284,11 @@ impl Machine<'_> {
 
 fn is_under_way(step: &Step) -> bool {
     match step {
-        Step::Activity { .. } | Step::BackingOff { .. } | Step::Waiting { .. } => true,
+        Step::Activity { .. }
+        | Step::BackingOff { .. }
+        | Step::Waiting { .. }
+        | Step::Listening { .. }
+        | Step::Asking(_) => true,
         Step::Joining { .. }
         | Step::Mapping(_)
         | Step::Done { .. }
@@ -318,6 +322,8 @@ fn catches(state: &State) -> &[Catch] {
         StateKind::Task(task) => &task.catch,
         StateKind::Parallel { catch, .. } => catch,
         StateKind::Map(map) => &map.catch,
+        StateKind::Event(task) => &task.catch,
+        StateKind::Human(task) => &task.catch,
         StateKind::Pass { .. }
         | StateKind::Choice { .. }
         | StateKind::Wait { .. }

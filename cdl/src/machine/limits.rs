@@ -71,6 +71,17 @@ pub const DEFAULT_CONCURRENCY: u32 = 16;
 /// so that each of those may open one of its own.
 pub const MAP_FRAMES: usize = MAX_FRAMES / 2;
 
+/// Most signals that wait for an `EventTask`; who sends more than are asked for
+/// has to be told.
+pub const MAX_SIGNALS: usize = 100;
+
+/// Most bytes of JSON text that they bring, as much as a context.
+pub const MAX_INBOX_BYTES: u64 = MAX_CONTEXT_BYTES;
+
+/// Ids of signals that are known to have come: a sender that tries again does
+/// so before a hundred others have.
+pub const SEEN_SIGNALS: usize = 100;
+
 /// Deepest nesting of frames: several times what a person can follow.
 pub const MAX_DEPTH: usize = 16;
 

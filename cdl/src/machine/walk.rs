@@ -243,6 +243,11 @@ impl<'a> Machine<'a> {
                 branches, strategy, ..
             } => self.enter_parallel(id, branches, *strategy),
             StateKind::Map(map) => self.enter_map(id, map),
+            StateKind::Event(kind) => {
+                self.enter_event(id, kind);
+                Ok(())
+            }
+            StateKind::Human(kind) => self.enter_human(id, kind),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
             StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
@@ -363,6 +368,8 @@ impl<'a> Machine<'a> {
                 (result.as_ref(), *next)
             }
             StateKind::Map(map) => (map.result.as_ref(), map.next),
+            StateKind::Event(kind) => (kind.result.as_ref(), kind.next),
+            StateKind::Human(kind) => (kind.result.as_ref(), kind.next),
             StateKind::Wait { next, .. } => (None, *next),
             StateKind::Succeed { .. } => (None, Next::End),
             StateKind::Choice { .. } | StateKind::Fail { .. } => return Err(self.mismatch(id)),
@@ -440,7 +447,7 @@ impl<'a> Machine<'a> {
     /// Takes what a frame was doing, and drops the timer of it.
     pub(super) fn take_step(&mut self, id: FrameId) -> Step {
         let step = mem::replace(&mut self.frame_mut(id).step, Step::Stopped {});
-        if let Some(timer) = step.timer() {
+        for timer in step.timers() {
             self.execution.timers.remove(&timer);
         }
         step

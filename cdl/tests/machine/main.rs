@@ -7,6 +7,7 @@ mod flows;
 mod histories;
 mod limits;
 mod map;
+mod outside;
 mod parallel;
 mod properties;
 mod strategies;

@@ -14,7 +14,7 @@
 //!
 //! Happenings: `start INPUT`, `complete STATE#ATTEMPT OUTPUT`, `fail
 //! STATE#ATTEMPT ERROR [final|retryable]`, `at MS` (the clock moves on and
-//! fires what is due), `cancel REASON`, `retry`, `again` (the last event a
+//! fires what is due), `signal NAME PAYLOAD`, `answer STATE OUTPUT`, `cancel REASON`, `retry`, `again` (the last event a
 //! second time). Times are in milliseconds from the start.
 
 use std::collections::BTreeMap;
@@ -123,6 +123,12 @@ impl Run {
                 self.now = START.plus(subject.parse().expect("milliseconds"));
                 return self.fire_due_timers();
             }
+            "signal" => signal(subject, json(detail), None),
+            "answer" => EventKind::HumanTaskCompleted {
+                task: self.attempt(&format!("{subject}#1")).0,
+                output: json(detail),
+                by: "ann".to_owned(),
+            },
             "cancel" => EventKind::CancelRequested {
                 reason: rest.to_owned(),
             },
@@ -185,7 +191,9 @@ impl Run {
             "a snapshot or an observer makes a difference"
         );
         for record in &records {
-            if let Record::ActivityScheduled { place, task, .. } = record {
+            if let Record::ActivityScheduled { place, task, .. }
+            | Record::PersonAsked { place, task, .. } = record
+            {
                 self.names.insert(*task, place.state.as_ref().to_owned());
             }
         }
@@ -222,7 +230,7 @@ impl Run {
             assert_eq!((pending.len(), self.execution.wake_at()), (0, None));
         } else {
             assert!(
-                !pending.is_empty() || self.execution.wake_at().is_some(),
+                !pending.is_empty() || self.execution.wake_at().is_some() || self.waits_outside(),
                 "it runs and waits for nothing"
             );
             assert_eq!(self.execution.is_idle(), pending.is_empty());
@@ -284,6 +292,12 @@ impl Run {
         }
     }
 
+    /// Whether a signal or somebody is waited for.
+    fn waits_outside(&self) -> bool {
+        let mut frames = self.execution.frames.values();
+        frames.any(|frame| matches!(frame.step, Step::Listening { .. } | Step::Asking(_)))
+    }
+
     /// A replay gives the same execution, and what is still to be done.
     pub(crate) fn check_replay(&self) {
         let (replayed, pending) =
@@ -332,7 +346,17 @@ impl Run {
             Record::Caught { place, error, next } => {
                 format!("caught {} {error}, on to {next}", at(place))
             }
+            Record::SignalReceived { name, buffered } => match buffered {
+                true => format!("signal {name} waits"),
+                false => format!("signal {name}"),
+            },
+            Record::PersonAsked {
+                place, assignee, ..
+            } => format!("ask {assignee} for {}", at(place)),
+            Record::PersonAnswered { place, by, .. } => format!("{by} answered {}", at(place)),
             Record::TimerSet { at, kind, .. } => match kind {
+                TimerKind::WaitTimeout(_) => format!("wait timeout at {}", ms(at)),
+                TimerKind::Escalation(_) => format!("escalation at {}", ms(at)),
                 TimerKind::Resume(_) => format!("timer at {}", ms(at)),
                 TimerKind::AttemptTimeout(_) => format!("timeout at {}", ms(at)),
                 TimerKind::WorkflowTimeout => format!("workflow timeout at {}", ms(at)),
@@ -381,6 +405,14 @@ fn at(place: &Place) -> String {
 
 pub(crate) fn json(text: &str) -> Json {
     Json::parse(text.to_owned()).expect("JSON")
+}
+
+pub(crate) fn signal(name: &str, payload: Json, id: Option<&str>) -> EventKind {
+    EventKind::SignalReceived {
+        name: name.to_owned(),
+        payload,
+        id: id.map(ToOwned::to_owned),
+    }
 }
 
 pub(crate) fn completed(task: TaskId, attempt: u32, output: Json) -> EventKind {

@@ -113,7 +113,8 @@ struct OpenState {
     /// The Parallel states and branches around it, as in `Checks/us`; empty at the top.
     path: String,
     state: String,
-    /// `activity`, `backing_off`, `waiting`, `joining` or `stopped`.
+    /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `joining` or
+    /// `stopped`.
     step: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
@@ -559,6 +560,11 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             ("backing_off", Some(*attempt), None, due(timer))
         }
         Step::Waiting { timer } => ("waiting", None, None, due(timer)),
+        Step::Listening { timeout } => ("listening", None, None, timeout.as_ref().and_then(due)),
+        Step::Asking(asking) => {
+            let until = asking.timeout.as_ref().and_then(due);
+            ("asking", None, Some(asking.opened_at), until)
+        }
         Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,

@@ -93,6 +93,14 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             (Tone::Bad, "ActivityFailed", detail)
         }
         EventKind::TimerFired { timer } => (Tone::Busy, "TimerFired", format!("timer {}", timer.0)),
+        EventKind::SignalReceived { name, payload, .. } => {
+            let detail = format!("{name} → {}", json(payload));
+            (Tone::Busy, "SignalReceived", detail)
+        }
+        EventKind::HumanTaskCompleted { task, output, by } => {
+            let detail = format!("task {} by {by} → {}", task.0, json(output));
+            (Tone::Good, "HumanTaskCompleted", detail)
+        }
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
     }
@@ -135,6 +143,20 @@ fn record_line(record: &Record) -> String {
             Tone::Busy,
             format!("  {} caught {error}, next is {next}", place.state),
         ),
+        Record::SignalReceived { name, buffered } => {
+            let waits = if *buffered {
+                ", nobody waits for it yet"
+            } else {
+                ""
+            };
+            (Tone::Faint, format!("  signal {name} taken{waits}"))
+        }
+        Record::PersonAsked {
+            place, assignee, ..
+        } => (Tone::Busy, format!("  {} asks {assignee}", place.state)),
+        Record::PersonAnswered { place, by, .. } => {
+            (Tone::Good, format!("  {by} answers {}", place.state))
+        }
         Record::TimerSet { timer, at, .. } => {
             (Tone::Faint, format!("  timer {} set to {at}", timer.0))
         }

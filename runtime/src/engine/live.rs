@@ -679,6 +679,8 @@ fn payload_len(kind: &EventKind) -> usize {
         EventKind::ExecutionStarted { input, .. } => input.len(),
         EventKind::ActivityCompleted { output, .. } => output.len(),
         EventKind::ActivityFailed { failure, .. } => failure.message.len(),
+        EventKind::SignalReceived { name, payload, .. } => name.len() + payload.len(),
+        EventKind::HumanTaskCompleted { output, by, .. } => output.len() + by.len(),
         EventKind::CancelRequested { reason } => reason.len(),
         EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
     }

@@ -212,6 +212,9 @@ fn record_len(record: &Record) -> usize {
         | Record::ActivityCancelled { .. }
         | Record::RetryScheduled { .. }
         | Record::Caught { .. }
+        | Record::SignalReceived { .. }
+        | Record::PersonAsked { .. }
+        | Record::PersonAnswered { .. }
         | Record::TimerSet { .. }
         | Record::BranchEnded { .. }
         | Record::BranchFailed { .. }

@@ -5,7 +5,7 @@
 //! every event: a context is walked when its text has grown by a part of what
 //! it was, which makes the walks of an execution a small multiple of its texts.
 
-use cascade_cdl::{Execution, Iteration, Saga, Step};
+use cascade_cdl::{Execution, Iteration, Step};
 use serde_json::Value;
 
 /// A shard's own bookkeeping for an execution in memory, with its row.
@@ -35,6 +35,12 @@ const ENTRY_BYTES: usize = 64;
 /// What a completed step that may have to be compensated takes besides its texts.
 const STEP_BYTES: usize = 96;
 
+/// What a `HumanTask` takes besides its texts.
+const ASKING_BYTES: usize = 128;
+
+/// What a signal in the inbox, or the id of one, takes besides its texts.
+const SIGNAL_BYTES: usize = 128;
+
 /// A context's size when it was walked last.
 #[derive(Default)]
 pub(super) struct Walked {
@@ -54,7 +60,7 @@ impl Walked {
         let grown = text.saturating_sub(self.text) * BYTES_PER_BYTE;
         let frames = execution.frames.values().map(|frame| held(&frame.step));
         let items = iterations(execution).map(|own| value(&own.map) + ITERATION_BYTES);
-        let own = frames.sum::<usize>() + items.sum::<usize>() + remembered(&execution.saga);
+        let own = frames.sum::<usize>() + items.sum::<usize>() + kept(execution);
         LIVE_BYTES + self.memory + grown + own as u64
     }
 }
@@ -64,7 +70,7 @@ pub(super) fn text(execution: &Execution) -> usize {
     let frames = execution.frames.values().map(|frame| held(&frame.step));
     usize::try_from(execution.context_bytes).unwrap_or(usize::MAX)
         + frames.sum::<usize>()
-        + remembered(&execution.saga)
+        + kept(execution)
 }
 
 /// Inputs of the attempts that an execution waits for, in bytes.
@@ -86,13 +92,20 @@ fn held(step: &Step) -> usize {
             let entries = mapping.waiting.len() + mapping.done.len() + 2 * mapping.failed.len();
             usize::try_from(mapping.bytes).unwrap_or(usize::MAX) + entries * ENTRY_BYTES
         }
-        Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
+        Step::Asking(asking) => asking.input.len() + asking.assignee.len() + ASKING_BYTES,
+        Step::Waiting { .. } | Step::Listening { .. } | Step::Joining { .. } | Step::Stopped {} => {
+            0
+        }
     }
 }
 
-/// What is kept of steps that may have to be compensated.
-fn remembered(saga: &Saga) -> usize {
-    usize::try_from(saga.bytes).unwrap_or(usize::MAX) + saga.completed.len() * STEP_BYTES
+/// What is kept of steps that may have to be compensated, and of signals.
+fn kept(execution: &Execution) -> usize {
+    let Execution { saga, inbox, .. } = execution;
+    let texts = usize::try_from(saga.bytes + inbox.bytes).unwrap_or(usize::MAX);
+    let steps = saga.completed.len() * STEP_BYTES;
+    let signals = (inbox.signals.len() + inbox.seen.len()) * SIGNAL_BYTES;
+    texts.saturating_add(steps + signals)
 }
 
 /// What the iterations of an execution have of their own.
@@ -203,6 +216,14 @@ mod tests {
         });
         assert!(Walked::default().measure(&execution) >= empty + 10_002);
         assert!(text(&execution) >= before + 10_002);
+    }
+
+    #[test]
+    fn signals_that_wait_count() {
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        execution.inbox.bytes = 10_000;
+        assert_eq!(Walked::default().measure(&execution), empty + 10_000);
     }
 
     #[test]
