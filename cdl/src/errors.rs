@@ -21,6 +21,8 @@ pub const BRANCHES_FAILED: &str = "BranchesFailed";
 pub const ITEM_LIMIT: &str = "ItemLimitExceeded";
 /// More iterations of a Map state failed than it tolerates.
 pub const TOLERANCE_EXCEEDED: &str = "FailureToleranceExceeded";
+/// More completed steps may have to be compensated than are remembered.
+pub const COMPENSATION_LIMIT: &str = "CompensationLimitExceeded";
 /// One event led through too many states without waiting: an endless loop.
 pub const STEP_LIMIT: &str = "StepLimitExceeded";
 /// The history has as many events as it may.

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::inbox::Inbox;
 use crate::machine::ActivityTask;
-use crate::program::{Program, ScopeId, State, StateId, StateKind, Tolerance};
+use crate::program::{
+    Attempted, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
+};
 use crate::{ExecutionId, Json, TenantId, Timestamp, asl};
 
-/// One state entry that asked for an activity; unique within its execution.
+/// One state entry that asked for an activity or a person; unique within its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub u64);
@@ -52,7 +55,7 @@ pub struct Execution {
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
-    /// `null` before the start, and once completed or cancelled.
+    /// `null` before the start, and once completed, cancelled or compensated.
     pub context: Value,
     /// Size of the texts that went into the context, in bytes. What was
     /// overwritten still counts, so it is only ever too large; it is measured
@@ -60,12 +63,68 @@ pub struct Execution {
     pub context_bytes: u64,
     /// The tree of scopes being run, by id; the root is [`FrameId::ROOT`], and
     /// a child has a greater id than its parent. Empty before the start, and
-    /// once completed or cancelled.
+    /// once completed, cancelled or compensated; while it is compensated, one
+    /// frame stands for the step that is undone.
     pub frames: BTreeMap<FrameId, Frame>,
     /// Timers that have not fired.
     pub timers: BTreeMap<TimerId, Timer>,
+    /// What may have to be compensated, and how far that is.
+    #[serde(default, skip_serializing_if = "Saga::is_empty")]
+    pub saga: Saga,
+    /// Signals that came before anybody waited for them.
+    #[serde(default, skip_serializing_if = "Inbox::is_empty")]
+    pub inbox: Inbox,
     /// Next number for a task, timer, frame or evaluation.
     pub next_id: u64,
+}
+
+/// The steps of an execution that have something which undoes them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// Those that have completed, in the order in which they did. While they are
+    /// compensated the last is the one that is being undone.
+    pub completed: Vec<Completed>,
+    /// Bytes of texts in them.
+    pub bytes: u64,
+    /// Number of those that have been undone.
+    pub compensated: u32,
+    /// Number of those whose compensation failed.
+    pub failures: u32,
+    /// The first of them.
+    pub failed: Vec<Uncompensated>,
+}
+
+impl Saga {
+    fn is_empty(&self) -> bool {
+        self.completed.is_empty() && !self.has_run()
+    }
+
+    /// Whether anything was compensated, well or not.
+    pub(crate) fn has_run(&self) -> bool {
+        self.compensated > 0 || self.failures > 0
+    }
+}
+
+/// A completed step that has something which undoes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completed {
+    /// The Task.
+    pub state: StateId,
+    /// Where it ran, as [`Place::path`](crate::Place::path).
+    pub path: String,
+    /// What its compensation is given.
+    pub input: Json,
+}
+
+/// A step whose compensation failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uncompensated {
+    /// The Task, with where it ran before it: `Orders/3/Reserve`.
+    pub state: String,
+    /// Name of the compensation's error, shortened.
+    pub error: String,
+    /// For people, shortened.
+    pub message: String,
 }
 
 /// Whether an execution runs, and how it ended.
@@ -73,6 +132,11 @@ pub struct Execution {
 pub enum Status {
     /// Not ended.
     Running,
+    /// Not ended: it will, with `outcome`, when what was done is undone.
+    Compensating {
+        /// The status that follows, one that ends it without success.
+        outcome: Box<Status>,
+    },
     /// Ended well.
     Completed {
         /// Its output.
@@ -162,6 +226,27 @@ impl Iteration {
     }
 }
 
+/// What a `HumanTask` asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Asking {
+    /// The state entry.
+    pub task: TaskId,
+    /// Who is asked.
+    pub assignee: String,
+    /// What they are shown.
+    pub input: Json,
+    /// When the state was entered.
+    pub opened_at: Timestamp,
+    /// Timer of the state's `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimerId>,
+    /// Timer of the next escalation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<TimerId>,
+    /// How often it has escalated.
+    pub escalated: u32,
+}
+
 /// How far a Map state is. Iterations that run are the frames whose parent it
 /// is; all others are here, by index.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -245,6 +330,14 @@ pub enum Step {
         /// Timer that ends it.
         timer: TimerId,
     },
+    /// In an `EventTask`, whose signal has not come.
+    Listening {
+        /// Timer of the state's `timeout`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<TimerId>,
+    },
+    /// In a `HumanTask` that nobody has done.
+    Asking(Box<Asking>),
     /// In a Parallel state: its branches are the frames whose parent this is.
     Joining {
         /// Number of branches that have neither reached their end nor failed.
@@ -291,6 +384,10 @@ pub enum TimerKind {
     Resume(FrameId),
     /// An attempt's `timeout`.
     AttemptTimeout(FrameId),
+    /// The `timeout` of an `EventTask` or a `HumanTask`.
+    WaitTimeout(FrameId),
+    /// A `HumanTask`'s next escalation.
+    Escalation(FrameId),
     /// The workflow's `timeout`.
     WorkflowTimeout,
 }
@@ -311,8 +408,24 @@ impl Execution {
             context_bytes: 0,
             frames: BTreeMap::new(),
             timers: BTreeMap::new(),
+            saga: Saga::default(),
+            inbox: Inbox::default(),
             next_id: FrameId::ROOT.0 + 1,
         }
+    }
+
+    /// Drops what only a running execution needs, or one that may be retried.
+    pub(crate) fn clear(&mut self) {
+        self.frames.clear();
+        self.timers.clear();
+        self.inbox = Inbox::default();
+        self.context = Value::Null;
+        self.context_bytes = 0;
+    }
+
+    /// Whether what was done is being undone.
+    pub fn is_compensating(&self) -> bool {
+        matches!(self.status, Status::Compensating { .. })
     }
 
     /// When this execution must next be woken, if it waits for time.
@@ -335,11 +448,11 @@ impl Execution {
 
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {
-        !matches!(self.status, Status::Running)
+        !matches!(self.status, Status::Running | Status::Compensating { .. })
     }
 
-    /// Whether it waits for nothing but time, so that it can leave memory
-    /// until [`Execution::wake_at`].
+    /// Whether it waits for nothing but time, signals and people, so that it can
+    /// leave memory until [`Execution::wake_at`].
     pub fn is_idle(&self) -> bool {
         let busy = |frame: &Frame| matches!(frame.step, Step::Activity { .. });
         !self.is_closed() && !self.frames.values().any(busy)
@@ -358,7 +471,8 @@ impl Execution {
         frames
             .filter_map(|frame| {
                 let state = program.states.get(frame.state.0 as usize)?;
-                frame.activity_task(state)
+                let attempted = frame.attempted(state, self.is_compensating())?;
+                frame.step.activity_task(state, attempted)
             })
             .collect()
     }
@@ -390,51 +504,71 @@ impl Execution {
 }
 
 impl Frame {
-    /// The request to run an activity that the frame's step stands for, `state`
-    /// being the state that it is in.
-    pub(crate) fn activity_task(&self, state: &State) -> Option<ActivityTask> {
-        let Step::Activity {
+    /// What the attempts of the frame run, `state` being the one that it is in.
+    pub(crate) fn attempted<'p>(
+        &self,
+        state: &'p State,
+        compensating: bool,
+    ) -> Option<Attempted<'p>> {
+        match (&state.kind, &self.data) {
+            (StateKind::Task(task), _) => task.attempted(compensating),
+            (StateKind::Asl(asl), Some(data)) => Some(Attempted {
+                resource: asl.activity()?,
+                timeout_ms: data.timeout_ms,
+                heartbeat_ms: data.heartbeat_ms,
+                // `Retry` is evaluated with the state.
+                retries: &RetryPolicy::ONCE,
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl Step {
+    /// The request to run an activity that this step stands for, `state` being
+    /// the state that it is a step of.
+    pub(crate) fn activity_task(
+        &self,
+        state: &State,
+        attempted: Attempted<'_>,
+    ) -> Option<ActivityTask> {
+        let Self::Activity {
             task,
             attempt,
             input,
             scheduled_at,
             timeout: _,
-        } = &self.step
+        } = self
         else {
             return None;
-        };
-        let (timeout_ms, heartbeat_ms) = match (&state.kind, &self.data) {
-            (StateKind::Task(kind), _) => (kind.timeout_ms, kind.heartbeat_ms),
-            (StateKind::Asl(_), Some(data)) => (data.timeout_ms, data.heartbeat_ms),
-            _ => return None,
         };
         Some(ActivityTask {
             task: *task,
             attempt: *attempt,
-            resource: state.activity()?.clone(),
+            resource: attempted.resource.clone(),
             state: state.name.clone(),
             input: input.clone(),
             scheduled_at: *scheduled_at,
-            timeout_ms,
-            heartbeat_ms,
+            timeout_ms: attempted.timeout_ms,
+            heartbeat_ms: attempted.heartbeat_ms,
         })
     }
-}
 
-impl Step {
-    /// The timer that this step waits for.
-    pub(crate) fn timer(&self) -> Option<TimerId> {
-        match self {
-            Self::Activity { timeout, .. } => *timeout,
+    /// The timers that this step waits for.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = TimerId> + use<> {
+        let (first, second) = match self {
+            Self::Activity { timeout, .. } | Self::Listening { timeout } => (*timeout, None),
             Self::BackingOff { timer, .. } | Self::Waiting { timer } | Self::Retrying { timer } => {
-                Some(*timer)
+                (Some(*timer), None)
             }
+            Self::Asking(asking) => (asking.timeout, asking.escalation),
             Self::Joining { .. }
             | Self::Mapping(_)
             | Self::Done { .. }
             | Self::Failed { .. }
-            | Self::Stopped {} => None,
-        }
+            | Self::Stopped {} => (None, None),
+        };
+        first.into_iter().chain(second)
     }
 }
 

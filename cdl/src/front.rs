@@ -29,6 +29,7 @@ mod states;
 mod text;
 mod urn;
 mod values;
+mod waiting;
 mod workflow;
 mod yaml;
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::asl;
 use crate::expression::{Path, Template};
@@ -116,6 +117,10 @@ pub enum StateKind {
     },
     /// Runs a scope for each item of a list.
     Map(Map),
+    /// Waits for a named signal.
+    Event(EventTask),
+    /// Waits for a person.
+    Human(HumanTask),
     /// Lets time pass.
     Wait {
         /// Until when.
@@ -219,8 +224,53 @@ pub struct Task {
     pub retries: RetryPolicy,
     /// Who handles the error that is left.
     pub catch: Vec<Catch>,
+    /// What undoes it, should the execution end without success later.
+    pub compensate: Option<Compensation>,
     /// What follows.
     pub next: Next,
+}
+
+/// What undoes a Task that completed.
+#[derive(Debug, Clone)]
+pub struct Compensation {
+    /// What runs.
+    pub resource: Resource,
+    /// The activity's input, evaluated when the Task has completed; without it,
+    /// `{input, output}` of the Task.
+    pub parameters: Option<Template>,
+    /// Limit of one attempt, from its scheduling, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// When to try again.
+    pub retries: RetryPolicy,
+}
+
+/// What the attempts of a Task or of its compensation run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempted<'p> {
+    pub(crate) resource: &'p Resource,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) heartbeat_ms: Option<u64>,
+    pub(crate) retries: &'p RetryPolicy,
+}
+
+impl Task {
+    /// What an attempt runs, or one that undoes it.
+    pub(crate) fn attempted(&self, compensating: bool) -> Option<Attempted<'_>> {
+        if !compensating {
+            return Some(Attempted {
+                resource: &self.resource,
+                timeout_ms: self.timeout_ms,
+                heartbeat_ms: self.heartbeat_ms,
+                retries: &self.retries,
+            });
+        }
+        self.compensate.as_ref().map(|undo| Attempted {
+            resource: &undo.resource,
+            timeout_ms: undo.timeout_ms,
+            heartbeat_ms: None,
+            retries: &undo.retries,
+        })
+    }
 }
 
 /// A way out of a Choice state.
@@ -230,6 +280,70 @@ pub struct Way {
     pub condition: Template,
     /// Where it leads.
     pub next: StateId,
+}
+
+/// An `EventTask` state: its output is what the signal brings.
+#[derive(Debug, Clone)]
+pub struct EventTask {
+    /// The signal's name.
+    pub event: Arc<str>,
+    /// How long it waits.
+    pub timeout: Option<Timeout>,
+    /// Where the output goes.
+    pub result: Option<Path>,
+    /// Who handles its error, a `TimeoutError`.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A `HumanTask` state: its output is the answer.
+#[derive(Debug, Clone)]
+pub struct HumanTask {
+    /// Who is asked, a text.
+    pub assignee: Template,
+    /// What they are shown; `null` without it.
+    pub parameters: Option<Template>,
+    /// What the answer has to look like. Whoever takes the answer checks it,
+    /// before it is recorded.
+    pub schema: Option<Schema>,
+    /// How long it waits.
+    pub timeout: Option<Timeout>,
+    /// Who is asked instead while nobody answers, the earliest first.
+    pub escalate: Vec<Escalation>,
+    /// Where the output goes.
+    pub result: Option<Path>,
+    /// Who handles its error.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A JSON Schema.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schema {
+    /// The schema itself, an object.
+    Inline(Value),
+    /// Where it is found.
+    Urn(Arc<str>),
+}
+
+/// How long a state waits for the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout {
+    /// From when the state is entered, in milliseconds.
+    pub ms: u64,
+    /// What follows then; without it the state fails with a `TimeoutError`.
+    pub next: Option<StateId>,
+}
+
+/// Somebody else to ask.
+#[derive(Debug, Clone)]
+pub struct Escalation {
+    /// When, from when the state is entered, in milliseconds.
+    pub after_ms: u64,
+    /// Who, a text.
+    pub assignee: Template,
 }
 
 /// When a Wait state ends.
@@ -278,6 +392,17 @@ pub enum Jitter {
     Equal,
 }
 
+impl RetryPolicy {
+    /// One attempt and no other.
+    pub(crate) const ONCE: Self = Self {
+        max_attempts: 1,
+        initial_interval_ms: 0,
+        max_interval_ms: 0,
+        multiplier: 1.0,
+        jitter: Jitter::None,
+    };
+}
+
 /// The design's policy: 3 attempts in total, 1 s, at most 60 s, doubling.
 impl Default for RetryPolicy {
     fn default() -> Self {
@@ -317,18 +442,22 @@ impl fmt::Display for Resource {
     }
 }
 
-impl State {
-    /// The activity that it runs, if it runs one.
-    pub fn activity(&self) -> Option<&Resource> {
-        match &self.kind {
-            StateKind::Task(task) => Some(&task.resource),
-            StateKind::Asl(state) => state.activity(),
-            _ => None,
-        }
-    }
-}
-
 impl Program {
+    /// The activities that it may run, those of compensations included.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.states.iter().flat_map(|state| {
+            let (run, undo) = match &state.kind {
+                StateKind::Task(task) => {
+                    let undo = task.compensate.as_ref().map(|undo| &undo.resource);
+                    (Some(&task.resource), undo)
+                }
+                StateKind::Asl(state) => (state.activity(), None),
+                _ => (None, None),
+            };
+            run.into_iter().chain(undo)
+        })
+    }
+
     /// The state with this index.
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.0 as usize]

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cascade_cdl::program::{Application, Program, Resource, State};
+use cascade_cdl::program::{Application, Program, Resource};
 use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
 
 use crate::change::to_its_end;
@@ -314,12 +314,9 @@ impl Catalog {
             let version = resource.version.as_deref();
             (stock.as_ref()).is_some_and(|stock| stock.activity(&resource.name, version).is_some())
         };
-        let states = application
-            .workflows
-            .values()
-            .flat_map(|program| &program.states);
-        let missing: BTreeSet<&Resource> = states
-            .filter_map(State::activity)
+        let workflows = application.workflows.values();
+        let missing: BTreeSet<&Resource> = workflows
+            .flat_map(|program| program.resources())
             .filter(|resource| !there(resource))
             .collect();
         missing.into_iter().cloned().collect()

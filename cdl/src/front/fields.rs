@@ -70,12 +70,21 @@ impl Context<'_> {
 
     /// A mapping with the keys of `shape`.
     pub(super) fn fields<'t>(&mut self, node: &'t Node, shape: &Shape) -> Option<Fields<'t>> {
+        self.fields_with(node, shape, None)
+    }
+
+    /// As [`Self::fields`], with one key more.
+    pub(super) fn fields_with<'t>(
+        &mut self,
+        node: &'t Node,
+        shape: &Shape,
+        also: Option<&str>,
+    ) -> Option<Fields<'t>> {
         let entries = self.mapping(node, shape.what)?;
         for Entry { key, .. } in entries {
-            if shape.known.contains(&&*key.text) {
-                continue;
+            if !shape.known.contains(&&*key.text) && Some(&*key.text) != also {
+                self.report(unknown_key(key, shape));
             }
-            self.report(unknown_key(key, shape));
         }
         Some(Fields {
             what: shape.what,

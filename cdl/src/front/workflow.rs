@@ -14,7 +14,9 @@ use super::yaml::Node;
 use super::{collisions, lints, states};
 use crate::diagnostic::Code;
 use crate::expression::Path;
-use crate::program::{Next, Program, Scope, ScopeId, State, StateId, StateKind};
+use crate::program::{
+    EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
+};
 
 const WORKFLOW: Shape = Shape {
     what: "a workflow",
@@ -407,6 +409,23 @@ pub(super) fn successors(kind: &StateKind) -> Vec<Next> {
         StateKind::Map(map) => {
             let mut all = caught(&map.catch);
             all.push(map.next);
+            all
+        }
+        StateKind::Event(EventTask {
+            catch,
+            timeout,
+            next,
+            ..
+        })
+        | StateKind::Human(HumanTask {
+            catch,
+            timeout,
+            next,
+            ..
+        }) => {
+            let mut all = caught(catch);
+            all.extend(timeout.and_then(|timeout| timeout.next).map(Next::State));
+            all.push(*next);
             all
         }
         StateKind::Pass { next, .. } | StateKind::Wait { next, .. } => vec![*next],

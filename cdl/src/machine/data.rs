@@ -12,6 +12,9 @@ use crate::front::duration;
 use crate::program::{StateId, Until, Way};
 use crate::{Failure, Frame, FrameId, Json, Step, Timestamp, errors};
 
+/// Longest name of somebody to ask, in bytes: that of an e-mail address.
+const MAX_ASSIGNEE_BYTES: usize = 254;
+
 /// What a state gave: as text or as a value, whichever it had. Most outputs
 /// are never looked into.
 pub(super) enum Output {
@@ -235,7 +238,7 @@ impl Machine<'_> {
         }
         let frames = self.execution.frames.values();
         let held: u64 = frames.map(held_bytes).sum();
-        let total = held + added;
+        let total = held + self.execution.saga.bytes + added;
         if total <= MAX_HELD_BYTES {
             return Ok(());
         }
@@ -321,6 +324,16 @@ impl Machine<'_> {
         Ok(end)
     }
 
+    /// Who a `HumanTask` asks.
+    pub(super) fn assignee(&mut self, id: FrameId, assignee: &Template) -> Result<String, Failure> {
+        let name = self.eval_string(id, assignee)?;
+        if name.trim().is_empty() || name.len() > MAX_ASSIGNEE_BYTES {
+            let message = format!("`assignee` is empty, or longer than {MAX_ASSIGNEE_BYTES} bytes");
+            return Err(Failure::new(errors::EXPRESSION, message));
+        }
+        Ok(name)
+    }
+
     /// A Fail state's error.
     pub(super) fn declared_failure(
         &mut self,
@@ -345,7 +358,12 @@ fn held_bytes(frame: &Frame) -> u64 {
         | Step::Done { output: text }
         | Step::Failed { error: text } => text.len() as u64,
         Step::Mapping(mapping) => mapping.bytes,
-        Step::Waiting { .. } | Step::Joining { .. } | Step::Retrying { .. } | Step::Stopped {} => 0,
+        Step::Asking(asking) => asking.input.len() as u64,
+        Step::Waiting { .. }
+        | Step::Listening { .. }
+        | Step::Joining { .. }
+        | Step::Retrying { .. }
+        | Step::Stopped {} => 0,
     }
 }
 

@@ -10,7 +10,7 @@ use super::walk::{Machine, Work};
 use super::{ApplyError, Command};
 use crate::program::{Catch, State, StateKind};
 use crate::{
-    ActivityFailure, Execution, Failure, FrameId, Json, Status, Step, TaskId, TimerKind, asl,
+    ActivityFailure, Execution, Failure, FrameId, Json, Saga, Status, Step, TaskId, TimerKind, asl,
     errors,
 };
 
@@ -36,7 +36,7 @@ impl Machine<'_> {
         if let StateKind::Asl(_) = self.state_of(id)?.kind {
             return self.fail(id, asl_failure(failure));
         }
-        let (state, kind) = self.task_of(id)?;
+        let (state, attempted) = self.attempted(id)?;
         let Step::Activity {
             task,
             attempt,
@@ -46,16 +46,20 @@ impl Machine<'_> {
         else {
             return Err(self.mismatch(id));
         };
-        if attempt >= kind.retries.max_attempts || !is_retryable(failure) {
+        if attempt >= attempted.retries.max_attempts || !is_retryable(failure) {
             let failure = Failure {
                 error: failure.error.clone(),
                 message: failure.message.clone(),
                 state: None,
                 details: failure.details.clone(),
             };
+            if self.execution.is_compensating() {
+                self.compensation_failed(&failure);
+                return Ok(());
+            }
             return self.fail(id, failure);
         }
-        let pause = pause_ms(&kind.retries, self.execution.id, task, attempt);
+        let pause = pause_ms(attempted.retries, self.execution.id, task, attempt);
         let (at, attempt) = (self.now.plus(pause), attempt + 1);
         self.tell(|machine| Record::RetryScheduled {
             place: machine.place(id),
@@ -65,7 +69,7 @@ impl Machine<'_> {
             error: failure.error.clone(),
         });
         if pause == 0 {
-            self.schedule(id, state, kind, task, attempt, input);
+            self.schedule(id, state, attempted, task, attempt, input);
         } else {
             let timer = self.set_timer(at, TimerKind::Resume(id));
             self.frame_mut(id).step = Step::BackingOff {
@@ -80,14 +84,16 @@ impl Machine<'_> {
 
     /// An attempt took longer than its state's `timeout`.
     pub(super) fn attempt_timed_out(&mut self, id: FrameId) -> Result<(), ApplyError> {
-        let step = self.take_step(id);
-        self.cancel(&step);
         if let StateKind::Asl(_) = self.state_of(id)?.kind {
+            let step = self.take_step(id);
+            self.cancel(&step);
             // AWS gives no cause.
             return self.fail(id, Failure::new(asl::names::TIMEOUT, ""));
         }
-        let (_, kind) = self.task_of(id)?;
-        let limit = kind.timeout_ms.unwrap_or_default();
+        let (_, attempted) = self.attempted(id)?;
+        let step = self.take_step(id);
+        self.cancel(&step);
+        let limit = attempted.timeout_ms.unwrap_or_default();
         let failure = ActivityFailure {
             error: errors::TIMEOUT.to_owned(),
             message: format!("no outcome within the state's timeout of {limit} ms"),
@@ -209,11 +215,23 @@ impl Machine<'_> {
         }))
     }
 
-    /// Ends the execution. What was under way is cancelled.
-    ///
-    /// Failed and timed out executions keep their frames and context, to go on
-    /// from there if asked to; the others will not need them again.
+    /// Ends the execution, after compensating what was done if it was no
+    /// success. What was under way is cancelled.
     pub(super) fn close(&mut self, status: Status) {
+        self.cancel_steps();
+        self.work.clear();
+        if matches!(status, Status::Completed { .. }) {
+            self.execution.saga = Saga::default();
+        }
+        if self.execution.saga.completed.is_empty() {
+            self.end(status);
+        } else {
+            self.begin_compensation(status);
+        }
+    }
+
+    /// Cancels what is under way.
+    pub(super) fn cancel_steps(&mut self) {
         let ids: Vec<_> = self.execution.frames.keys().copied().collect();
         for id in ids {
             if is_under_way(&self.frame_mut(id).step) {
@@ -221,12 +239,16 @@ impl Machine<'_> {
                 self.cancel(&step);
             }
         }
-        self.work.clear();
         self.execution.timers.clear();
+    }
+
+    /// Puts an execution that nothing is under way for at its end.
+    ///
+    /// Failed and timed out executions keep their frames and context, to go on
+    /// from there if asked to; the others will not need them again.
+    pub(super) fn end(&mut self, status: Status) {
         if matches!(status, Status::Completed { .. } | Status::Cancelled { .. }) {
-            self.execution.frames.clear();
-            self.execution.context = Value::Null;
-            self.execution.context_bytes = 0;
+            self.execution.clear();
         }
         self.tell(|_| ended(&status));
         self.execution.status = status;
@@ -245,10 +267,12 @@ impl Machine<'_> {
         }
         let frames = &self.execution.frames;
         self.work.retain(|work| match work {
-            Work::Enter(id) | Work::Open(id) | Work::Leave(id, _) | Work::Iterate(id, _) => {
-                frames.contains_key(id)
-            }
-            Work::Complete(_) => true,
+            Work::Enter(id)
+            | Work::Open(id)
+            | Work::Leave(id, _)
+            | Work::Iterate(id, _)
+            | Work::Return(id, _) => frames.contains_key(id),
+            Work::Complete(_) | Work::Compensate => true,
         });
     }
 
@@ -293,7 +317,9 @@ fn is_under_way(step: &Step) -> bool {
         Step::Activity { .. }
         | Step::BackingOff { .. }
         | Step::Waiting { .. }
-        | Step::Retrying { .. } => true,
+        | Step::Listening { .. }
+        | Step::Retrying { .. }
+        | Step::Asking(_) => true,
         Step::Joining { .. }
         | Step::Mapping(_)
         | Step::Done { .. }
@@ -327,6 +353,8 @@ fn catches(state: &State) -> &[Catch] {
         StateKind::Task(task) => &task.catch,
         StateKind::Parallel { catch, .. } => catch,
         StateKind::Map(map) => &map.catch,
+        StateKind::Event(task) => &task.catch,
+        StateKind::Human(task) => &task.catch,
         StateKind::Pass { .. }
         | StateKind::Choice { .. }
         | StateKind::Wait { .. }
@@ -347,6 +375,8 @@ fn ended(status: &Status) -> Record {
         Status::Failed { failure } => Record::ExecutionFailed { failure },
         Status::Cancelled { reason } => Record::ExecutionCancelled { reason },
         Status::TimedOut { timeout_ms } => Record::ExecutionTimedOut { timeout_ms },
-        Status::Running => unreachable!("an execution is closed with a status that ends it"),
+        Status::Running | Status::Compensating { .. } => {
+            unreachable!("an execution is closed with a status that ends it")
+        }
     }
 }

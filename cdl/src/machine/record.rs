@@ -55,14 +55,39 @@ pub enum Record {
         /// Name of the error of the failed attempt.
         error: String,
     },
-    /// A `catch` took over.
+    /// A `catch` or an `on_timeout` took over.
     Caught {
-        /// The state that has the `catch`.
+        /// The state that has it.
         place: Place,
         /// Name of the error.
         error: String,
         /// The state that follows.
         next: Arc<str>,
+    },
+    /// A signal was taken.
+    SignalReceived {
+        /// Its name.
+        name: String,
+        /// Whether nobody waited for it, so that it waits itself.
+        buffered: bool,
+    },
+    /// Somebody is asked to do something, or somebody else to do it instead.
+    PersonAsked {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Who.
+        assignee: String,
+    },
+    /// Somebody did what they were asked for, or somebody else did.
+    PersonAnswered {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Who.
+        by: String,
     },
     /// A timer was set.
     TimerSet {
@@ -97,6 +122,29 @@ pub enum Record {
     EventIgnored {
         /// Why.
         reason: &'static str,
+    },
+    /// What was done is going to be undone; then the execution ends.
+    CompensationStarted {
+        /// How many steps.
+        steps: u32,
+        /// Why: the name of the error, `cancelled` or `timed out`.
+        cause: String,
+    },
+    /// A step was undone.
+    StepCompensated {
+        /// Where and which.
+        place: Place,
+        /// Output of the compensation.
+        output: Json,
+    },
+    /// A step could not be undone.
+    CompensationFailed {
+        /// Where and which.
+        place: Place,
+        /// Name of the error.
+        error: String,
+        /// For people.
+        message: String,
     },
     /// The execution goes on after a failure.
     ExecutionRetried {},

@@ -4,12 +4,15 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::budget::Budget;
+use super::compensate::Given;
 use super::data::Output;
-use super::limits::MAX_EVENTS;
+use super::limits::{COMPENSATION_EVENTS, MAX_EVENTS};
 use super::record::{Place, Record};
 use super::{ApplyError, Command, SEMANTICS, Transition};
 use crate::expression::Template;
-use crate::program::{Next, Program, ScopeId, State, StateId, StateKind, Task, Until, Way};
+use crate::program::{
+    Attempted, Next, Program, ScopeId, State, StateId, StateKind, Task, Until, Way,
+};
 use crate::{
     Event, EventKind, Execution, Failure, Frame, FrameId, Json, Status, Step, TaskId, Timer,
     TimerId, TimerKind, Timestamp, errors,
@@ -41,6 +44,10 @@ pub(super) enum Work {
     Leave(FrameId, Output),
     /// Go through the items that the reader of an ASL Map state gave.
     Iterate(FrameId, Json),
+    /// As [`Work::Leave`], of a Task that may have to be compensated.
+    Return(FrameId, Given),
+    /// Undo the next of the steps that have to be.
+    Compensate,
     /// End the execution, its root frame being done. An output is that of a
     /// Succeed state, which goes before the workflow's own.
     Complete(Option<Json>),
@@ -120,13 +127,29 @@ impl<'a> Machine<'a> {
     }
 
     /// An awaited attempt returned.
-    pub(super) fn complete(&mut self, frame: FrameId, output: &Json) {
-        self.take_step(frame);
-        self.work.push(if self.is_reading(frame) {
-            Work::Iterate(frame, output.clone())
-        } else {
-            Work::Leave(frame, Output::Text(output.clone()))
+    pub(super) fn complete(&mut self, frame: FrameId, output: &Json) -> Result<(), ApplyError> {
+        let step = self.take_step(frame);
+        if self.execution.is_compensating() {
+            self.compensated(output);
+            return Ok(());
+        }
+        if let StateKind::Asl(_) = self.state_of(frame)?.kind {
+            self.work.push(if self.is_reading(frame) {
+                Work::Iterate(frame, output.clone())
+            } else {
+                Work::Leave(frame, Output::Text(output.clone()))
+            });
+            return Ok(());
+        }
+        let (_, task) = self.task_of(frame)?;
+        self.work.push(match (&task.compensate, step) {
+            (Some(_), Step::Activity { input, .. }) => {
+                let output = output.clone();
+                Work::Return(frame, Given { input, output })
+            }
+            _ => Work::Leave(frame, Output::Text(output.clone())),
         });
+        Ok(())
     }
 
     /// The end of a pause or of a Wait state.
@@ -139,8 +162,8 @@ impl<'a> Machine<'a> {
                 input,
                 timer: _,
             } => {
-                let (state, kind) = self.task_of(id)?;
-                self.schedule(id, state, kind, task, attempt, input);
+                let (state, attempted) = self.attempted(id)?;
+                self.schedule(id, state, attempted, task, attempt, input);
             }
             Step::Retrying { .. } => self.retry_asl(id)?,
             _ => return Err(self.mismatch(id)),
@@ -151,6 +174,9 @@ impl<'a> Machine<'a> {
     /// Goes on after a failure: the frames that were stopped enter their
     /// states anew, with fresh tasks; branches that had ended stay so.
     pub(super) fn retry(&mut self) {
+        if self.execution.saga.has_run() {
+            return self.ignore("what the execution had done was compensated");
+        }
         if self.execution.frames.is_empty() {
             return self.ignore("the execution failed before its first state");
         }
@@ -175,19 +201,34 @@ impl<'a> Machine<'a> {
 
     /// Does all that is to be done.
     pub(super) fn walk(&mut self) -> Result<(), ApplyError> {
+        self.work_off()?;
+        let version = self.execution.version;
+        if self.execution.status == Status::Running && version >= MAX_EVENTS {
+            let message = format!("the history has reached its limit of {MAX_EVENTS} events");
+            let failure = Failure::new(errors::HISTORY_LIMIT, message);
+            self.close(Status::Failed { failure });
+            self.work_off()?;
+        }
+        if self.execution.is_compensating() && version >= MAX_EVENTS + COMPENSATION_EVENTS {
+            self.give_up_compensation();
+        }
+        Ok(())
+    }
+
+    fn work_off(&mut self) -> Result<(), ApplyError> {
         while let Some(work) = self.work.pop() {
             match work {
                 Work::Enter(frame) => self.enter(frame)?,
                 Work::Open(frame) => self.open_iteration(frame)?,
-                Work::Leave(frame, output) => self.leave(frame, output)?,
+                Work::Leave(frame, output) => self.leave(frame, output, None)?,
                 Work::Iterate(frame, text) => self.iterate_over(frame, &text)?,
+                Work::Return(frame, given) => {
+                    let output = Output::Text(given.output.clone());
+                    self.leave(frame, output, Some(&given))?;
+                }
+                Work::Compensate => self.compensate_next()?,
                 Work::Complete(output) => self.complete_execution(output),
             }
-        }
-        if !self.execution.is_closed() && self.execution.version >= MAX_EVENTS {
-            let message = format!("the history has reached its limit of {MAX_EVENTS} events");
-            let failure = Failure::new(errors::HISTORY_LIMIT, message);
-            self.close(Status::Failed { failure });
         }
         Ok(())
     }
@@ -220,6 +261,11 @@ impl<'a> Machine<'a> {
                 branches, strategy, ..
             } => self.enter_parallel(id, branches, *strategy),
             StateKind::Map(map) => self.enter_map(id, map),
+            StateKind::Event(kind) => {
+                self.enter_event(id, kind);
+                Ok(())
+            }
+            StateKind::Human(kind) => self.enter_human(id, kind),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
             StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
@@ -259,8 +305,11 @@ impl<'a> Machine<'a> {
             None => self.default_input(id)?,
         };
         self.check_held(&input)?;
+        self.check_compensations(kind)?;
         let task = TaskId(self.fresh());
-        self.schedule(id, state, kind, task, 1, input);
+        if let Some(attempted) = kind.attempted(false) {
+            self.schedule(id, state, attempted, task, 1, input);
+        }
         Ok(())
     }
 
@@ -269,7 +318,7 @@ impl<'a> Machine<'a> {
         &mut self,
         id: FrameId,
         state: &'a State,
-        kind: &'a Task,
+        attempted: Attempted<'a>,
         task: TaskId,
         attempt: u32,
         input: Json,
@@ -280,7 +329,7 @@ impl<'a> Machine<'a> {
             attempt,
             input: input.clone(),
         });
-        let timeout = kind
+        let timeout = attempted
             .timeout_ms
             .map(|limit| self.set_timer(self.now.plus(limit), TimerKind::AttemptTimeout(id)));
         let step = Step::Activity {
@@ -290,14 +339,11 @@ impl<'a> Machine<'a> {
             scheduled_at: self.now,
             timeout,
         };
+        self.commands.extend(
+            step.activity_task(state, attempted)
+                .map(Command::ScheduleActivity),
+        );
         self.frame_mut(id).step = step;
-        self.ask(id, state);
-    }
-
-    /// Asks for the attempt that a frame's step stands for.
-    pub(super) fn ask(&mut self, id: FrameId, state: &State) {
-        let command = self.frame_mut(id).activity_task(state);
-        self.commands.extend(command.map(Command::ScheduleActivity));
     }
 
     fn enter_choice(
@@ -326,7 +372,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn leave(&mut self, id: FrameId, output: Output) -> Result<(), ApplyError> {
+    /// Leaves the state that a frame is in. `given` is of a Task that may have to
+    /// be compensated.
+    fn leave(
+        &mut self,
+        id: FrameId,
+        output: Output,
+        given: Option<&Given>,
+    ) -> Result<(), ApplyError> {
         let state = self.state_of(id)?;
         let (result, next) = match &state.kind {
             StateKind::Task(task) => (task.result.as_ref(), task.next),
@@ -334,6 +387,8 @@ impl<'a> Machine<'a> {
                 (result.as_ref(), *next)
             }
             StateKind::Map(map) => (map.result.as_ref(), map.next),
+            StateKind::Event(kind) => (kind.result.as_ref(), kind.next),
+            StateKind::Human(kind) => (kind.result.as_ref(), kind.next),
             StateKind::Wait { next, .. } => (None, *next),
             StateKind::Succeed { .. } => (None, Next::End),
             StateKind::Asl(state) => return self.leave_asl(id, state, output),
@@ -344,33 +399,29 @@ impl<'a> Machine<'a> {
             output: output.to_json(),
         });
         let parent = self.frame_mut(id).parent;
-        match (next, parent) {
-            (Next::State(next), _) => match self.write(id, result, output) {
-                Ok(()) => self.go(id, next),
-                Err(failure) => self.fail(id, failure)?,
-            },
-            (Next::End, None) => {
-                let chosen = match &state.kind {
-                    StateKind::Succeed { output: Some(_) } => self.text_of(&output).map(Some),
-                    _ => Ok(None),
-                };
-                match chosen.and_then(|chosen| self.write(id, result, output).map(|()| chosen)) {
-                    Ok(chosen) => {
-                        let output = Output::Null.to_json();
-                        self.frame_mut(id).step = Step::Done { output };
-                        self.work.push(Work::Complete(chosen));
-                    }
-                    Err(failure) => self.fail(id, failure)?,
-                }
+        let held = match (next, parent, &state.kind) {
+            (Next::End, Some(parent), _) => self.hold(parent, &output).map(Some),
+            (Next::End, None, StateKind::Succeed { output: Some(_) }) => {
+                self.text_of(&output).map(Some)
             }
-            (Next::End, Some(parent)) => {
-                let held = self.hold(parent, &output);
-                match held.and_then(|held| self.write(id, result, output).map(|()| held)) {
-                    Ok(held) if self.frame_mut(id).iteration.is_some() => {
-                        self.end_iteration(id, parent, held)?;
-                    }
-                    Ok(held) => self.end_branch(id, parent, held)?,
-                    Err(failure) => self.fail(id, failure)?,
+            _ => Ok(None),
+        };
+        let put = held.and_then(|held| self.write(id, result, output).map(|()| held));
+        let remembered = self.remember(id, state, given);
+        match (put.and_then(|held| remembered.map(|()| held)), next, parent) {
+            (Err(failure), ..) => self.fail(id, failure)?,
+            (Ok(_), Next::State(next), _) => self.go(id, next),
+            (Ok(chosen), Next::End, None) => {
+                let output = Output::Null.to_json();
+                self.frame_mut(id).step = Step::Done { output };
+                self.work.push(Work::Complete(chosen));
+            }
+            (Ok(held), Next::End, Some(parent)) => {
+                let held = held.unwrap_or_else(|| Output::Null.to_json());
+                if self.frame_mut(id).iteration.is_some() {
+                    self.end_iteration(id, parent, held)?;
+                } else {
+                    self.end_branch(id, parent, held)?;
                 }
             }
         }
@@ -416,7 +467,7 @@ impl<'a> Machine<'a> {
     /// Takes what a frame was doing, and drops the timer of it.
     pub(super) fn take_step(&mut self, id: FrameId) -> Step {
         let step = mem::replace(&mut self.frame_mut(id).step, Step::Stopped {});
-        if let Some(timer) = step.timer() {
+        for timer in step.timers() {
             self.execution.timers.remove(&timer);
         }
         step
@@ -464,6 +515,14 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// What the attempts of a frame run.
+    pub(super) fn attempted(&self, id: FrameId) -> Result<(&'a State, Attempted<'a>), ApplyError> {
+        let (state, task) = self.task_of(id)?;
+        let attempted = task.attempted(self.execution.is_compensating());
+        let attempted = attempted.ok_or_else(|| self.mismatch(id))?;
+        Ok((state, attempted))
+    }
+
     pub(super) fn mismatch(&self, id: FrameId) -> ApplyError {
         let frame = self.execution.frames.get(&id);
         ApplyError::Mismatch {
@@ -499,9 +558,15 @@ impl<'a> Machine<'a> {
                 None => self.branch_name(*branch).into(),
             });
         }
+        // A frame that undoes a step stands where the step stood.
+        let saga = &self.execution.saga;
+        let undone = saga
+            .completed
+            .last()
+            .filter(|_| self.execution.is_compensating());
         Place {
             frame: id,
-            path: path.join("/"),
+            path: undone.map_or_else(|| path.join("/"), |step| step.path.clone()),
             state: self.state_name(id).into(),
         }
     }

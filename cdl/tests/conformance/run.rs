@@ -235,7 +235,7 @@ impl<'c> Run<'c> {
             }
             Status::TimedOut { .. } => ("TIMED_OUT", None, Some("States.Timeout".into()), None),
             Status::Cancelled { reason } => ("ABORTED", None, None, said(reason)),
-            Status::Running => ("RUNNING", None, None, None),
+            Status::Running | Status::Compensating { .. } => ("RUNNING", None, None, None),
         };
         Outcome {
             status: status.to_owned(),

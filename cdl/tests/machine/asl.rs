@@ -364,15 +364,8 @@ fn a_bound_function_gets_its_payload_and_answers_in_the_envelope() {
             "B": {"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "OutputPath": "$.id", "End": true}}}"#,
         &options,
     );
-    let activities: Vec<_> = program
-        .states
-        .iter()
-        .map(|state| state.activity())
-        .collect();
-    assert_eq!(
-        activities,
-        [Some(&activity("charge")), Some(&activity("other"))]
-    );
+    let activities: Vec<_> = program.resources().collect();
+    assert_eq!(activities, [&activity("charge"), &activity("other")]);
     check_program(
         program,
         r#"

@@ -56,7 +56,17 @@ fn complete(value: &Value) -> Value {
                 .get("type")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            let goes_on = ["Task", "Pass", "Wait", "Parallel", "Map", "ForEach"].contains(&kind);
+            let goes_on = [
+                "Task",
+                "Pass",
+                "Wait",
+                "Parallel",
+                "Map",
+                "ForEach",
+                "EventTask",
+                "HumanTask",
+            ]
+            .contains(&kind);
             if kind == "Task" {
                 let activity = json!("urn:cascade:activity:test");
                 entries.entry("resource").or_insert(activity);

@@ -33,6 +33,15 @@ const ITERATION_BYTES: usize = 512;
 /// in a map, and the counts of a shared text.
 const ENTRY_BYTES: usize = 64;
 
+/// What a completed step that may have to be compensated takes besides its texts.
+const STEP_BYTES: usize = 96;
+
+/// What a `HumanTask` takes besides its texts.
+const ASKING_BYTES: usize = 128;
+
+/// What a signal in the inbox, or the id of one, takes besides its texts.
+const SIGNAL_BYTES: usize = 128;
+
 /// A context's size when it was walked last.
 #[derive(Default)]
 pub(super) struct Walked {
@@ -52,7 +61,7 @@ impl Walked {
         let grown = text.saturating_sub(self.text) * BYTES_PER_BYTE;
         let frames = execution.frames.values().map(|frame| held(&frame.step) + own(frame));
         let items = iterations(execution).map(|own| value(&own.map) + ITERATION_BYTES);
-        let own = frames.sum::<usize>() + items.sum::<usize>();
+        let own = frames.sum::<usize>() + items.sum::<usize>() + kept(execution);
         LIVE_BYTES + self.memory + grown + own as u64
     }
 }
@@ -63,7 +72,9 @@ pub(super) fn text(execution: &Execution) -> usize {
         let data = frame.data.as_ref().map_or(0, |data| data.bytes());
         held(&frame.step) + usize::try_from(data).unwrap_or(usize::MAX)
     });
-    usize::try_from(execution.context_bytes).unwrap_or(usize::MAX) + frames.sum::<usize>()
+    usize::try_from(execution.context_bytes).unwrap_or(usize::MAX)
+        + frames.sum::<usize>()
+        + kept(execution)
 }
 
 /// Inputs of the attempts that an execution waits for, in bytes.
@@ -85,7 +96,9 @@ fn held(step: &Step) -> usize {
             let entries = mapping.waiting.len() + mapping.done.len() + 2 * mapping.failed.len();
             usize::try_from(mapping.bytes).unwrap_or(usize::MAX) + entries * ENTRY_BYTES
         }
+        Step::Asking(asking) => asking.input.len() + asking.assignee.len() + ASKING_BYTES,
         Step::Waiting { .. }
+        | Step::Listening { .. }
         | Step::Joining { .. }
         | Step::Retrying { .. }
         | Step::Stopped {} => 0,
@@ -98,6 +111,15 @@ fn own(frame: &Frame) -> usize {
     let Some(data) = &frame.data else { return 0 };
     let values = data.values().map(|held| value(held) + ENTRY_BYTES);
     size_of::<Data>() + values.sum::<usize>()
+}
+
+/// What is kept of steps that may have to be compensated, and of signals.
+fn kept(execution: &Execution) -> usize {
+    let Execution { saga, inbox, .. } = execution;
+    let texts = usize::try_from(saga.bytes + inbox.bytes).unwrap_or(usize::MAX);
+    let steps = saga.completed.len() * STEP_BYTES;
+    let signals = (inbox.signals.len() + inbox.seen.len()) * SIGNAL_BYTES;
+    texts.saturating_add(steps + signals)
 }
 
 /// What the iterations of an execution have of their own.
@@ -129,7 +151,7 @@ fn value(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use cascade_cdl::program::{ScopeId, StateId};
-    use cascade_cdl::{ExecutionId, Frame, FrameId, Json, Mapping, TenantId};
+    use cascade_cdl::{Completed, ExecutionId, Frame, FrameId, Json, Mapping, TenantId};
     use serde_json::json;
 
     use super::*;
@@ -176,7 +198,11 @@ mod tests {
         execution.frames.insert(FrameId::ROOT, frame(step, None));
         let texts = Walked::default().measure(&execution);
         // Two bytes a number, and some for the entry.
-        assert!((10_000..11_000).contains(&(texts - empty)), "{}", texts - empty);
+        assert!(
+            (10_000..11_000).contains(&(texts - empty)),
+            "{}",
+            texts - empty
+        );
 
         let own = Iteration {
             index: 0,
@@ -189,6 +215,30 @@ mod tests {
         execution.context_bytes += 10_000;
         let values = Walked::default().measure(&execution) - texts;
         assert!(values >= 200_000, "{values}");
+    }
+
+    #[test]
+    fn what_may_have_to_be_compensated_counts() {
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        let before = text(&execution);
+        let input = Json::from_value(&json!("x".repeat(10_000)));
+        execution.saga.bytes = input.len() as u64;
+        execution.saga.completed.push(Completed {
+            state: StateId(0),
+            path: String::new(),
+            input,
+        });
+        assert!(Walked::default().measure(&execution) >= empty + 10_002);
+        assert!(text(&execution) >= before + 10_002);
+    }
+
+    #[test]
+    fn signals_that_wait_count() {
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        execution.inbox.bytes = 10_000;
+        assert_eq!(Walked::default().measure(&execution), empty + 10_000);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::asl::Envelope;
 use crate::asl::fault::{Fault, names};
 use crate::asl::program::{Amount, Bound, State, Task};
 use crate::asl::scope::Scope;
+use crate::machine::Command;
 use crate::{Failure, FrameId, Json, Step, TaskId, TimerKind};
 
 impl<'a> Machine<'a> {
@@ -81,7 +82,10 @@ impl<'a> Machine<'a> {
             timeout,
         };
         if let Ok(state) = self.state_of(id) {
-            self.ask(id, state);
+            let frame = self.frame_mut(id);
+            let attempted = frame.attempted(state, false);
+            let command = attempted.and_then(|what| frame.step.activity_task(state, what));
+            self.commands.extend(command.map(Command::ScheduleActivity));
         }
         Ok(())
     }
