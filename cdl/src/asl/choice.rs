@@ -4,13 +4,14 @@
 //! another type is false; a path that leads nowhere is an error, unless the
 //! test is `IsPresent`.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::Value;
 
 use super::fault::Fault;
 use super::jsonata::Query;
-use super::path::{Miss, Path};
+use super::path::{Fuel, Miss, Path};
 use super::scope::{Scope, too_much};
 use super::time::parse_timestamp;
 
@@ -109,10 +110,13 @@ impl Condition {
                 with,
             } => {
                 let value = operand(scope, variable, data)?;
-                match with {
-                    Operand::Value(with) => Ok(how.holds(&value, with)),
-                    Operand::Path(path) => Ok(how.holds(&value, &*operand(scope, path, data)?)),
-                }
+                let with = match with {
+                    Operand::Value(with) => Cow::Borrowed(with),
+                    Operand::Path(path) => operand(scope, path, data)?,
+                };
+                let mut fuel = scope.fuel.borrow_mut();
+                how.holds(&value, &with, &mut fuel)
+                    .map_err(|_| too_much(variable))
             }
             Self::Is {
                 variable,
@@ -135,11 +139,7 @@ impl Condition {
     }
 }
 
-fn operand<'s>(
-    scope: &'s Scope,
-    path: &Path,
-    data: &'s Value,
-) -> Result<std::borrow::Cow<'s, Value>, Fault> {
+fn operand<'s>(scope: &'s Scope, path: &Path, data: &'s Value) -> Result<Cow<'s, Value>, Fault> {
     scope.select(path, data).map_err(|miss| match miss {
         Miss::TooMuch => too_much(path),
         Miss::NotFound | Miss::BadOperand => invalid(path),
@@ -153,11 +153,11 @@ fn invalid(path: &Path) -> Fault {
 }
 
 impl Comparison {
-    fn holds(self, value: &Value, with: &Value) -> bool {
-        match (self.kind, value, with) {
+    fn holds(self, value: &Value, with: &Value, fuel: &mut Fuel) -> Result<bool, Miss> {
+        Ok(match (self.kind, value, with) {
             (Compared::String, Value::String(a), Value::String(b)) => {
                 if self.test == Test::Matches {
-                    matches_pattern(b, a)
+                    matches_pattern(b, a, fuel)?
                 } else {
                     // AWS compares as Java does: by UTF-16 units.
                     self.test.fits(a.encode_utf16().cmp(b.encode_utf16()))
@@ -181,7 +181,7 @@ impl Comparison {
                 }
             }
             _ => false,
-        }
+        })
     }
 }
 
@@ -212,8 +212,8 @@ impl Type {
 
 /// Whether `text` fits `pattern`, in which `*` stands for any characters, `\*`
 /// for a star and `\\` for a backslash. Takes time by the product of the
-/// lengths at worst, and no memory but for the pattern.
-pub(crate) fn matches_pattern(pattern: &str, text: &str) -> bool {
+/// lengths at worst, which is counted.
+pub(crate) fn matches_pattern(pattern: &str, text: &str, fuel: &mut Fuel) -> Result<bool, Miss> {
     let mut parts: Vec<Option<char>> = Vec::new();
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
@@ -227,6 +227,7 @@ pub(crate) fn matches_pattern(pattern: &str, text: &str) -> bool {
     // Where to go on if what follows the latest star does not fit.
     let mut retry = None;
     loop {
+        fuel.take(1)?;
         match (parts.get(at), rest.clone().next()) {
             (Some(None), _) => {
                 at += 1;
@@ -238,14 +239,14 @@ pub(crate) fn matches_pattern(pattern: &str, text: &str) -> bool {
                 rest.next();
                 continue;
             }
-            (None, None) => return true,
+            (None, None) => return Ok(true),
             _ => {}
         }
         let Some((star, tail)) = &mut retry else {
-            return false;
+            return Ok(false);
         };
         if tail.next().is_none() {
-            return false;
+            return Ok(false);
         }
         (at, rest) = (*star, tail.clone());
     }
@@ -272,7 +273,8 @@ mod tests {
             (r"a\*b", "axb", false),
             (r"a\\*", r"a\b", true),
         ] {
-            assert_eq!(matches_pattern(pattern, text), expected, "{pattern} {text}");
+            let fits = matches_pattern(pattern, text, &mut Fuel(1_000));
+            assert_eq!(fits, Ok(expected), "{pattern} {text}");
         }
     }
 
@@ -305,7 +307,15 @@ mod tests {
             ),
             (time, r#""2016-03-14""#, r#""2017-03-14T01:00:00Z""#, false),
         ] {
-            assert_eq!(how.holds(&value(a), &value(b)), expected, "{a} {b}");
+            let holds = how.holds(&value(a), &value(b), &mut Fuel(1_000));
+            assert_eq!(holds, Ok(expected), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn a_pattern_that_is_tried_too_often_ends_with_an_error() {
+        let (pattern, text) = (format!("*{}b", "a".repeat(1_000)), "a".repeat(10_000));
+        let fits = matches_pattern(&pattern, &text, &mut Fuel(1_000_000));
+        assert_eq!(fits, Err(Miss::TooMuch));
     }
 }

@@ -12,7 +12,7 @@ pub mod names {
     pub const HEARTBEAT_TIMEOUT: &str = "States.HeartbeatTimeout";
     /// The definition does not fit the data. Never retried, never caught.
     pub const RUNTIME: &str = "States.Runtime";
-    /// A `JSONata` expression failed, or gave what its field cannot take.
+    /// A JSONata expression failed, or gave what its field cannot take.
     pub const QUERY_EVALUATION: &str = "States.QueryEvaluationError";
     /// An intrinsic function failed.
     pub const INTRINSIC_FAILURE: &str = "States.IntrinsicFailure";

@@ -1,6 +1,6 @@
-//! Intrinsic functions of `JSONPath` states: `States.Format('Hi {}', $.name)`.
+//! Intrinsic functions of JSONPath states: `States.Format('Hi {}', $.name)`.
 //!
-//! Source: the Amazon States Language, appendix B, and "Intrinsics for `JSONPath`
+//! Source: the Amazon States Language, appendix B, and "Intrinsics for JSONPath
 //! states" of the Step Functions guide.
 
 use serde_json::Value;

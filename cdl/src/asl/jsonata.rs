@@ -1,11 +1,11 @@
-//! `JSONata` expressions: `{% $states.input.total > 100 %}`.
+//! JSONata expressions: `{% $states.input.total > 100 %}`.
 //!
 //! Evaluation is the crate `jsonata-core`'s. It is made deterministic here (time
 //! and random numbers come from the event and the execution) and bounded:
 //! [`guard`] rewrites each expression so that it counts what it does, and ends
 //! with an error when that is too much. The clock is never asked.
 //!
-//! Source: <https://docs.jsonata.org> and "Transforming data with `JSONata`" of
+//! Source: <https://docs.jsonata.org> and "Transforming data with JSONata" of
 //! the Step Functions guide.
 
 use std::cell::Cell;
@@ -17,6 +17,7 @@ use jsonata_core::value::JValue;
 use serde_json::{Map, Number, Value};
 
 use super::fault::Fault;
+use super::path::nodes;
 use super::scope::{Scope, quote};
 use crate::expression::MAX_VALUE_DEPTH;
 
@@ -131,11 +132,30 @@ impl Query {
         if let Self::Literal(value) = self {
             return Ok(value.clone());
         }
+        let mut texts = Vec::new();
+        self.texts(&mut texts);
         let spent = Rc::new(Cell::new(0));
-        let mut evaluator = evaluator(scope, &spent);
+        let mut evaluator = evaluator(scope, &texts, &spent);
         let value = self.value(&mut evaluator);
         *steps += spent.get().min(MAX_STEPS);
         value
+    }
+
+    fn texts<'q>(&'q self, found: &mut Vec<&'q str>) {
+        match self {
+            Self::Literal(_) => {}
+            Self::List(items) => {
+                for item in items {
+                    item.texts(found);
+                }
+            }
+            Self::Object(fields) => {
+                for (_, item) in fields {
+                    item.texts(found);
+                }
+            }
+            Self::Expression(expression) => found.push(&expression.text),
+        }
     }
 
     fn value(&self, evaluator: &mut Evaluator) -> Result<Value, Fault> {
@@ -183,25 +203,34 @@ impl Expression {
     }
 }
 
-/// An evaluator with everything that an expression can see.
-fn evaluator(scope: &Scope, spent: &Rc<Cell<u64>>) -> Evaluator {
-    let mut states = indexmap_of([
-        ("input", from_value(&scope.input)),
-        ("context", from_value(&scope.context)),
-    ]);
-    if let Some(result) = &scope.result {
-        states.push(("result".to_owned(), from_value(result)));
-    }
-    if let Some(error) = &scope.error {
-        states.push(("errorOutput".to_owned(), from_value(error)));
-    }
+/// An evaluator with all that expressions of these texts can see. What none of
+/// them names is left out, and what is not is counted: making it takes longer
+/// than most expressions.
+fn evaluator(scope: &Scope, texts: &[&str], spent: &Rc<Cell<u64>>) -> Evaluator {
+    let mentions = |name: &str| texts.iter().any(|text| text.contains(name));
+    let make = |value: &Value| {
+        spent.set(spent.get() + nodes(value) as u64);
+        from_value(value)
+    };
     let mut context = Context::new();
-    context.bind(
-        "states".to_owned(),
-        JValue::object(states.into_iter().collect()),
-    );
+    if mentions("$states") {
+        let mut states = vec![
+            ("input".to_owned(), make(&scope.input)),
+            ("context".to_owned(), make(&scope.context)),
+        ];
+        if let Some(result) = &scope.result {
+            states.push(("result".to_owned(), make(result)));
+        }
+        if let Some(error) = &scope.error {
+            states.push(("errorOutput".to_owned(), make(error)));
+        }
+        let states = states.into_iter().collect();
+        context.bind("states".to_owned(), JValue::object(states));
+    }
     for (name, value) in &scope.variables {
-        context.bind(name.clone(), from_value(value));
+        if mentions(&format!("${name}")) {
+            context.bind(name.clone(), make(value));
+        }
     }
     let options = EvaluatorOptions {
         timeout_ms: None,
@@ -215,14 +244,7 @@ fn evaluator(scope: &Scope, spent: &Rc<Cell<u64>>) -> Evaluator {
     evaluator
 }
 
-fn indexmap_of<const N: usize>(entries: [(&str, JValue); N]) -> Vec<(String, JValue)> {
-    entries
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
-}
-
-/// The value as `JSONata` has it. Recursion is bounded: values of an execution
+/// The value as JSONata has it. Recursion is bounded: values of an execution
 /// are at most as deep as JSON that was read.
 fn from_value(value: &Value) -> JValue {
     match value {
@@ -284,7 +306,7 @@ fn number_value(number: f64) -> Value {
     Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
-/// The type of a value as `JSONata` names it.
+/// The type of a value as JSONata names it.
 pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

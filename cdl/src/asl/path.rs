@@ -1,4 +1,4 @@
-//! `JSONPath` as the Amazon States Language has it.
+//! JSONPath as the Amazon States Language has it.
 //!
 //! Step Functions evaluates paths with Jayway's `JsonPath`, which differs from
 //! RFC 9535: a *definite* path (names and indexes only) gives one value or
@@ -190,6 +190,16 @@ pub(crate) fn put(target: &mut Value, places: &[Place<'_>], value: Value) -> boo
     true
 }
 
+/// What a copy costs: one for each value, and for each 64 bytes of text.
+pub(super) fn nodes(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(nodes).sum::<usize>(),
+        Value::Object(map) => 1 + map.values().map(nodes).sum::<usize>(),
+        Value::String(text) => 1 + text.len() / 64,
+        _ => 1,
+    }
+}
+
 fn is_definite(steps: &[Step]) -> bool {
     let last = steps.len().saturating_sub(1);
     steps.iter().enumerate().all(|(at, step)| match step {
@@ -234,7 +244,10 @@ fn select<'v>(
         }
         found = next;
     }
-    fuel.take(found.len())?;
+    // Values that lie in each other are copied more than once.
+    for value in &found {
+        fuel.take(nodes(value))?;
+    }
     Ok(Cow::Owned(Value::Array(
         found.into_iter().cloned().collect(),
     )))

@@ -1,11 +1,11 @@
-//! Payload templates of `JSONPath` states: JSON in which a field whose name ends
+//! Payload templates of JSONPath states: JSON in which a field whose name ends
 //! in `.$` is a path or a call of an intrinsic function.
 
 use serde_json::{Map, Value};
 
 use super::fault::{Fault, names};
 use super::intrinsic::{Argument, Call};
-use super::path::{Miss, Path, Root};
+use super::path::{Miss, Path, Root, nodes};
 use super::scope::{Scope, too_much};
 
 /// A compiled template.
@@ -119,15 +119,7 @@ fn evaluate_call(call: &Call, scope: &Scope, data: &Value, field: &str) -> Resul
     Ok(result)
 }
 
-/// Counts a copy: one for each value, and for each 64 bytes of text.
+/// Counts a copy.
 fn pay(scope: &Scope, value: &Value) -> Result<(), Miss> {
-    fn nodes(value: &Value) -> usize {
-        match value {
-            Value::Array(items) => 1 + items.iter().map(nodes).sum::<usize>(),
-            Value::Object(map) => 1 + map.values().map(nodes).sum::<usize>(),
-            Value::String(text) => 1 + text.len() / 64,
-            _ => 1,
-        }
-    }
     scope.fuel.borrow_mut().take(nodes(value))
 }

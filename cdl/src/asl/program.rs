@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::choice::Condition;
+use super::choice::{Condition, matches_pattern};
 use super::jsonata::Query;
-use super::path::Path;
+use super::path::{Fuel, MAX_VISITS, Path};
 use super::payload::{Payload, Source};
 use crate::Timestamp;
 use crate::program::{Jitter, Next, Resource, ScopeId, StateId};
@@ -59,7 +59,11 @@ impl Bindings {
     /// The binding of a resource.
     pub(crate) fn find(&self, resource: &str) -> Option<&Binding> {
         let mut entries = self.entries.iter();
-        entries.find(|entry| super::choice::matches_pattern(&entry.pattern, resource))
+        entries.find(|entry| {
+            // Resources are short.
+            let fits = matches_pattern(&entry.pattern, resource, &mut Fuel(MAX_VISITS));
+            fits == Ok(true)
+        })
     }
 }
 
@@ -108,7 +112,7 @@ pub(crate) enum Flow {
     },
 }
 
-/// The five filters of a `JSONPath` state, in the order of their use.
+/// The five filters of a JSONPath state, in the order of their use.
 #[derive(Debug, PartialEq)]
 pub(crate) struct PathFlow {
     pub(crate) input: Part,

@@ -33,16 +33,18 @@ const MAX_NAME_CHARS: usize = 80;
 /// Longest `TimeoutSeconds`, in seconds (AWS's limit).
 pub(super) const MAX_SECONDS: u32 = 99_999_999;
 
+/// The field that says nothing to the machine, and may stand everywhere.
+const COMMENT: &str = "Comment";
+
 const MACHINE: &[&str] = &[
-    "Comment",
     "StartAt",
     "States",
     "Version",
     "TimeoutSeconds",
     "QueryLanguage",
 ];
-const BRANCH: &[&str] = &["Comment", "StartAt", "States"];
-const PROCESSOR: &[&str] = &["Comment", "StartAt", "States", "ProcessorConfig"];
+const BRANCH: &[&str] = &["StartAt", "States"];
+const PROCESSOR: &[&str] = &["StartAt", "States", "ProcessorConfig"];
 
 /// What a definition is read with.
 #[derive(Debug, Clone, Default)]
@@ -137,7 +139,7 @@ fn known<'t>(
 ) -> Option<Fields<'t>> {
     let fields = context.any_fields(node, what)?;
     for key in fields.keys() {
-        if !keys.contains(&&*key.text) {
+        if !keys.contains(&&*key.text) && &*key.text != COMMENT {
             context.report(
                 Finding::new(
                     Code::UnknownKey,

@@ -40,8 +40,9 @@ pub(super) const MAX_STATE_BYTES: u64 = 262_144;
 /// Most text of all variables that a frame assigns, in bytes: AWS's limit.
 const MAX_VARIABLE_BYTES: u64 = 10 * 1024 * 1024;
 
-/// Steps of a path or a `JSONata` expression that take as long as one of CDL's.
-const STEPS_PER_STEP: u64 = 4;
+/// Steps of paths and of JSONata for each one of CDL's. So an evaluation at its own bound
+/// takes half of what an event may.
+const STEPS_PER_STEP: u64 = 16;
 
 impl<'a> Machine<'a> {
     /// Gives the root frame the execution's input.

@@ -1,4 +1,4 @@
-//! The functions that Step Functions adds to `JSONata`, and those that have to be
+//! The functions that Step Functions adds to JSONata, and those that have to be
 //! made deterministic.
 
 use std::rc::Rc;

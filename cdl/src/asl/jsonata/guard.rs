@@ -221,6 +221,13 @@ impl Guard {
                 self.pairs(pattern);
             }
             AstNode::Block(parts) => self.nodes(parts),
+            other => self.rewrite_plain(other),
+        }
+    }
+
+    /// Nodes that grow and repeat nothing themselves.
+    fn rewrite_plain(&mut self, node: &mut AstNode) {
+        match node {
             AstNode::Conditional {
                 condition,
                 then_branch,
@@ -251,18 +258,8 @@ impl Guard {
                 }
             }
             AstNode::Variable(name) => self.refuse(name),
-            AstNode::String(_)
-            | AstNode::Name(_)
-            | AstNode::Number(_)
-            | AstNode::Boolean(_)
-            | AstNode::Null
-            | AstNode::Undefined
-            | AstNode::Placeholder
-            | AstNode::Regex { .. }
-            | AstNode::ParentVariable(_)
-            | AstNode::Wildcard
-            | AstNode::Descendant
-            | AstNode::Parent(_) => {}
+            // Literals, names and the like; the others were dealt with above.
+            _ => {}
         }
     }
 

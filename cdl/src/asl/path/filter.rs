@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::{Fuel, Miss, Step, select};
+use super::{Fuel, Miss, Step, nodes, select};
 
 /// What stands in `[?( )]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,16 +121,6 @@ impl Operand {
             Err(Miss::NotFound | Miss::BadOperand) => Ok(None),
             Err(Miss::TooMuch) => Err(Miss::TooMuch),
         }
-    }
-}
-
-/// What a copy costs: one for each value, and for each 64 bytes of text.
-fn nodes(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(nodes).sum::<usize>(),
-        Value::Object(map) => 1 + map.values().map(nodes).sum::<usize>(),
-        Value::String(text) => 1 + text.len() / 64,
-        _ => 1,
     }
 }
 

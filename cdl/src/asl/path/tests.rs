@@ -171,6 +171,11 @@ fn chained_descents_end_with_an_error() {
         value = json!({"a": value});
     }
     assert_eq!(select("$..*..*..*..*..*", &value), Err(Miss::TooMuch));
+    let mut long = json!("x".repeat(200_000));
+    for _ in 0..20 {
+        long = json!({"a": long});
+    }
+    assert_eq!(select("$..*..*..*", &long), Err(Miss::TooMuch));
 }
 
 proptest::proptest! {

@@ -10,7 +10,6 @@ use crate::front::yaml::Node;
 use crate::program::Jitter;
 
 const RETRIER: &[&str] = &[
-    "Comment",
     "ErrorEquals",
     "IntervalSeconds",
     "MaxAttempts",
@@ -18,8 +17,8 @@ const RETRIER: &[&str] = &[
     "MaxDelaySeconds",
     "JitterStrategy",
 ];
-const CATCHER_PATH: &[&str] = &["Comment", "ErrorEquals", "Next", "ResultPath", "Assign"];
-const CATCHER_QUERY: &[&str] = &["Comment", "ErrorEquals", "Next", "Output", "Assign"];
+const CATCHER_PATH: &[&str] = &["ErrorEquals", "Next", "ResultPath", "Assign"];
+const CATCHER_QUERY: &[&str] = &["ErrorEquals", "Next", "Output", "Assign"];
 
 /// AWS's limits.
 const MAX_ATTEMPTS: u32 = 99_999_999;

@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::choice::timestamp_finding;
-use super::{Builder, Language, MAX_SECONDS, Place, language};
+use super::{Builder, COMMENT, Language, MAX_SECONDS, Place, language};
 use crate::asl::State;
-use crate::asl::program::{Flow, Kind, PathFlow, Task, Until, Words};
+use crate::asl::program::{Amount, AmountSource, Flow, Kind, PathFlow, Task, Until, Words};
 use crate::asl::time::parse_timestamp;
 use crate::diagnostic::Code;
 use crate::front::fields::Fields;
@@ -24,7 +24,6 @@ const TYPES: [Type; 8] = [
         name: "Task",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Resource",
             "Next",
@@ -45,7 +44,6 @@ const TYPES: [Type; 8] = [
         ],
         query: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Resource",
             "Next",
@@ -64,7 +62,6 @@ const TYPES: [Type; 8] = [
         name: "Pass",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Next",
             "End",
@@ -75,21 +72,12 @@ const TYPES: [Type; 8] = [
             "Parameters",
             "Result",
         ],
-        query: &[
-            "Type",
-            "Comment",
-            "QueryLanguage",
-            "Next",
-            "End",
-            "Assign",
-            "Output",
-        ],
+        query: &["Type", "QueryLanguage", "Next", "End", "Assign", "Output"],
     },
     Type {
         name: "Choice",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Choices",
             "Default",
@@ -99,7 +87,6 @@ const TYPES: [Type; 8] = [
         ],
         query: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Choices",
             "Default",
@@ -111,7 +98,6 @@ const TYPES: [Type; 8] = [
         name: "Wait",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Next",
             "End",
@@ -125,7 +111,6 @@ const TYPES: [Type; 8] = [
         ],
         query: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Next",
             "End",
@@ -137,33 +122,25 @@ const TYPES: [Type; 8] = [
     },
     Type {
         name: "Succeed",
-        path: &[
-            "Type",
-            "Comment",
-            "QueryLanguage",
-            "InputPath",
-            "OutputPath",
-        ],
-        query: &["Type", "Comment", "QueryLanguage", "Output"],
+        path: &["Type", "QueryLanguage", "InputPath", "OutputPath"],
+        query: &["Type", "QueryLanguage", "Output"],
     },
     Type {
         name: "Fail",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Error",
             "Cause",
             "ErrorPath",
             "CausePath",
         ],
-        query: &["Type", "Comment", "QueryLanguage", "Error", "Cause"],
+        query: &["Type", "QueryLanguage", "Error", "Cause"],
     },
     Type {
         name: "Parallel",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Branches",
             "Next",
@@ -179,7 +156,6 @@ const TYPES: [Type; 8] = [
         ],
         query: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "Branches",
             "Next",
@@ -195,7 +171,6 @@ const TYPES: [Type; 8] = [
         name: "Map",
         path: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "ItemProcessor",
             "Iterator",
@@ -224,7 +199,6 @@ const TYPES: [Type; 8] = [
         ],
         query: &[
             "Type",
-            "Comment",
             "QueryLanguage",
             "ItemProcessor",
             "Next",
@@ -344,7 +318,7 @@ impl Builder<'_, '_, '_> {
     ) -> Option<Fields<'t>> {
         let fields = self.context.any_fields(node, what)?;
         for key in fields.keys() {
-            if own.contains(&&*key.text) {
+            if own.contains(&&*key.text) || &*key.text == COMMENT {
                 continue;
             }
             if other.contains(&&*key.text) {
@@ -430,6 +404,13 @@ impl Builder<'_, '_, '_> {
             language,
             range,
         );
+        if let (Some(limit), Some(silence)) = (fixed(timeout.as_ref()), fixed(heartbeat.as_ref()))
+            && silence >= limit
+            && let Some(node) = fields.get("HeartbeatSeconds")
+        {
+            let message = "`HeartbeatSeconds` has to be smaller than `TimeoutSeconds`";
+            self.report(Finding::new(Code::InvalidValue, node.span, message));
+        }
         if let Some(node) = fields.get("Credentials") {
             self.credentials(node, language);
         }
@@ -577,5 +558,12 @@ impl Builder<'_, '_, '_> {
             .collect();
         let branches = branches.into_iter().collect::<Option<Vec<_>>>()?;
         Some(Kind::Parallel { branches })
+    }
+}
+
+fn fixed(amount: Option<&Amount>) -> Option<f64> {
+    match amount?.source {
+        AmountSource::Fixed(number) => Some(number),
+        _ => None,
     }
 }

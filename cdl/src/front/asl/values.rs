@@ -1,4 +1,4 @@
-//! Values that the machine computes with: payload templates, `JSONata`, paths.
+//! Values that the machine computes with: payload templates, JSONata, paths.
 
 use serde_json::{Map, Value};
 
@@ -193,7 +193,7 @@ impl Builder<'_, '_, '_> {
         }
     }
 
-    /// JSON with `JSONata` expressions in it.
+    /// JSON with JSONata expressions in it.
     pub(super) fn query(&mut self, node: &Node, field: &str) -> Option<Query> {
         match &node.yaml {
             Yaml::Invalid => None,
@@ -260,7 +260,7 @@ impl Builder<'_, '_, '_> {
         }
     }
 
-    /// A field that is a `JSONata` expression or a value that `fits`.
+    /// A field that is a JSONata expression or a value that `fits`.
     pub(super) fn query_or(
         &mut self,
         node: &Node,
@@ -308,7 +308,7 @@ impl Builder<'_, '_, '_> {
         self.template(node, "Assign", language)
     }
 
-    /// A number: `key`, or `path_key` for one from the data (`JSONPath` only).
+    /// A number: `key`, or `path_key` for one from the data (JSONPath only).
     pub(super) fn amount(
         &mut self,
         fields: &Fields<'_>,

@@ -109,7 +109,7 @@ fn leave_path(
     Ok(Left { output, variables })
 }
 
-/// What a `JSONata` state, or a catcher of one, leaves behind; `default` is its
+/// What a JSONata state, or a catcher of one, leaves behind; `default` is its
 /// output if it does not say.
 pub(super) fn leave_query(
     scope: &Scope,
