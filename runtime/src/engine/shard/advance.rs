@@ -80,10 +80,7 @@ impl Shard {
             Touch::Cancel(reason, reply, place) => {
                 drop(place);
                 // What is being compensated has an outcome already.
-                let ends = live
-                    .execution
-                    .as_ref()
-                    .is_some_and(Execution::is_compensating);
+                let ends = live.execution().is_compensating();
                 if ends || live.summary.closed_at.is_some() {
                     live.refuse(|| drop(reply.send(Err(ControlError::AlreadyClosed))));
                     return self.settle(live, false);
