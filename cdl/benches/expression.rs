@@ -27,6 +27,7 @@ fn expressions(c: &mut Criterion) {
     let context = context();
     let env = Env {
         context: &context,
+        overlays: &[],
         locals: &[],
         now: Timestamp(1_769_851_800_000),
         shards: 10,

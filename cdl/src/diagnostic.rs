@@ -86,6 +86,8 @@ codes! {
     InvalidDuration = 207, Error, "invalid duration";
     UnknownVersion = 208, Error, "unknown apiVersion or kind";
     NotSupported = 209, Error, "not supported by this version";
+    WrongLanguage = 210, Error, "field of the other query language";
+    NotForExpress = 211, Error, "not for Express state machines";
 
     UnknownStateType = 301, Error, "unknown state type";
     UnknownTarget = 302, Error, "transition to an unknown state";
@@ -93,6 +95,7 @@ codes! {
     NoTransition = 304, Error, "nothing follows";
     TargetOutOfScope = 305, Error, "transition out of its scope";
     NothingToRun = 306, Error, "nothing to run";
+    NotReachable = 307, Error, "state that nothing leads to";
 
     InvalidExpression = 401, Error, "invalid expression";
     InvalidResource = 402, Error, "invalid resource";
@@ -101,6 +104,7 @@ codes! {
     BranchesCollide = 405, Error, "two branches write one path";
     NotACondition = 406, Error, "condition that is not an expression";
     InvalidTimestamp = 407, Error, "invalid timestamp";
+    InvalidQuery = 408, Error, "invalid path, call or JSONata expression";
 
     Unreachable = 901, Warning, "unreachable state";
     NoDefault = 902, Warning, "Choice without a default";
@@ -109,6 +113,8 @@ codes! {
     RegionWithoutTimeout = 905, Warning, "region without a timeout";
     BlockingTask = 906, Warning, "long blocking Task";
     EndlessLoop = 907, Warning, "loop without a way out";
+    UnboundedMap = 908, Warning, "Map without a limit";
+    Unbound = 909, Warning, "resource without an activity";
 }
 
 impl Code {

@@ -15,6 +15,14 @@ pub const INVALID_INPUT: &str = "InvalidInput";
 pub const CONTEXT_TOO_LARGE: &str = "ContextTooLarge";
 /// More branches, or branches nested deeper, than an execution may have.
 pub const FRAME_LIMIT: &str = "FrameLimitExceeded";
+/// So many branches of a Parallel state failed that too few can succeed.
+pub const BRANCHES_FAILED: &str = "BranchesFailed";
+/// A Map state has more items than it may.
+pub const ITEM_LIMIT: &str = "ItemLimitExceeded";
+/// More iterations of a Map state failed than it tolerates.
+pub const TOLERANCE_EXCEEDED: &str = "FailureToleranceExceeded";
+/// More completed steps may have to be compensated than are remembered.
+pub const COMPENSATION_LIMIT: &str = "CompensationLimitExceeded";
 /// One event led through too many states without waiting: an endless loop.
 pub const STEP_LIMIT: &str = "StepLimitExceeded";
 /// The history has as many events as it may.

@@ -62,6 +62,25 @@ pub enum EventKind {
         /// Which.
         timer: TimerId,
     },
+    /// A signal came for an `EventTask`, which may be yet to come.
+    SignalReceived {
+        /// The signal's name.
+        name: String,
+        /// What it brings.
+        payload: Json,
+        /// What makes it one of a kind: a second one with this id is not taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+    /// Somebody did what a `HumanTask` asked for.
+    HumanTaskCompleted {
+        /// The state entry that asked for it.
+        task: TaskId,
+        /// The answer, which fits the schema.
+        output: Json,
+        /// Who.
+        by: String,
+    },
     /// Somebody asked for the execution to stop.
     CancelRequested {
         /// Why, in their words.

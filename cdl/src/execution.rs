@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::inbox::Inbox;
 use crate::machine::ActivityTask;
-use crate::program::{Program, ScopeId, State, StateId, StateKind};
-use crate::{ExecutionId, Json, TenantId, Timestamp};
+use crate::program::{
+    Attempted, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
+};
+use crate::{ExecutionId, Json, TenantId, Timestamp, asl};
 
-/// One state entry that asked for an activity; unique within its execution.
+/// One state entry that asked for an activity or a person; unique within its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub u64);
@@ -52,7 +55,7 @@ pub struct Execution {
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
-    /// `null` before the start, and once completed or cancelled.
+    /// `null` before the start, and once completed, cancelled or compensated.
     pub context: Value,
     /// Size of the texts that went into the context, in bytes. What was
     /// overwritten still counts, so it is only ever too large; it is measured
@@ -60,12 +63,68 @@ pub struct Execution {
     pub context_bytes: u64,
     /// The tree of scopes being run, by id; the root is [`FrameId::ROOT`], and
     /// a child has a greater id than its parent. Empty before the start, and
-    /// once completed or cancelled.
+    /// once completed, cancelled or compensated; while it is compensated, one
+    /// frame stands for the step that is undone.
     pub frames: BTreeMap<FrameId, Frame>,
     /// Timers that have not fired.
     pub timers: BTreeMap<TimerId, Timer>,
+    /// What may have to be compensated, and how far that is.
+    #[serde(default, skip_serializing_if = "Saga::is_empty")]
+    pub saga: Saga,
+    /// Signals that came before anybody waited for them.
+    #[serde(default, skip_serializing_if = "Inbox::is_empty")]
+    pub inbox: Inbox,
     /// Next number for a task, timer, frame or evaluation.
     pub next_id: u64,
+}
+
+/// The steps of an execution that have something which undoes them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// Those that have completed, in the order in which they did. While they are
+    /// compensated the last is the one that is being undone.
+    pub completed: Vec<Completed>,
+    /// Bytes of texts in them.
+    pub bytes: u64,
+    /// Number of those that have been undone.
+    pub compensated: u32,
+    /// Number of those whose compensation failed.
+    pub failures: u32,
+    /// The first of them.
+    pub failed: Vec<Uncompensated>,
+}
+
+impl Saga {
+    fn is_empty(&self) -> bool {
+        self.completed.is_empty() && !self.has_run()
+    }
+
+    /// Whether anything was compensated, well or not.
+    pub(crate) fn has_run(&self) -> bool {
+        self.compensated > 0 || self.failures > 0
+    }
+}
+
+/// A completed step that has something which undoes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completed {
+    /// The Task.
+    pub state: StateId,
+    /// Where it ran, as [`Place::path`](crate::Place::path).
+    pub path: String,
+    /// What its compensation is given.
+    pub input: Json,
+}
+
+/// A step whose compensation failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uncompensated {
+    /// The Task, with where it ran before it: `Orders/3/Reserve`.
+    pub state: String,
+    /// Name of the compensation's error, shortened.
+    pub error: String,
+    /// For people, shortened.
+    pub message: String,
 }
 
 /// Whether an execution runs, and how it ended.
@@ -73,6 +132,11 @@ pub struct Execution {
 pub enum Status {
     /// Not ended.
     Running,
+    /// Not ended: it will, with `outcome`, when what was done is undone.
+    Compensating {
+        /// The status that follows, one that ends it without success.
+        outcome: Box<Status>,
+    },
     /// Ended well.
     Completed {
         /// Its output.
@@ -122,7 +186,7 @@ impl Failure {
     }
 }
 
-/// One scope being run: the workflow itself, a branch, later an iteration.
+/// One scope being run: the workflow itself, a branch or an iteration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// The frame that waits for this one; `None` for the root.
@@ -133,6 +197,104 @@ pub struct Frame {
     pub state: StateId,
     /// What that state is doing.
     pub step: Step,
+    /// What an iteration has of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<Box<Iteration>>,
+    /// What a frame of an ASL definition knows; CDL keeps all in the context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<asl::Data>>,
+}
+
+/// What one iteration of a Map state has of its own. The frames beneath it see
+/// it, too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Iteration {
+    /// Its place among the items, or batches, from 0.
+    pub index: u32,
+    /// Length of the item's text, in bytes.
+    pub bytes: u64,
+    /// The word `map` of expressions: `{item, index}`.
+    pub map: Value,
+    /// What it has written: an object whose keys hide those of the context.
+    pub context: Value,
+}
+
+impl Iteration {
+    /// Its item, or batch of items.
+    pub fn item(&self) -> &Value {
+        &self.map["item"]
+    }
+}
+
+/// What a `HumanTask` asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Asking {
+    /// The state entry.
+    pub task: TaskId,
+    /// Who is asked.
+    pub assignee: String,
+    /// What they are shown.
+    pub input: Json,
+    /// When the state was entered.
+    pub opened_at: Timestamp,
+    /// Timer of the state's `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<TimerId>,
+    /// Timer of the next escalation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<TimerId>,
+    /// How often it has escalated.
+    pub escalated: u32,
+}
+
+/// How far a Map state is. Iterations that run are the frames whose parent it
+/// is; all others are here, by index.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Number of items.
+    pub items: u32,
+    /// Number of iterations that run.
+    pub open: u32,
+    /// Bytes of the texts below, and of the items of those that run.
+    pub bytes: u64,
+    /// Items, or batches of them, whose iterations have not begun.
+    pub waiting: BTreeMap<u32, Json>,
+    /// Outputs of those that have ended.
+    pub done: BTreeMap<u32, Json>,
+    /// Those whose failure the state bears.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<u32, Borne>,
+    /// What an ASL Map state found in its data; a CDL one has it in the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+}
+
+/// What an ASL Map state asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Most iterations at a time, at least 1.
+    pub max_concurrency: u32,
+    /// Failures that it bears; `None` makes the first one its own.
+    pub tolerance: Option<Tolerance>,
+}
+
+impl Mapping {
+    /// Number of iterations that have not ended.
+    pub fn left(&self) -> u32 {
+        self.open
+            .saturating_add(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// An iteration whose failure its Map state bears.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Borne {
+    /// Its item, or batch of items.
+    pub item: Json,
+    /// `{error, message, state, details}`, as a `catch` gives it.
+    pub error: Json,
+    /// Number of items in it.
+    pub items: u32,
 }
 
 /// What a frame's state is doing.
@@ -168,15 +330,38 @@ pub enum Step {
         /// Timer that ends it.
         timer: TimerId,
     },
+    /// In an `EventTask`, whose signal has not come.
+    Listening {
+        /// Timer of the state's `timeout`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<TimerId>,
+    },
+    /// In a `HumanTask` that nobody has done.
+    Asking(Box<Asking>),
     /// In a Parallel state: its branches are the frames whose parent this is.
     Joining {
-        /// Number of branches that have not reached their end.
+        /// Number of branches that have neither reached their end nor failed.
         open: u32,
+        /// Number of branches whose failure the state bears.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        failed: u32,
+    },
+    /// In a Map state.
+    Mapping(Box<Mapping>),
+    /// Between two tries of an ASL state, which is evaluated anew.
+    Retrying {
+        /// Timer that ends the pause.
+        timer: TimerId,
     },
     /// The frame reached its end; its parent has not joined yet.
     Done {
         /// Output of its last state.
         output: Json,
+    },
+    /// The frame failed, and its parent bears that.
+    Failed {
+        /// `{error, message, state, details}`, as a `catch` gives it.
+        error: Json,
     },
     /// Nothing: the execution failed or timed out. A retry enters the state
     /// anew.
@@ -199,6 +384,10 @@ pub enum TimerKind {
     Resume(FrameId),
     /// An attempt's `timeout`.
     AttemptTimeout(FrameId),
+    /// The `timeout` of an `EventTask` or a `HumanTask`.
+    WaitTimeout(FrameId),
+    /// A `HumanTask`'s next escalation.
+    Escalation(FrameId),
     /// The workflow's `timeout`.
     WorkflowTimeout,
 }
@@ -219,8 +408,24 @@ impl Execution {
             context_bytes: 0,
             frames: BTreeMap::new(),
             timers: BTreeMap::new(),
+            saga: Saga::default(),
+            inbox: Inbox::default(),
             next_id: FrameId::ROOT.0 + 1,
         }
+    }
+
+    /// Drops what only a running execution needs, or one that may be retried.
+    pub(crate) fn clear(&mut self) {
+        self.frames.clear();
+        self.timers.clear();
+        self.inbox = Inbox::default();
+        self.context = Value::Null;
+        self.context_bytes = 0;
+    }
+
+    /// Whether what was done is being undone.
+    pub fn is_compensating(&self) -> bool {
+        matches!(self.status, Status::Compensating { .. })
     }
 
     /// When this execution must next be woken, if it waits for time.
@@ -243,11 +448,11 @@ impl Execution {
 
     /// Whether it has ended.
     pub fn is_closed(&self) -> bool {
-        !matches!(self.status, Status::Running)
+        !matches!(self.status, Status::Running | Status::Compensating { .. })
     }
 
-    /// Whether it waits for nothing but time, so that it can leave memory
-    /// until [`Execution::wake_at`].
+    /// Whether it waits for nothing but time, signals and people, so that it can
+    /// leave memory until [`Execution::wake_at`].
     pub fn is_idle(&self) -> bool {
         let busy = |frame: &Frame| matches!(frame.step, Step::Activity { .. });
         !self.is_closed() && !self.frames.values().any(busy)
@@ -266,9 +471,28 @@ impl Execution {
         frames
             .filter_map(|frame| {
                 let state = program.states.get(frame.state.0 as usize)?;
-                frame.step.activity_task(state)
+                let attempted = frame.attempted(state, self.is_compensating())?;
+                frame.step.activity_task(state, attempted)
             })
             .collect()
+    }
+
+    /// The iterations around a frame, from the inside out, its own included.
+    pub(crate) fn iterations(&self, id: FrameId) -> impl Iterator<Item = &Iteration> {
+        self.around(id)
+            .filter_map(|(_, frame)| frame.iteration.as_deref())
+    }
+
+    /// The frame of the innermost iteration around a frame.
+    pub(crate) fn iteration_of(&self, id: FrameId) -> Option<FrameId> {
+        self.around(id)
+            .find_map(|(id, frame)| frame.iteration.is_some().then_some(id))
+    }
+
+    /// A frame and the frames around it, from the inside out.
+    fn around(&self, id: FrameId) -> impl Iterator<Item = (FrameId, &Frame)> {
+        let frame = |id: FrameId| self.frames.get(&id).map(|frame| (id, frame));
+        std::iter::successors(frame(id), move |(_, inner)| inner.parent.and_then(frame))
     }
 
     /// The frame that waits for the outcome of this attempt.
@@ -279,10 +503,35 @@ impl Execution {
     }
 }
 
+impl Frame {
+    /// What the attempts of the frame run, `state` being the one that it is in.
+    pub(crate) fn attempted<'p>(
+        &self,
+        state: &'p State,
+        compensating: bool,
+    ) -> Option<Attempted<'p>> {
+        match (&state.kind, &self.data) {
+            (StateKind::Task(task), _) => task.attempted(compensating),
+            (StateKind::Asl(asl), Some(data)) => Some(Attempted {
+                resource: asl.activity()?,
+                timeout_ms: data.timeout_ms,
+                heartbeat_ms: data.heartbeat_ms,
+                // `Retry` is evaluated with the state.
+                retries: &RetryPolicy::ONCE,
+            }),
+            _ => None,
+        }
+    }
+}
+
 impl Step {
     /// The request to run an activity that this step stands for, `state` being
     /// the state that it is a step of.
-    pub(crate) fn activity_task(&self, state: &State) -> Option<ActivityTask> {
+    pub(crate) fn activity_task(
+        &self,
+        state: &State,
+        attempted: Attempted<'_>,
+    ) -> Option<ActivityTask> {
         let Self::Activity {
             task,
             attempt,
@@ -293,27 +542,38 @@ impl Step {
         else {
             return None;
         };
-        let StateKind::Task(kind) = &state.kind else {
-            return None;
-        };
         Some(ActivityTask {
             task: *task,
             attempt: *attempt,
-            resource: kind.resource.clone(),
+            resource: attempted.resource.clone(),
             state: state.name.clone(),
             input: input.clone(),
             scheduled_at: *scheduled_at,
-            timeout_ms: kind.timeout_ms,
-            heartbeat_ms: kind.heartbeat_ms,
+            timeout_ms: attempted.timeout_ms,
+            heartbeat_ms: attempted.heartbeat_ms,
         })
     }
 
-    /// The timer that this step waits for.
-    pub(crate) fn timer(&self) -> Option<TimerId> {
-        match self {
-            Self::Activity { timeout, .. } => *timeout,
-            Self::BackingOff { timer, .. } | Self::Waiting { timer } => Some(*timer),
-            Self::Joining { .. } | Self::Done { .. } | Self::Stopped {} => None,
-        }
+    /// The timers that this step waits for.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = TimerId> + use<> {
+        let (first, second) = match self {
+            Self::Activity { timeout, .. } | Self::Listening { timeout } => (*timeout, None),
+            Self::BackingOff { timer, .. } | Self::Waiting { timer } | Self::Retrying { timer } => {
+                (Some(*timer), None)
+            }
+            Self::Asking(asking) => (asking.timeout, asking.escalation),
+            Self::Joining { .. }
+            | Self::Mapping(_)
+            | Self::Done { .. }
+            | Self::Failed { .. }
+            | Self::Stopped {} => (None, None),
+        };
+        first.into_iter().chain(second)
     }
+}
+
+/// Whether a count can be left out of a snapshot.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -65,7 +65,11 @@ pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 pub struct Env<'a> {
     /// The execution's context: `$`. Its key `workflow` is also the word `workflow`.
     pub context: &'a Value,
-    /// Further words: `map` in an iteration, `secrets` in parameters.
+    /// Objects whose keys hide those of the context, the innermost first: what
+    /// the iterations around have written.
+    pub overlays: &'a [&'a Value],
+    /// Further words: `map` in an iteration, `secrets` in parameters. Of two of
+    /// one name the first is meant; the second is `map.parent`, and so on.
     pub locals: &'a [(&'a str, &'a Value)],
     /// The word `now`: the time of the event being applied.
     pub now: Timestamp,

@@ -6,18 +6,22 @@
 //! what came out. Files are written by tenants, so every step is bounded and
 //! none panics.
 //!
-//! A second front end (ASL) will share the tree and the reporting, and produce
-//! the same [`crate::program::Program`].
+//! The second front end, [`asl`], shares the tree and the reporting, and produces
+//! the same [`crate::program::Program`]: a file with `StartAt` or `States` at its root
+//! is a definition in the Amazon States Language. JSON has a reader of its own.
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::program::Application;
 
+mod asl;
 mod collisions;
 mod document;
 pub(crate) mod duration;
 mod fields;
 mod guard;
+mod json;
 mod lints;
+mod map;
 mod policies;
 mod report;
 mod scalar;
@@ -25,9 +29,11 @@ mod states;
 mod text;
 mod urn;
 mod values;
+mod waiting;
 mod workflow;
 mod yaml;
 
+pub use asl::AslOptions;
 use fields::Context;
 use report::{Finding, Reporter};
 use text::{Span, Text};
@@ -72,6 +78,11 @@ impl Parsed {
 /// Never panics and never takes long, whatever is in it: a file of unknown
 /// origin is safe to read.
 pub fn parse(source: &Source<'_>) -> Parsed {
+    parse_with(source, &AslOptions::default())
+}
+
+/// [`parse`], saying what stands behind the resources of an ASL definition.
+pub fn parse_with(source: &Source<'_>, options: &AslOptions) -> Parsed {
     let bytes = source.bytes.strip_prefix(BOM).unwrap_or(source.bytes);
     let base = source.bytes.len() - bytes.len();
     let (text, refusal) = decode(bytes);
@@ -80,13 +91,14 @@ pub fn parse(source: &Source<'_>) -> Parsed {
         text: &text,
         reporter: Reporter::default(),
         is_damaged: false,
+        iterators: 0,
     };
     let application = match refusal {
         Some(refusal) => {
             context.report(refusal);
             None
         }
-        None => compile(source, &mut context),
+        None => compile(source, &mut context, options),
     };
     let application = application.filter(|_| context.reporter.errors() == 0);
     let (diagnostics, omitted) = context.reporter.finish(source.name, &text, base);
@@ -97,10 +109,21 @@ pub fn parse(source: &Source<'_>) -> Parsed {
     }
 }
 
-fn compile(source: &Source<'_>, context: &mut Context<'_>) -> Option<Application> {
-    let root = yaml::read(context.text, &mut context.reporter);
+fn compile(
+    source: &Source<'_>,
+    context: &mut Context<'_>,
+    options: &AslOptions,
+) -> Option<Application> {
+    let root = match json::read(context.text, &mut context.reporter) {
+        json::Json::Root(root) => Some(root),
+        json::Json::Refused => None,
+        json::Json::Other => yaml::read(context.text, &mut context.reporter),
+    };
     context.is_damaged = context.reporter.errors() > 0;
     match root {
+        Some(root) if asl::is_definition(&root) => {
+            document::definition(context, &root, source.name, options)
+        }
         Some(root) if !document::is_empty(&root) => {
             document::application(context, &root, source.name)
         }

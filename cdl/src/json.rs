@@ -30,7 +30,7 @@ impl Json {
     }
 
     /// The text of what has text for keys and a `Serialize` that cannot fail.
-    pub(crate) fn from_entries(value: &impl Serialize) -> Self {
+    pub(crate) fn from_entries(value: &(impl Serialize + ?Sized)) -> Self {
         let raw = serde_json::value::to_raw_value(value)
             .expect("a JSON value has string keys and no failing Serialize");
         Self(raw.into())

@@ -6,6 +6,7 @@
 //! execution, which is what recovery, `cascade replay`, the simulator and the
 //! tests all rely on.
 
+pub mod asl;
 pub mod diagnostic;
 pub mod errors;
 mod event;
@@ -13,6 +14,7 @@ mod execution;
 pub mod expression;
 mod front;
 mod ids;
+mod inbox;
 mod json;
 mod machine;
 pub mod program;
@@ -20,10 +22,12 @@ pub mod program;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Event, EventKind, Receipt};
 pub use execution::{
-    Execution, Failure, Frame, FrameId, Status, Step, TaskId, Timer, TimerId, TimerKind,
+    Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status,
+    Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
-pub use front::{MAX_FILE_BYTES, Parsed, Source, parse};
+pub use front::{AslOptions, MAX_FILE_BYTES, Parsed, Source, parse, parse_with};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
+pub use inbox::{Inbox, Signal, SignalRefused};
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,

@@ -6,9 +6,10 @@
 //! which attempts are still outstanding.
 //!
 //! An execution is a tree of frames, one for each scope being run: the
-//! workflow itself and the branches of the Parallel states that it is in. An
+//! workflow itself, the branches of the Parallel states and the iterations of the
+//! Map states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
-//! waits, `fault` deals with what goes wrong, `data` moves values between
+//! waits, `join` brings branches together, `map` iterations, `fault` deals with what goes wrong, `compensate` undoes what was done, `data` moves values between
 //! states and the context, `budget` counts what that costs, `retry` says when
 //! to try again.
 
@@ -20,10 +21,15 @@ use crate::{
     Timestamp,
 };
 
+mod asl;
 mod budget;
+mod compensate;
 mod data;
 mod fault;
+mod join;
 pub mod limits;
+mod map;
+mod outside;
 mod record;
 mod retry;
 mod walk;
@@ -37,6 +43,9 @@ use walk::Machine;
 /// make an old history replay differently gets a new number, and the old
 /// meaning stays, behind a check of [`Execution::machine`]: histories replay
 /// for ever.
+///
+/// What no program could say before needs no number: an older machine refuses
+/// the source of a program that says it.
 ///
 /// Version 2 counts the data that an event moves, and the parts of steps that
 /// expressions take, against [`limits::MAX_STEPS`]; version 1 did not.
@@ -207,7 +216,7 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             output,
             receipt: _,
         } => match machine.execution.frame_awaiting(*task, *attempt) {
-            Some(frame) => machine.complete(frame, output),
+            Some(frame) => machine.complete(frame, output)?,
             None => machine.ignore("the outcome of this attempt is not awaited"),
         },
         EventKind::ActivityFailed {
@@ -225,13 +234,24 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
         EventKind::TimerFired { timer } => match machine.take_timer(*timer) {
             Some(TimerKind::Resume(frame)) => machine.resume(frame)?,
             Some(TimerKind::AttemptTimeout(frame)) => machine.attempt_timed_out(frame)?,
+            Some(TimerKind::WaitTimeout(frame)) => machine.wait_timed_out(frame)?,
+            Some(TimerKind::Escalation(frame)) => machine.escalate(frame)?,
             Some(TimerKind::WorkflowTimeout) => machine.time_out(),
             None => machine.ignore("this timer is not set, or not yet due"),
         },
+        EventKind::SignalReceived { name, payload, id } => {
+            machine.signal(name, payload, id.as_deref());
+        }
+        EventKind::HumanTaskCompleted { task, output, by } => {
+            machine.complete_human(*task, output, by);
+        }
         EventKind::CancelRequested { reason } => match machine.execution.status {
             Status::Running => machine.close(Status::Cancelled {
                 reason: reason.clone(),
             }),
+            Status::Compensating { .. } => {
+                machine.ignore("the execution is ending, and compensates what was done");
+            }
             _ => machine.ignore("the execution has ended"),
         },
         EventKind::RetryRequested {} => match machine.execution.status {

@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::asl;
 use crate::expression::{Path, Template};
 
 /// Index of a state in [`Program::states`].
@@ -56,10 +58,11 @@ pub struct Program {
     pub output: Option<Template>,
 }
 
-/// A list of states that is entered at its start: a workflow or a branch.
+/// A list of states that is entered at its start: a workflow, a branch or the
+/// iterator of a Map state.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// The workflow's or branch's name.
+    /// The workflow's or branch's name, or that of the Map state.
     pub name: String,
     /// Its first state.
     pub start: StateId,
@@ -103,6 +106,8 @@ pub enum StateKind {
     Parallel {
         /// One scope a branch, in the order of the file.
         branches: Vec<ScopeId>,
+        /// When it has succeeded, and what a failed branch means to it.
+        strategy: Strategy,
         /// Where `{branch name: output}` goes.
         result: Option<Path>,
         /// Who handles a failed branch.
@@ -110,6 +115,12 @@ pub enum StateKind {
         /// What follows.
         next: Next,
     },
+    /// Runs a scope for each item of a list.
+    Map(Map),
+    /// Waits for a named signal.
+    Event(EventTask),
+    /// Waits for a person.
+    Human(HumanTask),
     /// Lets time pass.
     Wait {
         /// Until when.
@@ -130,6 +141,61 @@ pub enum StateKind {
         /// For people.
         message: Option<Template>,
     },
+    /// A state of an ASL definition.
+    Asl(Arc<asl::State>),
+}
+
+/// A Map state.
+#[derive(Debug, Clone)]
+pub struct Map {
+    /// The list, evaluated once, where the state stands.
+    pub items: Template,
+    /// What runs for each item.
+    pub iterator: ScopeId,
+    /// Most iterations at a time, at least 1.
+    pub max_concurrency: u32,
+    /// Items of one iteration, at least 1: its item is then a list of so many,
+    /// or fewer in the last. `None` gives each item as it is.
+    pub batch: Option<u32>,
+    /// Failures that the state bears; `None` makes the first one its own.
+    pub tolerance: Option<Tolerance>,
+    /// Where the list of outputs goes.
+    pub result: Option<Path>,
+    /// Who handles a failed iteration.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// How many failed items a Map state bears. What is given must all hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tolerance {
+    /// So many of them.
+    pub count: Option<u32>,
+    /// So many of a hundred, 0 to 100.
+    pub percentage: Option<f64>,
+}
+
+impl Tolerance {
+    /// Whether `failed` of `items` are no more than that.
+    pub fn bears(&self, failed: u32, items: u32) -> bool {
+        let counted = self.count.is_none_or(|count| failed <= count);
+        // Products, not a quotient: 3 of 10 are 30 % exactly.
+        let share = |most: f64| f64::from(failed) * 100.0 <= most * f64::from(items);
+        counted && self.percentage.is_none_or(share)
+    }
+}
+
+/// When a Parallel state has succeeded, and what a failed branch means to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Every branch has to succeed; the first failure is the state's own.
+    All,
+    /// So many branches have to succeed, and the others are cancelled then. The
+    /// state fails as soon as too many have failed.
+    AtLeast(u32),
+    /// Every branch has to end, well or not.
+    Settled,
 }
 
 /// What follows a state.
@@ -158,8 +224,53 @@ pub struct Task {
     pub retries: RetryPolicy,
     /// Who handles the error that is left.
     pub catch: Vec<Catch>,
+    /// What undoes it, should the execution end without success later.
+    pub compensate: Option<Compensation>,
     /// What follows.
     pub next: Next,
+}
+
+/// What undoes a Task that completed.
+#[derive(Debug, Clone)]
+pub struct Compensation {
+    /// What runs.
+    pub resource: Resource,
+    /// The activity's input, evaluated when the Task has completed; without it,
+    /// `{input, output}` of the Task.
+    pub parameters: Option<Template>,
+    /// Limit of one attempt, from its scheduling, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// When to try again.
+    pub retries: RetryPolicy,
+}
+
+/// What the attempts of a Task or of its compensation run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempted<'p> {
+    pub(crate) resource: &'p Resource,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) heartbeat_ms: Option<u64>,
+    pub(crate) retries: &'p RetryPolicy,
+}
+
+impl Task {
+    /// What an attempt runs, or one that undoes it.
+    pub(crate) fn attempted(&self, compensating: bool) -> Option<Attempted<'_>> {
+        if !compensating {
+            return Some(Attempted {
+                resource: &self.resource,
+                timeout_ms: self.timeout_ms,
+                heartbeat_ms: self.heartbeat_ms,
+                retries: &self.retries,
+            });
+        }
+        self.compensate.as_ref().map(|undo| Attempted {
+            resource: &undo.resource,
+            timeout_ms: undo.timeout_ms,
+            heartbeat_ms: None,
+            retries: &undo.retries,
+        })
+    }
 }
 
 /// A way out of a Choice state.
@@ -169,6 +280,70 @@ pub struct Way {
     pub condition: Template,
     /// Where it leads.
     pub next: StateId,
+}
+
+/// An `EventTask` state: its output is what the signal brings.
+#[derive(Debug, Clone)]
+pub struct EventTask {
+    /// The signal's name.
+    pub event: Arc<str>,
+    /// How long it waits.
+    pub timeout: Option<Timeout>,
+    /// Where the output goes.
+    pub result: Option<Path>,
+    /// Who handles its error, a `TimeoutError`.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A `HumanTask` state: its output is the answer.
+#[derive(Debug, Clone)]
+pub struct HumanTask {
+    /// Who is asked, a text.
+    pub assignee: Template,
+    /// What they are shown; `null` without it.
+    pub parameters: Option<Template>,
+    /// What the answer has to look like. Whoever takes the answer checks it,
+    /// before it is recorded.
+    pub schema: Option<Schema>,
+    /// How long it waits.
+    pub timeout: Option<Timeout>,
+    /// Who is asked instead while nobody answers, the earliest first.
+    pub escalate: Vec<Escalation>,
+    /// Where the output goes.
+    pub result: Option<Path>,
+    /// Who handles its error.
+    pub catch: Vec<Catch>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// A JSON Schema.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Schema {
+    /// The schema itself, an object.
+    Inline(Value),
+    /// Where it is found.
+    Urn(Arc<str>),
+}
+
+/// How long a state waits for the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeout {
+    /// From when the state is entered, in milliseconds.
+    pub ms: u64,
+    /// What follows then; without it the state fails with a `TimeoutError`.
+    pub next: Option<StateId>,
+}
+
+/// Somebody else to ask.
+#[derive(Debug, Clone)]
+pub struct Escalation {
+    /// When, from when the state is entered, in milliseconds.
+    pub after_ms: u64,
+    /// Who, a text.
+    pub assignee: Template,
 }
 
 /// When a Wait state ends.
@@ -217,6 +392,17 @@ pub enum Jitter {
     Equal,
 }
 
+impl RetryPolicy {
+    /// One attempt and no other.
+    pub(crate) const ONCE: Self = Self {
+        max_attempts: 1,
+        initial_interval_ms: 0,
+        max_interval_ms: 0,
+        multiplier: 1.0,
+        jitter: Jitter::None,
+    };
+}
+
 /// The design's policy: 3 attempts in total, 1 s, at most 60 s, doubling.
 impl Default for RetryPolicy {
     fn default() -> Self {
@@ -257,9 +443,31 @@ impl fmt::Display for Resource {
 }
 
 impl Program {
+    /// The activities that it may run, those of compensations included.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.states.iter().flat_map(|state| {
+            let (run, undo) = match &state.kind {
+                StateKind::Task(task) => {
+                    let undo = task.compensate.as_ref().map(|undo| &undo.resource);
+                    (Some(&task.resource), undo)
+                }
+                StateKind::Asl(state) => (state.activity(), None),
+                _ => (None, None),
+            };
+            run.into_iter().chain(undo)
+        })
+    }
+
     /// The state with this index.
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.0 as usize]
+    }
+
+    /// Whether it is a definition in the Amazon States Language: then frames have
+    /// data of their own and the context holds only what is under `workflow`.
+    pub fn is_asl(&self) -> bool {
+        let first = self.states.first();
+        first.is_some_and(|state| matches!(state.kind, StateKind::Asl(_)))
     }
 
     /// The scope with this index.

@@ -231,3 +231,26 @@ proptest! {
         prop_assert!(parsed.application.is_some() || parsed.errors() > 0);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_definition_in_asl_makes_it_panic(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "\"StartAt\"", "\"States\"", "\"Type\"", "\"Task\"", "\"Map\"", "\"Choice\"", "\"Next\"",
+                "\"Choices\"", "\"And\"", "\"Variable\"", "\"$.a\"", "\"Parameters\"", "\"a.$\"",
+                "\"States.Format('{}', $)\"", "\"{% $states.input %}\"", "\"Retry\"", "\"ErrorEquals\"",
+                "\"A\"", "\"ItemProcessor\"", "{", "}", "[", "]", ":", ",", "1", "null", "true",
+            ]),
+            0..40,
+        ),
+    ) {
+        let text = format!("{{\"StartAt\": \"A\", \"States\": {{\"A\": {{{}", words.join(" "));
+        for name in ["a.asl.json", "a.yaml"] {
+            let parsed = parse(&Source { name, bytes: text.as_bytes() });
+            prop_assert!(parsed.application.is_some() || parsed.errors() > 0);
+        }
+    }
+}

@@ -10,7 +10,8 @@ use std::cell::Cell;
 use cascade_cdl::limits::{MAX_STEPS, STEP_BYTES};
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    Event, EventKind, Execution, Json, Receipt, SEMANTICS, Source, Status, Timestamp, apply, parse,
+    ActivityFailure, Event, EventKind, Execution, Json, Receipt, SEMANTICS, Source, Status,
+    Timestamp, apply, parse,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -243,6 +244,87 @@ fn joining_what_branches_hold_is_charged() {
     assert_eq!(failure.error, "StepLimitExceeded");
 }
 
+fn each(items: &str, states: &Value) -> Value {
+    json!([{
+        "name": "A", "type": "Map", "items": items, "max_concurrency": 256, "next": "A",
+        "iterator": {"states": states}, "result": "$.out", "tolerated_failure_percentage": 100,
+    }])
+}
+
+/// Items are written out, read again, given to tasks and put together.
+#[test]
+fn iterations_over_large_lists_are_charged() {
+    let pass = json!([{"name": "b", "type": "Pass", "parameters": "{{ map.item }}", "end": true}]);
+    let fail = json!([{"name": "b", "type": "Fail", "error": "E", "message": "{{ map.item }}"}]);
+    let nested = json!([{
+        "name": "B", "type": "Pass", "parameters": 1, "result": "$.workflow_input.x", "next": "C",
+    }, {
+        "name": "C", "type": "Pass", "parameters": "{{ $ }}", "end": true,
+    }]);
+    for states in [&pass, &fail, &nested] {
+        for input in &inputs(1 << 18) {
+            // One item of all, and one for each of its own where it is a list.
+            check(&each("{{ [$.workflow.input] }}", states), input);
+        }
+        check(&each(INPUT, states), &list("0", 1 << 13));
+        check(&each(INPUT, states), &list(r#"{"a":0}"#, 1 << 15));
+    }
+}
+
+/// Each iteration copies the object that it writes into.
+#[test]
+fn what_iterations_copy_from_outside_is_charged() {
+    let write =
+        json!([{"name": "W", "type": "Pass", "parameters": 1, "result": "$.large.x", "end": true}]);
+    let mut states = each("{{ $.workflow.input.items }}", &write);
+    let first = json!({
+        "name": "First", "type": "Pass", "parameters": "{{ $.workflow.input }}",
+        "result": "$.large", "next": "A",
+    });
+    states.as_array_mut().expect("a list").insert(0, first);
+    let items: Vec<_> = (0..2_000).collect();
+    check(&states, &json!({"items": items}).into());
+}
+
+/// Each branch fails with what an event brought, and all are put together.
+#[test]
+fn joining_what_branches_failed_with_is_charged() {
+    let task = |n| {
+        json!({
+            "name": format!("b{n}"), "type": "Task", "parameters": 1, "end": true,
+            "resource": "urn:cascade:activity:test", "retries": {"max_attempts": 1},
+        })
+    };
+    let branches: Vec<_> = (0..30).map(task).collect();
+    let settled = |branches: Value| {
+        json!({
+            "name": "P", "type": "Parallel", "branches": branches, "end": true,
+            "completion_strategy": "ALL_SETTLED",
+        })
+    };
+    let states = (0..14).fold(settled(json!(branches)), |inner, _| settled(json!([inner])));
+    let program = compile(&json!([states]));
+    let mut execution = start(&program, &Json::from_value(&json!(1)));
+    while let Some(task) = execution.pending_tasks(&program).pop() {
+        let failed = EventKind::ActivityFailed {
+            task: task.task,
+            attempt: task.attempt,
+            failure: ActivityFailure {
+                error: "E".to_owned(),
+                message: "x".repeat(1 << 20),
+                retryable: Some(false),
+                details: None,
+            },
+            receipt: None,
+        };
+        execution = step(&program, execution, failed, 1 << 20);
+    }
+    let Status::Failed { failure } = execution.status else {
+        panic!("not failed");
+    };
+    assert_eq!(failure.error, "StepLimitExceeded");
+}
+
 /// A value of any shape, as text.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -284,6 +366,13 @@ fn state() -> impl Strategy<Value = Value> {
         ),
         expression().prop_map(|made| json!({"type": "Pass", "parameters": made})),
         (expression(), result()).prop_map(|(made, result)| json!({
+            "type": "Map", "items": made, "max_concurrency": 8, "result": result,
+            "iterator": {"states": [
+                {"name": "W", "type": "Pass", "parameters": "{{ map.item }}", "result": "$.x.y", "next": "S"},
+                {"name": "S", "type": "Succeed", "output": "{{ $.x }}"},
+            ]},
+        })),
+        (expression(), result()).prop_map(|(made, result)| json!({
             "type": "Parallel", "result": result,
             "branches": [{"name": "b", "type": "Succeed", "output": made}],
         })),
@@ -309,7 +398,7 @@ proptest! {
             .enumerate()
             .map(|(at, mut state)| {
                 let next = format!("S{}", (at + 1) % count);
-                if state["type"] == "Parallel" {
+                if state["type"] == "Parallel" || state["type"] == "Map" {
                     state["catch"] = json!([{"error": "*", "result": "$.x", "next": next}]);
                 }
                 state["name"] = json!(format!("S{at}"));

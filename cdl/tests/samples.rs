@@ -1,6 +1,9 @@
 //! Files that are right, and the program that comes of them.
 
-use cascade_cdl::program::{Jitter, Next, Program, Resource, StateId, StateKind, Until};
+use cascade_cdl::program::{
+    Jitter, Next, Program, Resource, Schema, StateId, StateKind, Strategy, Timeout, Tolerance,
+    Until,
+};
 use cascade_cdl::{Parsed, Source, parse};
 
 fn read(name: &str, text: &str) -> Parsed {
@@ -166,4 +169,88 @@ fn warnings_do_not_keep_a_file_from_being_used() {
     );
     assert_eq!((parsed.diagnostics.len(), parsed.errors()), (1, 0));
     assert!(parsed.application.is_some());
+}
+
+fn saga() -> cascade_cdl::program::Application {
+    accepted("saga.yaml", include_str!("samples/saga.yaml"))
+}
+
+#[test]
+fn a_map_has_what_the_file_says() {
+    let application = saga();
+    let program = &application.workflows["fulfil"];
+    let (owner, kind) = state(program, "Reserve");
+    let StateKind::Map(map) = kind else {
+        panic!("{kind:?}")
+    };
+    assert_eq!((map.max_concurrency, map.batch), (10, Some(5)));
+    let tolerance = Tolerance {
+        count: Some(3),
+        percentage: Some(2.5),
+    };
+    assert_eq!(map.tolerance, Some(tolerance));
+    let iterator = program.scope(map.iterator);
+    assert_eq!(iterator.owner, Some(owner));
+    assert_eq!(iterator.start, state(program, "One").0);
+    assert_eq!(map.next, Next::State(state(program, "Quotes").0));
+}
+
+/// Of 120 items 3 are 2.5 %, of 119 they are more; 4 are more than 3 of any number.
+#[test]
+fn a_tolerance_bears_up_to_both_of_its_bounds() {
+    let both = Tolerance {
+        count: Some(3),
+        percentage: Some(2.5),
+    };
+    for (failed, items, bears) in [
+        (3, 120, true),
+        (3, 119, false),
+        (4, 1_000, false),
+        (0, 0, true),
+    ] {
+        assert_eq!(both.bears(failed, items), bears, "{failed} of {items}");
+    }
+}
+
+#[test]
+fn a_compensation_has_what_the_file_says() {
+    let application = saga();
+    let StateKind::Task(task) = state(&application.workflows["fulfil"], "One").1 else {
+        panic!("not a Task")
+    };
+    let undo = task.compensate.as_ref().expect("a compensation");
+    assert_eq!(
+        undo.resource.to_string(),
+        "urn:cascade:activity:release:v2@eu"
+    );
+    assert_eq!(
+        (undo.timeout_ms, undo.retries.max_attempts),
+        (Some(30_000), 5)
+    );
+    assert!(undo.parameters.is_some());
+}
+
+#[test]
+fn strategies_and_waits_have_what_the_file_says() {
+    let application = saga();
+    let program = &application.workflows["fulfil"];
+    let StateKind::Parallel { strategy, .. } = state(program, "Quotes").1 else {
+        panic!("not a Parallel")
+    };
+    assert_eq!(*strategy, Strategy::AtLeast(2));
+    let StateKind::Event(event) = state(program, "Paid").1 else {
+        panic!("not an event")
+    };
+    let timeout = Timeout {
+        ms: 86_400_000,
+        next: Some(state(program, "Ask").0),
+    };
+    assert_eq!((&*event.event, event.timeout), ("paid", Some(timeout)));
+    let StateKind::Human(human) = state(program, "Ask").1 else {
+        panic!("not a person")
+    };
+    let schema = serde_json::json!({"type": "object", "required": ["approved"]});
+    assert_eq!(human.schema, Some(Schema::Inline(schema)));
+    assert_eq!(human.escalate[0].after_ms, 86_400_000);
+    assert_eq!(human.timeout.map(|timeout| timeout.next), Some(None));
 }

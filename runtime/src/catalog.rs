@@ -79,6 +79,11 @@ pub enum Error {
         /// How many more there would be.
         omitted: usize,
     },
+    /// Nobody could ever answer this state.
+    #[error(
+        "state `{state}` of workflow `{workflow}` waits for a signal or for a person, which this server cannot deliver yet"
+    )]
+    NotServed { workflow: String, state: String },
     /// The file names another application than the request.
     #[error("the file declares application `{declared}`, not `{requested}`")]
     OtherName { declared: String, requested: String },
@@ -314,15 +319,9 @@ impl Catalog {
             let version = resource.version.as_deref();
             (stock.as_ref()).is_some_and(|stock| stock.activity(&resource.name, version).is_some())
         };
-        let states = application
-            .workflows
-            .values()
-            .flat_map(|program| &program.states);
-        let missing: BTreeSet<&Resource> = states
-            .filter_map(|state| match &state.kind {
-                StateKind::Task(task) => Some(&task.resource),
-                _ => None,
-            })
+        let workflows = application.workflows.values();
+        let missing: BTreeSet<&Resource> = workflows
+            .flat_map(|program| program.resources())
             .filter(|resource| !there(resource))
             .collect();
         missing.into_iter().cloned().collect()
@@ -365,6 +364,7 @@ impl Catalog {
         }
         let parsed = self.parse(tenant, file, source.clone()).await?;
         let (compiled, diagnostics) = valid(parsed)?;
+        check_served(&compiled)?;
         if compiled.name != name {
             return Err(Error::OtherName {
                 declared: compiled.name.clone(),
@@ -710,6 +710,20 @@ fn valid(parsed: Parsed) -> Result<(Arc<Application>, Vec<Diagnostic>), Error> {
             omitted: parsed.omitted,
         }),
     }
+}
+
+/// Refuses what would only ever end by its timeout.
+fn check_served(application: &Application) -> Result<(), Error> {
+    for program in application.workflows.values() {
+        let waits = |kind: &StateKind| matches!(kind, StateKind::Event(_) | StateKind::Human(_));
+        if let Some(state) = program.states.iter().find(|state| waits(&state.kind)) {
+            return Err(Error::NotServed {
+                workflow: program.name.clone(),
+                state: state.name.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Compiles what is stored.

@@ -395,16 +395,20 @@ impl<'x> Evaluator<'x> {
     }
 
     fn access(&mut self, access: &'x Access) -> Result<'x, Val<'x>> {
-        let base = match &access.base {
-            Base::Context => self.env.context,
-            Base::Local(name) => self.local(name)?,
+        let (base, done) = match &access.base {
+            Base::Context if self.env.overlays.is_empty() => (self.env.context, 0),
+            Base::Context => match access.steps.first() {
+                Some(step) => (self.layered(access, step)?, 1),
+                None => return self.merged().map(Cow::Owned),
+            },
+            Base::Local(name) => self.local(name, access)?,
             Base::Value(base) => match self.eval(base)? {
-                Cow::Borrowed(base) => base,
+                Cow::Borrowed(base) => (base, 0),
                 Cow::Owned(base) => return self.walk_owned(access, &base),
             },
         };
         let mut place = base;
-        for (at, step) in access.steps.iter().enumerate() {
+        for (at, step) in access.steps.iter().enumerate().skip(done) {
             place = self.child(place, step)?.ok_or(Fault::Missing {
                 access,
                 at,
@@ -412,6 +416,60 @@ impl<'x> Evaluator<'x> {
             })?;
         }
         Ok(Cow::Borrowed(place))
+    }
+
+    /// The first step into a context with overlays: from the innermost that has
+    /// the key.
+    fn layered(&mut self, access: &'x Access, step: &'x Step) -> Result<'x, &'x Value> {
+        let found = match step {
+            Step::Key(key) => self.layer(key)?.get(key.as_ref()),
+            Step::Index(_) => None,
+            Step::Computed(expr) => {
+                let at = self.eval(expr)?;
+                let layer = match at.as_ref() {
+                    Value::String(key) => self.layer(key)?,
+                    _ => self.env.context,
+                };
+                self.at(layer, &at)?
+            }
+        };
+        found.ok_or(Fault::Missing {
+            access,
+            at: 0,
+            parent: Some(self.env.context),
+        })
+    }
+
+    /// The innermost overlay that has `key`, or the context.
+    fn layer(&mut self, key: &str) -> Result<'x, &'x Value> {
+        let env = self.env;
+        for overlay in env.overlays {
+            self.step(1)?;
+            self.look(key.len())?;
+            if overlay.get(key).is_some() {
+                return Ok(overlay);
+            }
+        }
+        Ok(env.context)
+    }
+
+    /// The context and its overlays in one.
+    fn merged(&mut self) -> Result<'x, Value> {
+        let env = self.env;
+        let mut merged = Map::new();
+        for layer in env.overlays.iter().chain([&env.context]) {
+            for (key, value) in layer.as_object().into_iter().flatten() {
+                self.step(1)?;
+                self.look(key.len())?;
+                if !merged.contains_key(key) {
+                    self.make(BYTES_PER_VALUE + key.len())?;
+                    // The object itself is a level more.
+                    let value = self.own_within(Cow::Borrowed(value), MAX_VALUE_DEPTH - 1)?;
+                    merged.insert(key.clone(), value);
+                }
+            }
+        }
+        Ok(Value::Object(merged))
     }
 
     /// The steps into a value that the expression made.
@@ -431,29 +489,53 @@ impl<'x> Evaluator<'x> {
         match step {
             Step::Key(key) => Ok(place.get(key.as_ref())),
             Step::Index(index) => Ok(element(place, *index)),
-            Step::Computed(expr) => match self.eval(expr)?.as_ref() {
-                Value::String(key) => {
-                    self.look(key.len())?;
-                    Ok(place.get(key))
-                }
-                Value::Number(number) if number.as_i64().is_some() => {
-                    Ok(number.as_i64().and_then(|index| element(place, index)))
-                }
-                wrong => Err(other(format!(
-                    "an index is an integer or a string, not {}",
-                    if wrong.is_number() {
-                        "another number"
-                    } else {
-                        type_name(wrong)
-                    }
-                ))),
-            },
+            Step::Computed(expr) => {
+                let at = self.eval(expr)?;
+                self.at(place, &at)
+            }
         }
     }
 
-    fn local(&mut self, name: &str) -> Result<'x, &'x Value> {
-        if let Some((_, value)) = self.env.locals.iter().find(|(local, _)| *local == name) {
-            return Ok(value);
+    /// What `place` has at a key or index that was computed.
+    fn at<'v>(&mut self, place: &'v Value, at: &Value) -> Result<'x, Option<&'v Value>> {
+        match at {
+            Value::String(key) => {
+                self.look(key.len())?;
+                Ok(place.get(key))
+            }
+            Value::Number(number) if number.as_i64().is_some() => {
+                Ok(number.as_i64().and_then(|index| element(place, index)))
+            }
+            wrong => Err(other(format!(
+                "an index is an integer or a string, not {}",
+                if wrong.is_number() {
+                    "another number"
+                } else {
+                    type_name(wrong)
+                }
+            ))),
+        }
+    }
+
+    /// The value of a word, and how many steps led to it: `map.parent` is the
+    /// `map` further out.
+    fn local(&mut self, name: &str, access: &'x Access) -> Result<'x, (&'x Value, usize)> {
+        let env = self.env;
+        let mut known = env.locals.iter().filter(|(local, _)| *local == name);
+        if let Some((_, innermost)) = known.next() {
+            let is_parent = |step: &&Step| matches!(step, Step::Key(key) if **key == *"parent");
+            let outwards = match name {
+                "map" => access.steps.iter().take_while(is_parent).count(),
+                _ => 0,
+            };
+            self.step(outwards)?;
+            return match outwards.checked_sub(1) {
+                None => Ok((innermost, 0)),
+                Some(skipped) => known
+                    .nth(skipped)
+                    .map(|(_, value)| (*value, outwards))
+                    .ok_or_else(|| other("`map.parent`: there is no Map state around this one")),
+            };
         }
         let near = if self.env.context.get(name).is_some() {
             Some(format!("$.{name}"))

@@ -31,6 +31,7 @@ fn eval(text: &str) -> Result<Value, EvalError> {
     let (context, map) = (context(), json!({"item": {"id": 9}, "index": 4}));
     let env = Env {
         context: &context,
+        overlays: &[],
         locals: &[("map", &map)],
         now: Timestamp(1_769_851_800_000),
         shards: 10,
@@ -311,6 +312,7 @@ fn trees_are_evaluated_leaf_by_leaf() {
     let context = context();
     let env = Env {
         context: &context,
+        overlays: &[],
         locals: &[],
         now: Timestamp(0),
         shards: 1,
@@ -647,6 +649,7 @@ fn exceed(text: &'static str, context: Value, expected: &'static str) {
         let template = Template::parse(text).expect("compiles");
         let env = Env {
             context: &context,
+            overlays: &[],
             locals: &[],
             now: Timestamp(0),
             shards: 1,
@@ -713,6 +716,7 @@ fn an_evaluation_ends_within_the_steps_that_it_is_given() {
     let context = json!({"list": vec![0; 1_000], "text": "x".repeat(6_400)});
     let env = Env {
         context: &context,
+        overlays: &[],
         locals: &[],
         now: Timestamp(0),
         shards: 1,
@@ -739,6 +743,7 @@ fn a_message_is_short_whatever_the_keys() {
         let template = Template::parse(&text.replace("long", &"é".repeat(1500))).expect("compiles");
         let env = Env {
             context: &context,
+            overlays: &[],
             locals: &[],
             now: Timestamp(0),
             shards: 1,
@@ -748,4 +753,43 @@ fn a_message_is_short_whatever_the_keys() {
         let message = template.eval(&env).expect_err(text).message;
         assert!(message.chars().count() <= MAX_MESSAGE + 3, "{message}");
     }
+}
+
+#[test]
+fn iterations_further_out_are_parents_of_the_word_map() {
+    let context = json!({});
+    let maps = [
+        json!({"item": "in", "index": 2}),
+        json!({"item": {"parent": "mid"}, "index": 1}),
+        json!({"item": "out", "index": 0}),
+    ];
+    let locals = [("map", &maps[0]), ("map", &maps[1]), ("map", &maps[2])];
+    let env = Env {
+        context: &context,
+        overlays: &[],
+        locals: &locals,
+        now: Timestamp(0),
+        shards: 10,
+        id: ExecutionId(uuid::Uuid::from_u128(7)),
+        seq: 3,
+    };
+    let eval = |text: &str| Template::parse(text).expect("compiles").eval(&env);
+    for (text, expected) in [
+        ("{{ map.item }}", json!("in")),
+        ("{{ map.parent.item.parent }}", json!("mid")),
+        ("{{ map.parent.parent.item }}", json!("out")),
+        (
+            "{{ map.parent.parent }}",
+            json!({"item": "out", "index": 0}),
+        ),
+    ] {
+        assert_eq!(eval(text).as_ref(), Ok(&expected), "{text}");
+    }
+    let error = eval("{{ map.parent.parent.parent }}").expect_err("there are three");
+    assert!(error.message.contains("no Map state around"), "{error}");
+    let missing = eval("{{ map.parent.itm }}").expect_err("no such key");
+    assert_eq!(
+        missing.message,
+        "`map.parent.itm` is missing, did you mean `item`?"
+    );
 }

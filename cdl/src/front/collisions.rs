@@ -52,7 +52,7 @@ pub(super) fn check(context: &mut Context<'_>, draft: &Draft<'_>) {
     }
 }
 
-/// For each scope, the states in it and in the scopes nested in it.
+/// For each scope, the states in it and in the branches nested in it.
 fn states_by_branch(draft: &Draft<'_>) -> BTreeMap<ScopeId, Vec<usize>> {
     let mut inside: BTreeMap<ScopeId, Vec<usize>> = BTreeMap::new();
     for (index, state) in draft.states.iter().enumerate() {
@@ -62,8 +62,10 @@ fn states_by_branch(draft: &Draft<'_>) -> BTreeMap<ScopeId, Vec<usize>> {
             inside.entry(current).or_default().push(index);
             let owner = draft.scopes[current.0 as usize].owner;
             // An owner with errors has no scope to go on with; its errors are reported.
+            // What iterations write is their own.
             scope = owner
                 .and_then(|owner| draft.states[owner.0 as usize].as_ref())
+                .filter(|owner| !matches!(owner.kind, StateKind::Map(_)))
                 .map(|owner| owner.scope);
         }
     }

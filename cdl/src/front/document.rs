@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::fields::{Context, Shape, is_name};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
-use super::workflow;
 use super::yaml::{Key, Node, Yaml};
+use super::{asl, workflow};
 use crate::diagnostic::Code;
 use crate::program::{Application, Program};
 
@@ -78,6 +78,25 @@ pub(super) fn application(
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         workflows,
+    })
+}
+
+/// Reads a definition in ASL: an application of one workflow, both named after
+/// the file.
+pub(super) fn definition(
+    context: &mut Context<'_>,
+    root: &Node,
+    file: &str,
+    options: &asl::AslOptions,
+) -> Option<Application> {
+    let name = name_of_file(file);
+    let program = asl::program(context, root, &name, options)?;
+    Some(Application {
+        workflows: BTreeMap::from([(name.clone(), Arc::new(program))]),
+        name,
+        namespace: "default".into(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
     })
 }
 
@@ -320,7 +339,7 @@ fn named_by_itself<'t>(context: &mut Context<'_>, node: &'t Node, kind: &str) ->
 fn name_of_file(file: &str) -> String {
     let base = file.rsplit(['/', '\\']).next().unwrap_or(file);
     let mut stem = base;
-    for suffix in [".yaml", ".yml", ".json", ".cdl"] {
+    for suffix in [".yaml", ".yml", ".json", ".cdl", ".asl"] {
         stem = stem.strip_suffix(suffix).unwrap_or(stem);
     }
     let name: String = stem

@@ -17,6 +17,8 @@ pub(super) struct Context<'a> {
     pub(super) reporter: Reporter,
     /// Whether parts of the file could not be read.
     pub(super) is_damaged: bool,
+    /// How many iterators of Map states are around what is read.
+    pub(super) iterators: usize,
 }
 
 /// Which keys a mapping may have.
@@ -46,6 +48,16 @@ impl<'t> Fields<'t> {
         self.entry(key).map(|entry| &entry.key)
     }
 
+    /// All keys, in the order of the file.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'t Key> + use<'t> {
+        self.entries.iter().map(|entry| &entry.key)
+    }
+
+    /// Where to point at for a key that is missing.
+    pub(super) fn head(&self) -> Span {
+        self.head
+    }
+
     fn entry(&self, key: &str) -> Option<&'t Entry> {
         self.entries.iter().find(|entry| &*entry.key.text == key)
     }
@@ -58,15 +70,38 @@ impl Context<'_> {
 
     /// A mapping with the keys of `shape`.
     pub(super) fn fields<'t>(&mut self, node: &'t Node, shape: &Shape) -> Option<Fields<'t>> {
+        self.fields_with(node, shape, None)
+    }
+
+    /// As [`Self::fields`], with one key more.
+    pub(super) fn fields_with<'t>(
+        &mut self,
+        node: &'t Node,
+        shape: &Shape,
+        also: Option<&str>,
+    ) -> Option<Fields<'t>> {
         let entries = self.mapping(node, shape.what)?;
         for Entry { key, .. } in entries {
-            if shape.known.contains(&&*key.text) {
-                continue;
+            if !shape.known.contains(&&*key.text) && Some(&*key.text) != also {
+                self.report(unknown_key(key, shape));
             }
-            self.report(unknown_key(key, shape));
         }
         Some(Fields {
             what: shape.what,
+            head: node.head(),
+            entries,
+        })
+    }
+
+    /// A mapping whose keys the caller checks.
+    pub(super) fn any_fields<'t>(
+        &mut self,
+        node: &'t Node,
+        what: &'static str,
+    ) -> Option<Fields<'t>> {
+        let entries = self.mapping(node, what)?;
+        Some(Fields {
+            what,
             head: node.head(),
             entries,
         })

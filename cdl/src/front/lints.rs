@@ -9,7 +9,7 @@ use super::report::{Finding, quote};
 use super::text::Span;
 use super::workflow::{Draft, successors};
 use crate::diagnostic::Code;
-use crate::program::{Next, RetryPolicy, StateKind, Task};
+use crate::program::{Next, Resource, RetryPolicy, StateKind, Task};
 
 /// From here on a Task is long: a worker waits for it all the time.
 const LONG_TASK_MS: u64 = 60_000;
@@ -21,7 +21,16 @@ pub(super) fn check(context: &mut Context<'_>, draft: &Draft<'_>) {
         let name = draft.facts[index].name;
         match &state.kind {
             StateKind::Task(task) => {
-                region(context, task, name);
+                region(context, &task.resource, task.timeout_ms, "a Task", name);
+                if let Some(undo) = &task.compensate {
+                    region(
+                        context,
+                        &undo.resource,
+                        undo.timeout_ms,
+                        "a compensation",
+                        name,
+                    );
+                }
                 blocking(context, task, name);
                 retries(context, task, draft.timeout_ms, name);
             }
@@ -43,15 +52,21 @@ pub(super) fn check(context: &mut Context<'_>, draft: &Draft<'_>) {
     }
 }
 
-fn region(context: &mut Context<'_>, task: &Task, name: Span) {
-    let (Some(region), None) = (&task.resource.region, task.timeout_ms) else {
+fn region(
+    context: &mut Context<'_>,
+    resource: &Resource,
+    timeout_ms: Option<u64>,
+    what: &str,
+    name: Span,
+) {
+    let (Some(region), None) = (&resource.region, timeout_ms) else {
         return;
     };
     context.report(
         Finding::new(
             Code::RegionWithoutTimeout,
             name,
-            format!("a Task for the region {} has no timeout", quote(region)),
+            format!("{what} for the region {} has no timeout", quote(region)),
         )
         .label("waits for ever while the region has no workers")
         .help("add `timeout:`"),

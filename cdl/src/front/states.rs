@@ -4,16 +4,20 @@
 
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
+use super::map::map;
 use super::policies;
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::urn::{self, Parsed};
+use super::waiting;
 use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
 use crate::machine::limits::MAX_BRANCHES;
-use crate::program::{Resource, ScopeId, StateId, StateKind, Task, Until, Way};
+use crate::program::{
+    Compensation, Resource, ScopeId, StateId, StateKind, Strategy, Task, Until, Way,
+};
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
 const MAX_CHOICES: usize = 1_000;
@@ -36,12 +40,61 @@ struct Type {
     compile: Compile,
 }
 
-/// A state of the file.
-struct State<'t> {
-    name: &'t str,
-    span: Span,
-    fields: Fields<'t>,
+impl Type {
+    /// The type that a Task is by its resource, if that is no activity.
+    fn alias(&self, node: &Node) -> Option<&'static Type> {
+        let Yaml::Mapping(entries) = &node.yaml else {
+            return None;
+        };
+        let entry = entries
+            .iter()
+            .find(|entry| &*entry.key.text == "resource")?;
+        let Yaml::Scalar(resource) = &entry.value.yaml else {
+            return None;
+        };
+        let name = match resource.text() {
+            WAIT_FOR_EVENT => "EventTask",
+            WAIT_FOR_HUMAN => "HumanTask",
+            _ => return None,
+        };
+        let mut types = TYPES.iter().filter(|_| self.name == "Task");
+        types.find(|found| found.name == name)
+    }
 }
+
+/// A state of the file.
+pub(super) struct State<'t> {
+    pub(super) name: &'t str,
+    pub(super) span: Span,
+    pub(super) fields: Fields<'t>,
+}
+
+/// The resource of a Task that is an `EventTask` by another name.
+const WAIT_FOR_EVENT: &str = "urn:cascade:waitFor:event";
+
+/// The resource of a Task that is a `HumanTask` by another name.
+const WAIT_FOR_HUMAN: &str = "urn:cascade:waitFor:human";
+
+/// Keys of a Map state, by either of its names.
+const MAP_KEYS: &[&str] = &[
+    "name",
+    "type",
+    "description",
+    "items",
+    "iterator",
+    "max_concurrency",
+    "batch",
+    "tolerated_failure_count",
+    "tolerated_failure_percentage",
+    "result",
+    "resultPath",
+    "catch",
+    "next",
+    "end",
+];
+
+/// Keys that Map states will have.
+const MAP_KEYS_LATER: &[&str] = &["reader", "writer", "timeout", "compensate"];
 
 const TYPES: &[Type] = &[
     Type {
@@ -60,10 +113,11 @@ const TYPES: &[Type] = &[
                 "heartbeat",
                 "retries",
                 "catch",
+                "compensate",
                 "next",
                 "end",
             ],
-            later: &["compensate", "secrets", "cache"],
+            later: &["secrets", "cache"],
         },
         compile: task,
     },
@@ -86,15 +140,79 @@ const TYPES: &[Type] = &[
                 "description",
                 "branches",
                 "completion_strategy",
+                "required",
                 "result",
                 "resultPath",
                 "catch",
                 "next",
                 "end",
             ],
-            later: &["required", "timeout", "compensate"],
+            later: &["timeout", "compensate"],
         },
         compile: parallel,
+    },
+    Type {
+        name: "Map",
+        shape: Shape {
+            what: "a Map state",
+            known: MAP_KEYS,
+            later: MAP_KEYS_LATER,
+        },
+        compile: map,
+    },
+    Type {
+        name: "ForEach",
+        shape: Shape {
+            what: "a ForEach state",
+            known: MAP_KEYS,
+            later: MAP_KEYS_LATER,
+        },
+        compile: map,
+    },
+    Type {
+        name: "EventTask",
+        shape: Shape {
+            what: "an EventTask state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "event",
+                "timeout",
+                "on_timeout",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
+            ],
+            later: &["compensate"],
+        },
+        compile: waiting::event,
+    },
+    Type {
+        name: "HumanTask",
+        shape: Shape {
+            what: "a HumanTask state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "assignee",
+                "parameters",
+                "ui",
+                "timeout",
+                "on_timeout",
+                "escalate",
+                "result",
+                "resultPath",
+                "catch",
+                "next",
+                "end",
+            ],
+            later: &["compensate"],
+        },
+        compile: waiting::human,
     },
     Type {
         name: "Wait",
@@ -160,7 +278,7 @@ const TYPES: &[Type] = &[
 ];
 
 /// State types of the language that this version does not run.
-const LATER_TYPES: &[&str] = &["Map", "ForEach", "HumanTask", "EventTask", "SubWorkflow"];
+const LATER_TYPES: &[&str] = &["SubWorkflow"];
 
 /// Compiles one state.
 pub(super) fn compile(
@@ -170,7 +288,13 @@ pub(super) fn compile(
 ) -> Option<StateKind> {
     let context = &mut *builder.context;
     let found = state_type(context, item)?;
-    let fields = context.fields(item.node, &found.shape)?;
+    let alias = found.alias(item.node);
+    let fields = match alias {
+        // `resource` says what it is, as `type` does.
+        Some(found) => context.fields_with(item.node, &found.shape, Some("resource"))?,
+        None => context.fields(item.node, &found.shape)?,
+    };
+    let found = alias.unwrap_or(found);
     if let Some(node) = fields.get("description") {
         context.text(node, "`description`");
     }
@@ -233,6 +357,16 @@ fn type_names() -> Vec<&'static str> {
 fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     let fields = &state.fields;
     let Some(node) = fields.get("resource") else {
+        if let Some(key) = fields.key("compensate") {
+            b.context.report(
+                Finding::new(
+                    Code::Conflict,
+                    key.span,
+                    "a Task without `resource` does nothing that can be compensated",
+                )
+                .help("add `resource`, or leave `compensate` out"),
+            );
+        }
         return pass(b, place, state);
     };
     let resource = resource(b.context, node);
@@ -262,6 +396,10 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         None => Some(crate::program::RetryPolicy::default()),
     };
     let catch = policies::catch(b, place, fields.get("catch"));
+    let compensate = match fields.get("compensate") {
+        Some(node) => compensation(b.context, node).map(Some),
+        None => Some(None),
+    };
     let next = b.next(place, state.name, fields);
     Some(StateKind::Task(Task {
         resource: resource?,
@@ -271,8 +409,38 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         heartbeat_ms,
         retries: retries?,
         catch: catch?,
+        compensate: compensate?,
         next: next?,
     }))
+}
+
+/// What undoes a Task.
+fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Compensation> {
+    const COMPENSATION: Shape = Shape {
+        what: "`compensate`",
+        known: &["resource", "parameters", "timeout", "retries"],
+        later: &["heartbeat"],
+    };
+    let errors = context.reporter.errors();
+    let fields = context.fields(node, &COMPENSATION)?;
+    let resource = context.required(&fields, "resource");
+    let resource = resource.and_then(|node| self::resource(context, node));
+    let parameters = optional_template(context, &fields, "parameters");
+    let timeout = fields.get("timeout");
+    let timeout_ms = timeout.and_then(|node| context.duration(node, "`timeout`"));
+    let retries = match fields.get("retries") {
+        Some(node) => policies::retries(context, node)?,
+        None => crate::program::RetryPolicy::default(),
+    };
+    if context.reporter.errors() > errors {
+        return None;
+    }
+    Some(Compensation {
+        resource: resource?,
+        parameters: parameters.ok()?,
+        timeout_ms,
+        retries,
+    })
 }
 
 fn resource(context: &mut Context<'_>, node: &Node) -> Option<Resource> {
@@ -351,7 +519,6 @@ fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Opti
 
 fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
     let fields = &state.fields;
-    completion_strategy(b.context, fields);
     let result = result(b, place, fields);
     let catch = policies::catch(b, place, fields.get("catch"));
     let next = b.next(place, state.name, fields);
@@ -367,8 +534,10 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
         return None;
     }
     let branches: Vec<_> = items.iter().map(|item| branch(b, place, *item)).collect();
+    let strategy = completion_strategy(b.context, fields, items.len());
     Some(StateKind::Parallel {
         branches: branches.into_iter().collect::<Option<Vec<_>>>()?,
+        strategy: strategy?,
         result: result.ok()?,
         catch: catch?,
         next: next?,
@@ -395,27 +564,38 @@ fn branch(b: &mut Builder<'_, '_>, place: &Place<'_>, item: Named<'_>) -> Option
     b.list_scope(item.name, item.span, Some(place.id), states, &fields)
 }
 
-fn completion_strategy(context: &mut Context<'_>, fields: &Fields<'_>) {
-    const LATER: &[&str] = &["ANY", "N_OF_M", "ALL_SETTLED"];
-    let Some(node) = fields.get("completion_strategy") else {
-        return;
+fn completion_strategy(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+    branches: usize,
+) -> Option<Strategy> {
+    const WORDS: &[&str] = &["ALL", "ANY", "N_OF_M", "ALL_SETTLED"];
+    let word = match fields.get("completion_strategy") {
+        Some(node) => context.word(node, "`completion_strategy`", WORDS)?,
+        None => "ALL",
     };
-    let what = "`completion_strategy`";
-    let Some(text) = context.text(node, what) else {
-        return;
-    };
-    if LATER.contains(&text) {
+    if word == "N_OF_M" {
+        let node = context.required(fields, "required")?;
+        let branches = u32::try_from(branches).unwrap_or(u32::MAX);
+        let required = context.integer(node, "`required`", 1, branches)?;
+        return Some(Strategy::AtLeast(required));
+    }
+    if let Some(key) = fields.key("required") {
         context.report(
             Finding::new(
-                Code::NotSupported,
-                node.span,
-                format!("the strategy {text} is not supported by this version"),
+                Code::Conflict,
+                key.span,
+                format!("the strategy {word} has no `required`"),
             )
-            .help("this version runs `ALL`: every branch has to succeed"),
+            .help("write `completion_strategy: N_OF_M`, or leave `required` out"),
         );
-    } else {
-        context.word(node, what, &["ALL"]);
+        return None;
     }
+    Some(match word {
+        "ANY" => Strategy::AtLeast(1),
+        "ALL_SETTLED" => Strategy::Settled,
+        _ => Strategy::All,
+    })
 }
 
 fn wait(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
@@ -515,7 +695,7 @@ fn ends(context: &mut Context<'_>, fields: &Fields<'_>) {
 pub(super) struct Reported;
 
 /// A value that may be absent.
-fn optional_template(
+pub(super) fn optional_template(
     context: &mut Context<'_>,
     fields: &Fields<'_>,
     key: &str,

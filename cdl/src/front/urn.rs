@@ -27,9 +27,13 @@ pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
     match kind {
         "activity" => activity(text, start + kind.len() + 1, tail),
         "workflow" => Ok(Parsed::Later("child workflows (`urn:cascade:workflow:`)")),
-        "waitFor" => Ok(Parsed::Later(
-            "waiting for people or events (`urn:cascade:waitFor:`)",
-        )),
+        "waitFor" => {
+            let help = "a Task waits for `urn:cascade:waitFor:human` or \
+                        `urn:cascade:waitFor:event`; a compensation for neither";
+            let message = format!("`{tail}` cannot be waited for here");
+            let start = (start + kind.len() + 1).min(text.len());
+            Err(fault(start, tail.len(), message, help))
+        }
         _ => {
             let help = match similar(kind, ["activity", "workflow", "waitFor"]) {
                 Some(meant) => format!("did you mean `urn:cascade:{meant}:`?"),

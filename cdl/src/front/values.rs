@@ -55,6 +55,14 @@ impl Context<'_> {
             let Root::Local(word) = &reference.root else {
                 continue;
             };
+            if word == "map" && self.iterators > 0 {
+                if let Some(problem) = misused_map(&reference.segments, self.iterators) {
+                    let (offset, len) = (reference.offset, reference.len);
+                    let span = scalar.locate(self.text, node.span, offset, len);
+                    self.report(Finding::new(Code::InvalidExpression, span, problem));
+                }
+                continue;
+            }
             let span = scalar.locate(self.text, node.span, reference.offset, word.len());
             self.report(unknown_word(word, span));
         }
@@ -117,13 +125,28 @@ fn is_condition(text: &str, template: &Template) -> bool {
     inner.is_some_and(|inner| Template::parse_expression(inner).is_ok())
 }
 
+/// What is wrong with the keys behind the word `map`, inside of so many iterators.
+fn misused_map(keys: &[String], iterators: usize) -> Option<String> {
+    let outwards = keys.iter().take_while(|key| *key == "parent").count();
+    if outwards >= iterators {
+        return Some(match iterators {
+            1 => "there is no Map state around this one, so no `map.parent`".to_owned(),
+            _ => format!("there are only {iterators} Map states around this"),
+        });
+    }
+    let key = keys.get(outwards)?;
+    (key != "item" && key != "index")
+        .then(|| format!("`map` has `item`, `index` and `parent`, not {}", quote(key)))
+}
+
 fn unknown_word(word: &str, span: Span) -> Finding {
     match word {
         "map" => Finding::new(
-            Code::NotSupported,
+            Code::InvalidExpression,
             span,
-            "`map` belongs to Map states, which are not supported by this version",
-        ),
+            "`map` is known inside of an `iterator` only",
+        )
+        .help("it has the item and its position: `map.item`, `map.index`"),
         "secrets" => Finding::new(
             Code::NotSupported,
             span,

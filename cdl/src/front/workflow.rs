@@ -4,7 +4,7 @@
 //! transitions resolve at once; those that do not are kept until all scopes are
 //! known, because then it can be said whether the state exists elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape};
@@ -14,7 +14,9 @@ use super::yaml::Node;
 use super::{collisions, lints, states};
 use crate::diagnostic::Code;
 use crate::expression::Path;
-use crate::program::{Next, Program, Scope, ScopeId, State, StateId, StateKind};
+use crate::program::{
+    EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
+};
 
 const WORKFLOW: Shape = Shape {
     what: "a workflow",
@@ -48,6 +50,8 @@ struct Unresolved {
 pub(super) struct Builder<'c, 'a> {
     pub(super) context: &'c mut Context<'a>,
     pub(super) scopes: Vec<Scope>,
+    /// Those of them that are iterators of Map states.
+    pub(super) iterators: BTreeSet<usize>,
     states: Vec<Option<State>>,
     facts: Vec<Facts>,
     /// The states of each scope by name.
@@ -92,6 +96,7 @@ pub(super) fn compile(
     let mut builder = Builder {
         context,
         scopes: Vec::new(),
+        iterators: BTreeSet::new(),
         states: Vec::new(),
         facts: Vec::new(),
         names: Vec::new(),
@@ -315,7 +320,7 @@ impl Builder<'_, '_> {
                 .position(|names| names.contains_key(&target));
             let names = &self.names[scope.0 as usize];
             let finding = if let Some(other) = elsewhere {
-                out_of_scope(&self.scopes, scope, other, &target, span)
+                out_of_scope(&self.scopes, &self.iterators, scope, other, &target, span)
             } else {
                 let finding = Finding::new(
                     Code::UnknownTarget,
@@ -336,15 +341,19 @@ impl Builder<'_, '_> {
 
 fn out_of_scope(
     scopes: &[Scope],
+    iterators: &BTreeSet<usize>,
     scope: ScopeId,
     other: usize,
     target: &str,
     span: Span,
 ) -> Finding {
     let target = quote(target);
+    let name = |index: usize| quote(&scopes[index].name);
+    let is_iterator = |index: usize| iterators.contains(&index);
     let describe = |index: usize| match scopes[index].owner {
         None => "the workflow itself".to_owned(),
-        Some(_) => format!("the branch {}", quote(&scopes[index].name)),
+        Some(_) if is_iterator(index) => format!("the iterator of {}", name(index)),
+        Some(_) => format!("the branch {}", name(index)),
     };
     let finding = Finding::new(
         Code::TargetOutOfScope,
@@ -352,13 +361,22 @@ fn out_of_scope(
         format!("{target} is in {}", describe(other)),
     )
     .label(format!("this is {}", describe(scope.0 as usize)));
-    if scopes[scope.0 as usize].owner.is_some() {
+    if is_iterator(scope.0 as usize) {
+        finding.help(
+            "an iterator cannot jump out of itself: end it, and give the Map state the `next`; \
+             to leave early, fail and let the Map state `catch`",
+        )
+    } else if scopes[scope.0 as usize].owner.is_some() {
         finding.help(
             "a branch cannot jump out of itself: end it, and give the Parallel state the \
              `next`; to leave early, fail and let the Parallel state `catch`",
         )
     } else {
-        finding.help("a branch is entered at its start only; lead to the Parallel state instead")
+        finding.help(if is_iterator(other) {
+            "an iterator is entered at its start only; lead to the Map state instead"
+        } else {
+            "a branch is entered at its start only; lead to the Parallel state instead"
+        })
     }
 }
 
@@ -388,6 +406,28 @@ pub(super) fn successors(kind: &StateKind) -> Vec<Next> {
             all.push(*next);
             all
         }
+        StateKind::Map(map) => {
+            let mut all = caught(&map.catch);
+            all.push(map.next);
+            all
+        }
+        StateKind::Event(EventTask {
+            catch,
+            timeout,
+            next,
+            ..
+        })
+        | StateKind::Human(HumanTask {
+            catch,
+            timeout,
+            next,
+            ..
+        }) => {
+            let mut all = caught(catch);
+            all.extend(timeout.and_then(|timeout| timeout.next).map(Next::State));
+            all.push(*next);
+            all
+        }
         StateKind::Pass { next, .. } | StateKind::Wait { next, .. } => vec![*next],
         StateKind::Choice { choices, default } => choices
             .iter()
@@ -396,5 +436,7 @@ pub(super) fn successors(kind: &StateKind) -> Vec<Next> {
             .map(Next::State)
             .collect(),
         StateKind::Succeed { .. } | StateKind::Fail { .. } => vec![Next::End],
+        // The front end of ASL has its own checks.
+        StateKind::Asl(_) => Vec::new(),
     }
 }

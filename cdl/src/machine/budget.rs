@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::{io, mem};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::limits::{EXPRESSION_STEPS, MAX_STEPS, STEP_BYTES};
@@ -154,8 +155,8 @@ impl Budget {
     }
 
     /// The text of `value`, counted.
-    pub(super) fn write(&mut self, value: &Value) -> Result<Json, Failure> {
-        let text = Json::from_value(value);
+    pub(super) fn write(&mut self, value: &(impl Serialize + ?Sized)) -> Result<Json, Failure> {
+        let text = Json::from_entries(value);
         self.text(text.len() * WRITTEN)?;
         Ok(text)
     }

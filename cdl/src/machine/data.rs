@@ -1,9 +1,8 @@
 //! Moves values between states, the context and the outside.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::budget::{Budget, text_len};
 use super::limits::{MAX_CONTEXT_BYTES, MAX_HELD_BYTES, MAX_WAIT_MS, SMALL_BYTES};
@@ -11,7 +10,10 @@ use super::walk::Machine;
 use crate::expression::{Env, MAX_VALUE_DEPTH, Path, Template, fits_depth};
 use crate::front::duration;
 use crate::program::{StateId, Until, Way};
-use crate::{Failure, FrameId, Json, Step, Timestamp, errors};
+use crate::{Failure, Frame, FrameId, Json, Step, Timestamp, errors};
+
+/// Longest name of somebody to ask, in bytes: that of an e-mail address.
+const MAX_ASSIGNEE_BYTES: usize = 254;
 
 /// What a state gave: as text or as a value, whichever it had. Most outputs
 /// are never looked into.
@@ -64,19 +66,19 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Evaluates an expression of the program.
-    pub(super) fn eval(&mut self, template: &Template) -> Result<Value, Failure> {
-        self.eval_with(template, Budget::own)
+    /// Evaluates an expression of the program, as a frame sees the context.
+    pub(super) fn eval(&mut self, id: FrameId, template: &Template) -> Result<Value, Failure> {
+        self.eval_with(id, template, Budget::own)
     }
 
     /// Evaluates an expression to text, without copying what it points to.
-    pub(super) fn eval_text(&mut self, template: &Template) -> Result<Json, Failure> {
-        self.eval_with(template, |budget, value| budget.write(&value))
+    pub(super) fn eval_text(&mut self, id: FrameId, template: &Template) -> Result<Json, Failure> {
+        self.eval_with(id, template, |budget, value| budget.write(value.as_ref()))
     }
 
     /// Evaluates an expression to a string: itself, or JSON of anything else.
-    fn eval_string(&mut self, template: &Template) -> Result<String, Failure> {
-        self.eval_with(template, |budget, value| match value.as_ref() {
+    fn eval_string(&mut self, id: FrameId, template: &Template) -> Result<String, Failure> {
+        self.eval_with(id, template, |budget, value| match value.as_ref() {
             Value::String(text) => {
                 budget.text(text.len())?;
                 Ok(text.clone())
@@ -85,16 +87,22 @@ impl Machine<'_> {
         })
     }
 
-    fn eval_with<T>(
+    pub(super) fn eval_with<T>(
         &mut self,
+        id: FrameId,
         template: &Template,
         convert: impl FnOnce(&mut Budget, Cow<'_, Value>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let seq = self.fresh();
+        let iterations = self.execution.iterations(id);
+        let (overlays, locals): (Vec<_>, Vec<_>) = iterations
+            .map(|iteration| (&iteration.context, ("map", &iteration.map)))
+            .unzip();
         let budget = &mut self.budget;
         let env = Env {
             context: &self.execution.context,
-            locals: &[],
+            overlays: &overlays,
+            locals: &locals,
             now: self.now,
             shards: self.execution.shards,
             id: self.execution.id,
@@ -147,8 +155,14 @@ impl Machine<'_> {
         }
     }
 
-    /// Puts an output into the context, if its state says where.
-    pub(super) fn write(&mut self, path: Option<&Path>, output: Output) -> Result<(), Failure> {
+    /// Puts an output into the context, or into the overlay of the iteration
+    /// that the frame is in, if its state says where.
+    pub(super) fn write(
+        &mut self,
+        id: FrameId,
+        path: Option<&Path>,
+        output: Output,
+    ) -> Result<(), Failure> {
         let Some(path) = path else { return Ok(()) };
         // Keys may be long, and be compared with others on the way.
         self.budget
@@ -165,7 +179,16 @@ impl Machine<'_> {
             Output::Value(value) => value,
         };
         self.context_text = None;
-        path.set(&mut self.execution.context, value)
+        let owner = self.execution.iteration_of(id);
+        if let (Some(owner), [key, _, ..]) = (owner, path.segments()) {
+            self.uncover(owner, key)?;
+        }
+        let owner = owner.and_then(|owner| self.execution.frames.get_mut(&owner));
+        let context = match owner.and_then(|frame| frame.iteration.as_mut()) {
+            Some(iteration) => &mut iteration.context,
+            None => &mut self.execution.context,
+        };
+        path.set(context, value)
             .map_err(|error| Failure::new(errors::EXPRESSION, error.to_string()))
     }
 
@@ -179,11 +202,17 @@ impl Machine<'_> {
     }
 
     /// Counts `bytes` that are about to enter the context.
-    fn make_room(&mut self, bytes: u64) -> Result<(), Failure> {
+    pub(super) fn make_room(&mut self, bytes: u64) -> Result<(), Failure> {
         let execution = &mut self.execution;
         if execution.context_bytes + bytes > MAX_CONTEXT_BYTES {
-            // The count includes what was overwritten; measured, it may fit.
-            execution.context_bytes = self.budget.measure(&execution.context)?;
+            // The count includes what was overwritten, or written by iterations
+            // that have ended; measured, it may fit.
+            let mut measured = self.budget.measure(&execution.context)?;
+            let frames = execution.frames.values();
+            for iteration in frames.filter_map(|frame| frame.iteration.as_ref()) {
+                measured += self.budget.measure(&iteration.context)?;
+            }
+            execution.context_bytes = measured;
         }
         let total = execution.context_bytes + bytes;
         if total > MAX_CONTEXT_BYTES {
@@ -197,15 +226,19 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Checks that frames may hold this text, too, as input or output.
+    /// Checks that a frame may hold this text, too, as input or output.
     pub(super) fn check_held(&self, text: &Json) -> Result<(), Failure> {
-        let added = text.len() as u64;
-        if added <= SMALL_BYTES {
+        self.check_room(text.len() as u64, 0)
+    }
+
+    /// Checks that a frame which holds `held` bytes may hold more.
+    pub(super) fn check_room(&self, added: u64, held: u64) -> Result<(), Failure> {
+        if added + held <= SMALL_BYTES {
             return Ok(());
         }
         let frames = self.execution.frames.values();
-        let held: u64 = frames.map(|frame| held_bytes(&frame.step)).sum();
-        let total = held + added;
+        let held: u64 = frames.map(held_bytes).sum();
+        let total = held + self.execution.saga.bytes + added;
         if total <= MAX_HELD_BYTES {
             return Ok(());
         }
@@ -216,21 +249,27 @@ impl Machine<'_> {
         Err(Failure::new(errors::CONTEXT_TOO_LARGE, message))
     }
 
-    /// The text of a branch's output, which its frame is to hold.
-    pub(super) fn hold(&mut self, output: &Output) -> Result<Json, Failure> {
+    /// The text of the output of a branch or iteration, which its frame, or that
+    /// of the Map state, is to hold.
+    pub(super) fn hold(&mut self, parent: FrameId, output: &Output) -> Result<Json, Failure> {
         let text = self.text_of(output)?;
-        self.check_held(&text)?;
+        let held = match &self.frame_mut(parent).step {
+            Step::Mapping(mapping) => mapping.bytes,
+            _ => 0,
+        };
+        self.check_room(text.len() as u64, held)?;
         Ok(text)
     }
 
     /// The way that a Choice state takes.
     pub(super) fn choose(
         &mut self,
+        id: FrameId,
         choices: &[Way],
         default: Option<StateId>,
     ) -> Result<StateId, Failure> {
         for (at, way) in choices.iter().enumerate() {
-            match self.eval(&way.condition)? {
+            match self.eval(id, &way.condition)? {
                 Value::Bool(true) => return Ok(way.next),
                 Value::Bool(false) => {}
                 other => {
@@ -250,10 +289,10 @@ impl Machine<'_> {
     }
 
     /// When a Wait state that is entered now ends.
-    pub(super) fn end_of_wait(&mut self, until: &Until) -> Result<Timestamp, Failure> {
+    pub(super) fn end_of_wait(&mut self, id: FrameId, until: &Until) -> Result<Timestamp, Failure> {
         let (value, end): (_, Result<_, String>) = match until {
             Until::Duration(template) => {
-                let value = self.eval(template)?;
+                let value = self.eval(id, template)?;
                 let end = wait_ms(&value).map(|wait| self.now.plus(wait));
                 (
                     value,
@@ -261,7 +300,7 @@ impl Machine<'_> {
                 )
             }
             Until::Timestamp(template) => {
-                let value = self.eval(template)?;
+                let value = self.eval(id, template)?;
                 let end = value.as_str().and_then(timestamp);
                 (
                     value,
@@ -285,48 +324,46 @@ impl Machine<'_> {
         Ok(end)
     }
 
+    /// Who a `HumanTask` asks.
+    pub(super) fn assignee(&mut self, id: FrameId, assignee: &Template) -> Result<String, Failure> {
+        let name = self.eval_string(id, assignee)?;
+        if name.trim().is_empty() || name.len() > MAX_ASSIGNEE_BYTES {
+            let message = format!("`assignee` is empty, or longer than {MAX_ASSIGNEE_BYTES} bytes");
+            return Err(Failure::new(errors::EXPRESSION, message));
+        }
+        Ok(name)
+    }
+
     /// A Fail state's error.
     pub(super) fn declared_failure(
         &mut self,
+        id: FrameId,
         error: &Template,
         message: Option<&Template>,
     ) -> Failure {
-        let mut text = |template: &Template| self.eval_string(template);
+        let mut text = |template: &Template| self.eval_string(id, template);
         let message = message.map_or_else(|| Ok(String::new()), &mut text);
         match (text(error), message) {
             (Ok(error), Ok(message)) => Failure::new(&error, message),
             (Err(failure), _) | (_, Err(failure)) => failure,
         }
     }
-
-    /// `{branch name: output}` of the branches beneath a frame, all of which
-    /// are done. As text: it is often not looked into.
-    pub(super) fn joined(&mut self, parent: FrameId) -> Result<Output, Failure> {
-        self.budget.scan(self.execution.frames.len())?;
-        let mut outputs = BTreeMap::new();
-        for (id, frame) in &self.execution.frames {
-            if let (Step::Done { output }, true) = (&frame.step, frame.parent == Some(parent)) {
-                outputs.insert(self.branch_name(*id), output);
-            }
-        }
-        if outputs.is_empty() {
-            return Ok(Output::Value(Value::Object(Map::new())));
-        }
-        let entries = outputs.iter();
-        let bytes = entries
-            .map(|(name, output)| name.len() + output.len())
-            .sum();
-        self.budget.join(bytes)?;
-        Ok(Output::Text(Json::from_entries(&outputs)))
-    }
 }
 
-fn held_bytes(step: &Step) -> u64 {
-    match step {
+fn held_bytes(frame: &Frame) -> u64 {
+    let data = frame.data.as_ref().map_or(0, |data| data.bytes());
+    data + match &frame.step {
         Step::Activity { input: text, .. }
         | Step::BackingOff { input: text, .. }
-        | Step::Done { output: text } => text.len() as u64,
-        Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
+        | Step::Done { output: text }
+        | Step::Failed { error: text } => text.len() as u64,
+        Step::Mapping(mapping) => mapping.bytes,
+        Step::Asking(asking) => asking.input.len() as u64,
+        Step::Waiting { .. }
+        | Step::Listening { .. }
+        | Step::Joining { .. }
+        | Step::Retrying { .. }
+        | Step::Stopped {} => 0,
     }
 }
 
@@ -347,7 +384,7 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     Some(Timestamp(u64::try_from(at.as_millisecond()).unwrap_or(0)))
 }
 
-fn type_name(value: &Value) -> &'static str {
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -3,14 +3,26 @@
 use serde_json::{Value, json};
 
 use super::data::Output;
+use super::join::Fate;
 use super::record::Record;
 use super::retry::{is_retryable, pause_ms};
 use super::walk::{Machine, Work};
 use super::{ApplyError, Command};
 use crate::program::{Catch, State, StateKind};
 use crate::{
-    ActivityFailure, Execution, Failure, FrameId, Status, Step, TaskId, TimerKind, errors,
+    ActivityFailure, Execution, Failure, FrameId, Json, Saga, Status, Step, TaskId, TimerKind, asl,
+    errors,
 };
+
+/// What a state's `catch` made of a failure.
+pub(super) enum Caught {
+    /// The frame goes on.
+    Handled,
+    /// No entry handles it.
+    Not,
+    /// It could not be handled, for this reason.
+    Becomes(Failure),
+}
 
 impl Machine<'_> {
     /// An attempt did not return: tries again, or gives the error to the
@@ -21,7 +33,10 @@ impl Machine<'_> {
         step: Step,
         failure: &ActivityFailure,
     ) -> Result<(), ApplyError> {
-        let (state, kind) = self.task_of(id)?;
+        if let StateKind::Asl(_) = self.state_of(id)?.kind {
+            return self.fail(id, asl_failure(failure));
+        }
+        let (state, attempted) = self.attempted(id)?;
         let Step::Activity {
             task,
             attempt,
@@ -31,16 +46,20 @@ impl Machine<'_> {
         else {
             return Err(self.mismatch(id));
         };
-        if attempt >= kind.retries.max_attempts || !is_retryable(failure) {
+        if attempt >= attempted.retries.max_attempts || !is_retryable(failure) {
             let failure = Failure {
                 error: failure.error.clone(),
                 message: failure.message.clone(),
                 state: None,
                 details: failure.details.clone(),
             };
+            if self.execution.is_compensating() {
+                self.compensation_failed(&failure);
+                return Ok(());
+            }
             return self.fail(id, failure);
         }
-        let pause = pause_ms(&kind.retries, self.execution.id, task, attempt);
+        let pause = pause_ms(attempted.retries, self.execution.id, task, attempt);
         let (at, attempt) = (self.now.plus(pause), attempt + 1);
         self.tell(|machine| Record::RetryScheduled {
             place: machine.place(id),
@@ -50,7 +69,7 @@ impl Machine<'_> {
             error: failure.error.clone(),
         });
         if pause == 0 {
-            self.schedule(id, state, kind, task, attempt, input);
+            self.schedule(id, state, attempted, task, attempt, input);
         } else {
             let timer = self.set_timer(at, TimerKind::Resume(id));
             self.frame_mut(id).step = Step::BackingOff {
@@ -65,10 +84,16 @@ impl Machine<'_> {
 
     /// An attempt took longer than its state's `timeout`.
     pub(super) fn attempt_timed_out(&mut self, id: FrameId) -> Result<(), ApplyError> {
-        let (_, kind) = self.task_of(id)?;
+        if let StateKind::Asl(_) = self.state_of(id)?.kind {
+            let step = self.take_step(id);
+            self.cancel(&step);
+            // AWS gives no cause.
+            return self.fail(id, Failure::new(asl::names::TIMEOUT, ""));
+        }
+        let (_, attempted) = self.attempted(id)?;
         let step = self.take_step(id);
         self.cancel(&step);
-        let limit = kind.timeout_ms.unwrap_or_default();
+        let limit = attempted.timeout_ms.unwrap_or_default();
         let failure = ActivityFailure {
             error: errors::TIMEOUT.to_owned(),
             message: format!("no outcome within the state's timeout of {limit} ms"),
@@ -84,63 +109,97 @@ impl Machine<'_> {
         self.close(Status::TimedOut { timeout_ms });
     }
 
-    /// A state failed. The innermost `catch` that handles the error goes on,
-    /// first that of the state itself, then those of the Parallel states
-    /// around it; if there is none, the execution fails.
+    /// A state failed. The innermost that deals with the error goes on: the
+    /// state's own `catch`, then the states around it, each of which may bear
+    /// the failure of a branch or `catch` it; if there is none, the execution
+    /// fails.
     ///
     /// Which frames to give up is known only then: a caught failure drops the
     /// branches beneath the `catch`; an uncaught one keeps all frames, for a
     /// retry.
-    pub(super) fn fail(&mut self, origin: FrameId, mut failure: Failure) -> Result<(), ApplyError> {
-        failure.state = Some(self.state_of(origin)?.name.as_ref().to_owned());
-        let mut at = Some(origin);
+    pub(super) fn fail(&mut self, origin: FrameId, failure: Failure) -> Result<(), ApplyError> {
+        let mut failure = self.in_state(origin, failure)?;
+        let (mut at, mut beneath) = (Some(origin), None);
         while let Some(id) = at.filter(|_| !errors::is_fatal(&failure.error)) {
-            let state = self.state_of(id)?;
-            let catches = catches(state);
-            let names = catches.iter().map(|catch| catch.errors.len()).sum();
-            if let Err(own) = self.budget.names(names) {
-                failure = own;
-                failure.state = Some(state.name.as_ref().to_owned());
-                break;
-            }
-            if let Some(catch) = catches.iter().find(|catch| handles(catch, &failure)) {
-                self.drop_branches(id);
-                match self.write_caught(catch, &failure) {
-                    Ok(()) => {
-                        self.tell(|machine| Record::Caught {
-                            place: machine.place(id),
-                            error: failure.error.clone(),
-                            next: machine.program.state(catch.next).name.clone(),
-                        });
-                        self.go(id, catch.next);
-                        return Ok(());
-                    }
-                    // The handler's own failure is for those further out.
-                    Err(own) => {
-                        failure = own;
-                        failure.state = Some(state.name.as_ref().to_owned());
-                        self.frame_mut(id).step = Step::Stopped {};
+            if let Some(branch) = beneath.take() {
+                match self.branch_failed(id, branch, &failure)? {
+                    Fate::Borne => return Ok(()),
+                    Fate::Spreads => {}
+                    Fate::Becomes(own) => {
+                        failure = self.in_state(id, own)?;
+                        continue;
                     }
                 }
             }
+            match self.catch(id, &failure)? {
+                Caught::Handled => return Ok(()),
+                Caught::Not => {}
+                // The handler's own failure is for those further out.
+                Caught::Becomes(own) => failure = self.in_state(id, own)?,
+            }
+            beneath = Some(id);
             at = self.frame_mut(id).parent;
         }
         self.close(Status::Failed { failure });
         Ok(())
     }
 
-    fn write_caught(&mut self, catch: &Catch, failure: &Failure) -> Result<(), Failure> {
+    /// A failure of the state that a frame is in.
+    fn in_state(&self, id: FrameId, failure: Failure) -> Result<Failure, ApplyError> {
+        let state = Some(self.state_of(id)?.name.as_ref().to_owned());
+        Ok(Failure { state, ..failure })
+    }
+
+    /// Lets a state's own `catch` handle a failure.
+    fn catch(&mut self, id: FrameId, failure: &Failure) -> Result<Caught, ApplyError> {
+        let state = self.state_of(id)?;
+        if let StateKind::Asl(asl) = &state.kind {
+            return Ok(self.recover(id, asl, failure));
+        }
+        let catches = catches(state);
+        let names = catches.iter().map(|catch| catch.errors.len()).sum();
+        if let Err(own) = self.budget.names(names) {
+            return Ok(Caught::Becomes(own));
+        }
+        let Some(catch) = catches.iter().find(|catch| handles(catch, failure)) else {
+            return Ok(Caught::Not);
+        };
+        self.drop_branches(id);
+        if let Err(own) = self.write_caught(id, catch, failure) {
+            self.frame_mut(id).step = Step::Stopped {};
+            return Ok(Caught::Becomes(own));
+        }
+        self.tell(|machine| Record::Caught {
+            place: machine.place(id),
+            error: failure.error.clone(),
+            next: machine.program.state(catch.next).name.clone(),
+        });
+        self.go(id, catch.next);
+        Ok(Caught::Handled)
+    }
+
+    fn write_caught(
+        &mut self,
+        id: FrameId,
+        catch: &Catch,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
         match &catch.result {
             Some(path) => {
-                let caught = self.caught(failure)?;
-                self.write(Some(path), Output::Value(caught))
+                let caught = self.caught_value(failure)?;
+                self.write(id, Some(path), Output::Value(caught))
             }
             None => Ok(()),
         }
     }
 
-    /// What a `catch` puts at its `result`.
-    fn caught(&mut self, failure: &Failure) -> Result<Value, Failure> {
+    /// What a `catch` puts at its `result`, as text.
+    pub(super) fn caught(&mut self, failure: &Failure) -> Result<Json, Failure> {
+        let value = self.caught_value(failure)?;
+        self.budget.write(&value)
+    }
+
+    fn caught_value(&mut self, failure: &Failure) -> Result<Value, Failure> {
         self.budget
             .text(failure.error.len() + failure.message.len())?;
         if let Some(details) = &failure.details {
@@ -152,15 +211,27 @@ impl Machine<'_> {
             "state": failure.state,
             // What cannot be read (too deep, a number out of range) is left
             // out rather than failing the handler.
-            "details": failure.details.as_ref().map(crate::Json::to_value),
+            "details": failure.details.as_ref().map(Json::to_value),
         }))
     }
 
-    /// Ends the execution. What was under way is cancelled.
-    ///
-    /// Failed and timed out executions keep their frames and context, to go on
-    /// from there if asked to; the others will not need them again.
+    /// Ends the execution, after compensating what was done if it was no
+    /// success. What was under way is cancelled.
     pub(super) fn close(&mut self, status: Status) {
+        self.cancel_steps();
+        self.work.clear();
+        if matches!(status, Status::Completed { .. }) {
+            self.execution.saga = Saga::default();
+        }
+        if self.execution.saga.completed.is_empty() {
+            self.end(status);
+        } else {
+            self.begin_compensation(status);
+        }
+    }
+
+    /// Cancels what is under way.
+    pub(super) fn cancel_steps(&mut self) {
         let ids: Vec<_> = self.execution.frames.keys().copied().collect();
         for id in ids {
             if is_under_way(&self.frame_mut(id).step) {
@@ -168,12 +239,16 @@ impl Machine<'_> {
                 self.cancel(&step);
             }
         }
-        self.work.clear();
         self.execution.timers.clear();
+    }
+
+    /// Puts an execution that nothing is under way for at its end.
+    ///
+    /// Failed and timed out executions keep their frames and context, to go on
+    /// from there if asked to; the others will not need them again.
+    pub(super) fn end(&mut self, status: Status) {
         if matches!(status, Status::Completed { .. } | Status::Cancelled { .. }) {
-            self.execution.frames.clear();
-            self.execution.context = Value::Null;
-            self.execution.context_bytes = 0;
+            self.execution.clear();
         }
         self.tell(|_| ended(&status));
         self.execution.status = status;
@@ -192,8 +267,12 @@ impl Machine<'_> {
         }
         let frames = &self.execution.frames;
         self.work.retain(|work| match work {
-            Work::Enter(id) | Work::Leave(id, _) => frames.contains_key(id),
-            Work::Complete(_) => true,
+            Work::Enter(id)
+            | Work::Open(id)
+            | Work::Leave(id, _)
+            | Work::Iterate(id, _)
+            | Work::Return(id, _) => frames.contains_key(id),
+            Work::Complete(_) | Work::Compensate => true,
         });
     }
 
@@ -218,10 +297,34 @@ impl Machine<'_> {
     }
 }
 
+/// The error of an attempt, by the name that ASL has for it.
+fn asl_failure(failure: &ActivityFailure) -> Failure {
+    let error = match failure.error.as_str() {
+        errors::TIMEOUT if failure.message.contains("heartbeat") => asl::names::HEARTBEAT_TIMEOUT,
+        errors::TIMEOUT => asl::names::TIMEOUT,
+        other => other,
+    };
+    Failure {
+        error: error.to_owned(),
+        message: failure.message.clone(),
+        state: None,
+        details: failure.details.clone(),
+    }
+}
+
 fn is_under_way(step: &Step) -> bool {
     match step {
-        Step::Activity { .. } | Step::BackingOff { .. } | Step::Waiting { .. } => true,
-        Step::Joining { .. } | Step::Done { .. } | Step::Stopped {} => false,
+        Step::Activity { .. }
+        | Step::BackingOff { .. }
+        | Step::Waiting { .. }
+        | Step::Listening { .. }
+        | Step::Retrying { .. }
+        | Step::Asking(_) => true,
+        Step::Joining { .. }
+        | Step::Mapping(_)
+        | Step::Done { .. }
+        | Step::Failed { .. }
+        | Step::Stopped {} => false,
     }
 }
 
@@ -249,11 +352,15 @@ fn catches(state: &State) -> &[Catch] {
     match &state.kind {
         StateKind::Task(task) => &task.catch,
         StateKind::Parallel { catch, .. } => catch,
+        StateKind::Map(map) => &map.catch,
+        StateKind::Event(task) => &task.catch,
+        StateKind::Human(task) => &task.catch,
         StateKind::Pass { .. }
         | StateKind::Choice { .. }
         | StateKind::Wait { .. }
         | StateKind::Succeed { .. }
-        | StateKind::Fail { .. } => &[],
+        | StateKind::Fail { .. }
+        | StateKind::Asl(_) => &[],
     }
 }
 
@@ -268,6 +375,8 @@ fn ended(status: &Status) -> Record {
         Status::Failed { failure } => Record::ExecutionFailed { failure },
         Status::Cancelled { reason } => Record::ExecutionCancelled { reason },
         Status::TimedOut { timeout_ms } => Record::ExecutionTimedOut { timeout_ms },
-        Status::Running => unreachable!("an execution is closed with a status that ends it"),
+        Status::Running | Status::Compensating { .. } => {
+            unreachable!("an execution is closed with a status that ends it")
+        }
     }
 }

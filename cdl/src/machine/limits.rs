@@ -4,9 +4,21 @@
 //! run into it again when replayed. Changing one asks for a new
 //! [`SEMANTICS`](super::SEMANTICS).
 
-/// Most events of a history. Recovery replays them and a page shows them; a
+/// Most events of a history, those of compensations apart. Recovery replays them and a page shows them; a
 /// workflow that needs more should hand over to a fresh execution.
 pub const MAX_EVENTS: u64 = 25_000;
+
+/// Most completed steps that wait for whether they have to be compensated: as
+/// many as a Map state has items.
+pub const MAX_COMPENSATIONS: usize = MAX_ITEMS as usize;
+
+/// Events that a history may have beyond [`MAX_EVENTS`] to compensate: as many
+/// again, so that all that was done can be undone, with an attempt or two.
+pub const COMPENSATION_EVENTS: u64 = MAX_EVENTS;
+
+/// Most failed compensations that are named in the details of a failure; the
+/// others are counted.
+pub const MAX_NAMED_FAILURES: usize = 100;
 
 /// Most steps that one event may cause: each state entered costs one, an
 /// expression one for every [`EXPRESSION_STEPS`] of its own, and data one for every
@@ -27,11 +39,11 @@ pub const STEP_BYTES: u64 = 4_096;
 /// milliseconds. Larger data belongs outside, with its name in the context.
 pub const MAX_CONTEXT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Most JSON text that frames hold as task inputs and branch outputs, in
-/// bytes: eight whole contexts.
+/// Most JSON text that frames hold as task inputs, branch outputs, and items
+/// and outputs of Map states, in bytes: eight whole contexts.
 pub const MAX_HELD_BYTES: u64 = 8 * MAX_CONTEXT_BYTES;
 
-/// Texts up to this size are not counted against [`MAX_HELD_BYTES`], so that
+/// Frames that hold up to this size are not counted against [`MAX_HELD_BYTES`], so that
 /// usually nothing is summed up: [`MAX_FRAMES`] of them make one such limit.
 pub const SMALL_BYTES: u64 = MAX_HELD_BYTES / MAX_FRAMES as u64;
 
@@ -42,6 +54,33 @@ pub const MAX_FRAMES: usize = 1_024;
 /// Most branches of one Parallel state. More, or a number that depends on
 /// data, is what Map is for.
 pub const MAX_BRANCHES: usize = 256;
+
+/// Most items of a Map state. Each takes at least an event of [`MAX_EVENTS`],
+/// and each waits in every snapshot; what has more belongs into executions of
+/// its own.
+pub const MAX_ITEMS: u32 = 10_000;
+
+/// Most iterations of a Map state at a time: as many as branches.
+pub const MAX_CONCURRENCY: u32 = 256;
+
+/// Iterations at a time of a Map state that does not say. A Map in a Map, each
+/// iteration of which has a Parallel with two branches, fits [`MAX_FRAMES`].
+pub const DEFAULT_CONCURRENCY: u32 = 16;
+
+/// Frames up to which a Map state opens more than one iteration: half of them,
+/// so that each of those may open one of its own.
+pub const MAP_FRAMES: usize = MAX_FRAMES / 2;
+
+/// Most signals that wait for an `EventTask`; who sends more than are asked for
+/// has to be told.
+pub const MAX_SIGNALS: usize = 100;
+
+/// Most bytes of JSON text that they bring, as much as a context.
+pub const MAX_INBOX_BYTES: u64 = MAX_CONTEXT_BYTES;
+
+/// Ids of signals that are known to have come: a sender that tries again does
+/// so before a hundred others have.
+pub const SEEN_SIGNALS: usize = 100;
 
 /// Deepest nesting of frames: several times what a person can follow.
 pub const MAX_DEPTH: usize = 16;

@@ -55,14 +55,39 @@ pub enum Record {
         /// Name of the error of the failed attempt.
         error: String,
     },
-    /// A `catch` took over.
+    /// A `catch` or an `on_timeout` took over.
     Caught {
-        /// The state that has the `catch`.
+        /// The state that has it.
         place: Place,
         /// Name of the error.
         error: String,
         /// The state that follows.
         next: Arc<str>,
+    },
+    /// A signal was taken.
+    SignalReceived {
+        /// Its name.
+        name: String,
+        /// Whether nobody waited for it, so that it waits itself.
+        buffered: bool,
+    },
+    /// Somebody is asked to do something, or somebody else to do it instead.
+    PersonAsked {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Who.
+        assignee: String,
+    },
+    /// Somebody did what they were asked for, or somebody else did.
+    PersonAnswered {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Who.
+        by: String,
     },
     /// A timer was set.
     TimerSet {
@@ -73,19 +98,53 @@ pub enum Record {
         /// What for.
         kind: TimerKind,
     },
-    /// A branch reached its end.
+    /// A branch or iteration reached its end.
     BranchEnded {
-        /// The Parallel state.
+        /// The Parallel or Map state.
         place: Place,
-        /// The branch.
+        /// The branch, or the index of the iteration.
         branch: String,
-        /// How many branches it still waits for.
+        /// How many of them it still waits for.
+        open: u32,
+    },
+    /// A branch or iteration failed, and the state that it belongs to goes on.
+    BranchFailed {
+        /// The Parallel or Map state.
+        place: Place,
+        /// The branch, or the index of the iteration.
+        branch: String,
+        /// Name of the error.
+        error: String,
+        /// How many of them it still waits for.
         open: u32,
     },
     /// The event changed nothing.
     EventIgnored {
         /// Why.
         reason: &'static str,
+    },
+    /// What was done is going to be undone; then the execution ends.
+    CompensationStarted {
+        /// How many steps.
+        steps: u32,
+        /// Why: the name of the error, `cancelled` or `timed out`.
+        cause: String,
+    },
+    /// A step was undone.
+    StepCompensated {
+        /// Where and which.
+        place: Place,
+        /// Output of the compensation.
+        output: Json,
+    },
+    /// A step could not be undone.
+    CompensationFailed {
+        /// Where and which.
+        place: Place,
+        /// Name of the error.
+        error: String,
+        /// For people.
+        message: String,
     },
     /// The execution goes on after a failure.
     ExecutionRetried {},
@@ -116,8 +175,8 @@ pub enum Record {
 pub struct Place {
     /// The frame.
     pub frame: FrameId,
-    /// The Parallel states and branches around it, from the outside in, as in
-    /// `Checks/us`; empty at the top.
+    /// The Parallel states and branches, and the Map states and indexes, around
+    /// it, from the outside in, as in `Checks/us` or `Orders/3`; empty at the top.
     pub path: String,
     /// The state's name.
     pub state: Arc<str>,

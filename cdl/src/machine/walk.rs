@@ -1,14 +1,18 @@
 //! Carries frames from state to state until each waits for something.
 
+use std::borrow::Cow;
 use std::mem;
 
 use super::budget::Budget;
+use super::compensate::Given;
 use super::data::Output;
-use super::limits::{MAX_BRANCHES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES};
+use super::limits::{COMPENSATION_EVENTS, MAX_EVENTS};
 use super::record::{Place, Record};
 use super::{ApplyError, Command, SEMANTICS, Transition};
 use crate::expression::Template;
-use crate::program::{Next, Program, ScopeId, State, StateId, StateKind, Task, Until, Way};
+use crate::program::{
+    Attempted, Next, Program, ScopeId, State, StateId, StateKind, Task, Until, Way,
+};
 use crate::{
     Event, EventKind, Execution, Failure, Frame, FrameId, Json, Status, Step, TaskId, Timer,
     TimerId, TimerKind, Timestamp, errors,
@@ -34,8 +38,16 @@ pub(super) struct Machine<'a> {
 pub(super) enum Work {
     /// Enter the state that the frame is set to.
     Enter(FrameId),
+    /// Open the next iteration of the Map state that it is in.
+    Open(FrameId),
     /// Leave that state with its output.
     Leave(FrameId, Output),
+    /// Go through the items that the reader of an ASL Map state gave.
+    Iterate(FrameId, Json),
+    /// As [`Work::Leave`], of a Task that may have to be compensated.
+    Return(FrameId, Given),
+    /// Undo the next of the steps that have to be.
+    Compensate,
     /// End the execution, its root frame being done. An output is that of a
     /// Succeed state, which goes before the workflow's own.
     Complete(Option<Json>),
@@ -101,6 +113,12 @@ impl<'a> Machine<'a> {
             Ok(()) => {
                 self.set_workflow_timer();
                 self.open_frame(FrameId::ROOT, None, ScopeId::ROOT);
+                if self.program.is_asl()
+                    && let Err(failure) = self.begin_data()
+                {
+                    self.close(Status::Failed { failure });
+                    return Ok(());
+                }
                 self.work.push(Work::Enter(FrameId::ROOT));
             }
             Err(failure) => self.close(Status::Failed { failure }),
@@ -109,10 +127,29 @@ impl<'a> Machine<'a> {
     }
 
     /// An awaited attempt returned.
-    pub(super) fn complete(&mut self, frame: FrameId, output: &Json) {
-        self.take_step(frame);
-        let output = Output::Text(output.clone());
-        self.work.push(Work::Leave(frame, output));
+    pub(super) fn complete(&mut self, frame: FrameId, output: &Json) -> Result<(), ApplyError> {
+        let step = self.take_step(frame);
+        if self.execution.is_compensating() {
+            self.compensated(output);
+            return Ok(());
+        }
+        if let StateKind::Asl(_) = self.state_of(frame)?.kind {
+            self.work.push(if self.is_reading(frame) {
+                Work::Iterate(frame, output.clone())
+            } else {
+                Work::Leave(frame, Output::Text(output.clone()))
+            });
+            return Ok(());
+        }
+        let (_, task) = self.task_of(frame)?;
+        self.work.push(match (&task.compensate, step) {
+            (Some(_), Step::Activity { input, .. }) => {
+                let output = output.clone();
+                Work::Return(frame, Given { input, output })
+            }
+            _ => Work::Leave(frame, Output::Text(output.clone())),
+        });
+        Ok(())
     }
 
     /// The end of a pause or of a Wait state.
@@ -125,9 +162,10 @@ impl<'a> Machine<'a> {
                 input,
                 timer: _,
             } => {
-                let (state, kind) = self.task_of(id)?;
-                self.schedule(id, state, kind, task, attempt, input);
+                let (state, attempted) = self.attempted(id)?;
+                self.schedule(id, state, attempted, task, attempt, input);
             }
+            Step::Retrying { .. } => self.retry_asl(id)?,
             _ => return Err(self.mismatch(id)),
         }
         Ok(())
@@ -136,6 +174,9 @@ impl<'a> Machine<'a> {
     /// Goes on after a failure: the frames that were stopped enter their
     /// states anew, with fresh tasks; branches that had ended stay so.
     pub(super) fn retry(&mut self) {
+        if self.execution.saga.has_run() {
+            return self.ignore("what the execution had done was compensated");
+        }
         if self.execution.frames.is_empty() {
             return self.ignore("the execution failed before its first state");
         }
@@ -149,6 +190,8 @@ impl<'a> Machine<'a> {
         for (id, frame) in self.execution.frames.iter().rev() {
             match &frame.step {
                 Step::Stopped {} => self.work.push(Work::Enter(*id)),
+                // For those that wait, should none of its iterations run.
+                Step::Mapping(_) => self.work.push(Work::Open(*id)),
                 // Then it was the workflow's `output` that failed.
                 Step::Done { .. } if *id == FrameId::ROOT => self.work.push(Work::Complete(None)),
                 _ => {}
@@ -158,17 +201,34 @@ impl<'a> Machine<'a> {
 
     /// Does all that is to be done.
     pub(super) fn walk(&mut self) -> Result<(), ApplyError> {
-        while let Some(work) = self.work.pop() {
-            match work {
-                Work::Enter(frame) => self.enter(frame)?,
-                Work::Leave(frame, output) => self.leave(frame, output)?,
-                Work::Complete(output) => self.complete_execution(output),
-            }
-        }
-        if !self.execution.is_closed() && self.execution.version >= MAX_EVENTS {
+        self.work_off()?;
+        let version = self.execution.version;
+        if self.execution.status == Status::Running && version >= MAX_EVENTS {
             let message = format!("the history has reached its limit of {MAX_EVENTS} events");
             let failure = Failure::new(errors::HISTORY_LIMIT, message);
             self.close(Status::Failed { failure });
+            self.work_off()?;
+        }
+        if self.execution.is_compensating() && version >= MAX_EVENTS + COMPENSATION_EVENTS {
+            self.give_up_compensation();
+        }
+        Ok(())
+    }
+
+    fn work_off(&mut self) -> Result<(), ApplyError> {
+        while let Some(work) = self.work.pop() {
+            match work {
+                Work::Enter(frame) => self.enter(frame)?,
+                Work::Open(frame) => self.open_iteration(frame)?,
+                Work::Leave(frame, output) => self.leave(frame, output, None)?,
+                Work::Iterate(frame, text) => self.iterate_over(frame, &text)?,
+                Work::Return(frame, given) => {
+                    let output = Output::Text(given.output.clone());
+                    self.leave(frame, output, Some(&given))?;
+                }
+                Work::Compensate => self.compensate_next()?,
+                Work::Complete(output) => self.complete_execution(output),
+            }
         }
         Ok(())
     }
@@ -197,12 +257,21 @@ impl<'a> Machine<'a> {
             StateKind::Task(task) => self.enter_task(id, state, task),
             StateKind::Pass { parameters, .. } => self.pass_on(id, parameters.as_ref()),
             StateKind::Choice { choices, default } => self.enter_choice(id, choices, *default),
-            StateKind::Parallel { branches, .. } => self.enter_parallel(id, branches),
+            StateKind::Parallel {
+                branches, strategy, ..
+            } => self.enter_parallel(id, branches, *strategy),
+            StateKind::Map(map) => self.enter_map(id, map),
+            StateKind::Event(kind) => {
+                self.enter_event(id, kind);
+                Ok(())
+            }
+            StateKind::Human(kind) => self.enter_human(id, kind),
             StateKind::Wait { until, .. } => self.enter_wait(id, until),
             StateKind::Succeed { output } => self.succeed(id, output.as_ref()),
             StateKind::Fail { error, message } => {
-                Err(self.declared_failure(error, message.as_ref()))
+                Err(self.declared_failure(id, error, message.as_ref()))
             }
+            StateKind::Asl(state) => self.enter_asl(id, state),
         });
         match entered {
             Ok(()) => Ok(()),
@@ -213,7 +282,7 @@ impl<'a> Machine<'a> {
     /// Goes through a state that only computes its output.
     fn pass_on(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
         let output = match output {
-            Some(template) => Output::Value(self.eval(template)?),
+            Some(template) => Output::Value(self.eval(id, template)?),
             None => Output::Null,
         };
         self.work.push(Work::Leave(id, output));
@@ -223,7 +292,7 @@ impl<'a> Machine<'a> {
     /// As [`Self::pass_on`], where the output is only held as text.
     fn succeed(&mut self, id: FrameId, output: Option<&Template>) -> Result<(), Failure> {
         let output = match output {
-            Some(template) => Output::Text(self.eval_text(template)?),
+            Some(template) => Output::Text(self.eval_text(id, template)?),
             None => Output::Null,
         };
         self.work.push(Work::Leave(id, output));
@@ -232,12 +301,15 @@ impl<'a> Machine<'a> {
 
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
         let input = match &kind.parameters {
-            Some(parameters) => self.eval_text(parameters)?,
-            None => self.context_text()?,
+            Some(parameters) => self.eval_text(id, parameters)?,
+            None => self.default_input(id)?,
         };
         self.check_held(&input)?;
+        self.check_compensations(kind)?;
         let task = TaskId(self.fresh());
-        self.schedule(id, state, kind, task, 1, input);
+        if let Some(attempted) = kind.attempted(false) {
+            self.schedule(id, state, attempted, task, 1, input);
+        }
         Ok(())
     }
 
@@ -246,7 +318,7 @@ impl<'a> Machine<'a> {
         &mut self,
         id: FrameId,
         state: &'a State,
-        kind: &'a Task,
+        attempted: Attempted<'a>,
         task: TaskId,
         attempt: u32,
         input: Json,
@@ -257,7 +329,7 @@ impl<'a> Machine<'a> {
             attempt,
             input: input.clone(),
         });
-        let timeout = kind
+        let timeout = attempted
             .timeout_ms
             .map(|limit| self.set_timer(self.now.plus(limit), TimerKind::AttemptTimeout(id)));
         let step = Step::Activity {
@@ -267,8 +339,10 @@ impl<'a> Machine<'a> {
             scheduled_at: self.now,
             timeout,
         };
-        self.commands
-            .extend(step.activity_task(state).map(Command::ScheduleActivity));
+        self.commands.extend(
+            step.activity_task(state, attempted)
+                .map(Command::ScheduleActivity),
+        );
         self.frame_mut(id).step = step;
     }
 
@@ -278,7 +352,7 @@ impl<'a> Machine<'a> {
         choices: &'a [Way],
         default: Option<StateId>,
     ) -> Result<(), Failure> {
-        let next = self.choose(choices, default)?;
+        let next = self.choose(id, choices, default)?;
         self.tell(|machine| Record::StateExited {
             place: machine.place(id),
             output: Output::Null.to_json(),
@@ -287,44 +361,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn enter_parallel(&mut self, id: FrameId, branches: &'a [ScopeId]) -> Result<(), Failure> {
-        let frames = self.execution.frames.len() + branches.len();
-        let exceeded = if branches.len() > MAX_BRANCHES {
-            Some(format!(
-                "a Parallel state has at most {MAX_BRANCHES} branches"
-            ))
-        } else if frames > MAX_FRAMES {
-            Some(format!(
-                "an execution runs at most {MAX_FRAMES} branches at a time"
-            ))
-        } else if self.ancestors(id).count() >= MAX_DEPTH {
-            Some(format!("branches nest at most {MAX_DEPTH} deep"))
-        } else {
-            None
-        };
-        if let Some(message) = exceeded {
-            return Err(Failure::new(errors::FRAME_LIMIT, message));
-        }
-        let Ok(open @ 1..) = u32::try_from(branches.len()) else {
-            let output = self.joined(id)?;
-            self.work.push(Work::Leave(id, output));
-            return Ok(());
-        };
-        self.budget.frames(branches.len())?;
-        self.frame_mut(id).step = Step::Joining { open };
-        let first = self.work.len();
-        for scope in branches {
-            let branch = FrameId(self.fresh());
-            self.open_frame(branch, Some(id), *scope);
-            self.work.push(Work::Enter(branch));
-        }
-        // The first branch on top of the stack.
-        self.work[first..].reverse();
-        Ok(())
-    }
-
     fn enter_wait(&mut self, id: FrameId, until: &'a Until) -> Result<(), Failure> {
-        let at = self.end_of_wait(until)?;
+        let at = self.end_of_wait(id, until)?;
         if at <= self.now {
             self.work.push(Work::Leave(id, Output::Null));
         } else {
@@ -334,15 +372,26 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn leave(&mut self, id: FrameId, output: Output) -> Result<(), ApplyError> {
+    /// Leaves the state that a frame is in. `given` is of a Task that may have to
+    /// be compensated.
+    fn leave(
+        &mut self,
+        id: FrameId,
+        output: Output,
+        given: Option<&Given>,
+    ) -> Result<(), ApplyError> {
         let state = self.state_of(id)?;
         let (result, next) = match &state.kind {
             StateKind::Task(task) => (task.result.as_ref(), task.next),
             StateKind::Pass { result, next, .. } | StateKind::Parallel { result, next, .. } => {
                 (result.as_ref(), *next)
             }
+            StateKind::Map(map) => (map.result.as_ref(), map.next),
+            StateKind::Event(kind) => (kind.result.as_ref(), kind.next),
+            StateKind::Human(kind) => (kind.result.as_ref(), kind.next),
             StateKind::Wait { next, .. } => (None, *next),
             StateKind::Succeed { .. } => (None, Next::End),
+            StateKind::Asl(state) => return self.leave_asl(id, state, output),
             StateKind::Choice { .. } | StateKind::Fail { .. } => return Err(self.mismatch(id)),
         };
         self.tell(|machine| Record::StateExited {
@@ -350,55 +399,30 @@ impl<'a> Machine<'a> {
             output: output.to_json(),
         });
         let parent = self.frame_mut(id).parent;
-        match (next, parent) {
-            (Next::State(next), _) => match self.write(result, output) {
-                Ok(()) => self.go(id, next),
-                Err(failure) => self.fail(id, failure)?,
-            },
-            (Next::End, None) => {
-                let chosen = match &state.kind {
-                    StateKind::Succeed { output: Some(_) } => self.text_of(&output).map(Some),
-                    _ => Ok(None),
-                };
-                match chosen.and_then(|chosen| self.write(result, output).map(|()| chosen)) {
-                    Ok(chosen) => {
-                        let output = Output::Null.to_json();
-                        self.frame_mut(id).step = Step::Done { output };
-                        self.work.push(Work::Complete(chosen));
-                    }
-                    Err(failure) => self.fail(id, failure)?,
-                }
+        let held = match (next, parent, &state.kind) {
+            (Next::End, Some(parent), _) => self.hold(parent, &output).map(Some),
+            (Next::End, None, StateKind::Succeed { output: Some(_) }) => {
+                self.text_of(&output).map(Some)
             }
-            (Next::End, Some(parent)) => {
-                let held = self.hold(&output);
-                match held.and_then(|held| self.write(result, output).map(|()| held)) {
-                    Ok(held) => self.end_branch(id, parent, held)?,
-                    Err(failure) => self.fail(id, failure)?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn end_branch(&mut self, id: FrameId, parent: FrameId, output: Json) -> Result<(), ApplyError> {
-        self.frame_mut(id).step = Step::Done { output };
-        let Step::Joining { open } = &mut self.frame_mut(parent).step else {
-            return Err(self.mismatch(parent));
+            _ => Ok(None),
         };
-        *open = open.saturating_sub(1);
-        let open = *open;
-        self.tell(|machine| Record::BranchEnded {
-            place: machine.place(parent),
-            branch: machine.branch_name(id).to_owned(),
-            open,
-        });
-        if open == 0 {
-            let output = self.joined(parent);
-            self.drop_branches(parent);
-            self.frame_mut(parent).step = Step::Stopped {};
-            match output {
-                Ok(output) => self.work.push(Work::Leave(parent, output)),
-                Err(failure) => self.fail(parent, failure)?,
+        let put = held.and_then(|held| self.write(id, result, output).map(|()| held));
+        let remembered = self.remember(id, state, given);
+        match (put.and_then(|held| remembered.map(|()| held)), next, parent) {
+            (Err(failure), ..) => self.fail(id, failure)?,
+            (Ok(_), Next::State(next), _) => self.go(id, next),
+            (Ok(chosen), Next::End, None) => {
+                let output = Output::Null.to_json();
+                self.frame_mut(id).step = Step::Done { output };
+                self.work.push(Work::Complete(chosen));
+            }
+            (Ok(held), Next::End, Some(parent)) => {
+                let held = held.unwrap_or_else(|| Output::Null.to_json());
+                if self.frame_mut(id).iteration.is_some() {
+                    self.end_iteration(id, parent, held)?;
+                } else {
+                    self.end_branch(id, parent, held)?;
+                }
             }
         }
         Ok(())
@@ -407,7 +431,7 @@ impl<'a> Machine<'a> {
     fn complete_execution(&mut self, chosen: Option<Json>) {
         let output = match (chosen, &self.program.output) {
             (Some(output), _) => Ok(output),
-            (None, Some(template)) => self.eval_text(template),
+            (None, Some(template)) => self.eval_text(FrameId::ROOT, template),
             (None, None) => self.results(),
         };
         self.close(match output {
@@ -443,18 +467,20 @@ impl<'a> Machine<'a> {
     /// Takes what a frame was doing, and drops the timer of it.
     pub(super) fn take_step(&mut self, id: FrameId) -> Step {
         let step = mem::replace(&mut self.frame_mut(id).step, Step::Stopped {});
-        if let Some(timer) = step.timer() {
+        for timer in step.timers() {
             self.execution.timers.remove(&timer);
         }
         step
     }
 
-    fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
+    pub(super) fn open_frame(&mut self, id: FrameId, parent: Option<FrameId>, scope: ScopeId) {
         let frame = Frame {
             parent,
             scope,
             state: self.program.scope(scope).start,
             step: Step::Stopped {},
+            iteration: None,
+            data: None,
         };
         self.execution.frames.insert(id, frame);
     }
@@ -489,6 +515,14 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// What the attempts of a frame run.
+    pub(super) fn attempted(&self, id: FrameId) -> Result<(&'a State, Attempted<'a>), ApplyError> {
+        let (state, task) = self.task_of(id)?;
+        let attempted = task.attempted(self.execution.is_compensating());
+        let attempted = attempted.ok_or_else(|| self.mismatch(id))?;
+        Ok((state, attempted))
+    }
+
     pub(super) fn mismatch(&self, id: FrameId) -> ApplyError {
         let frame = self.execution.frames.get(&id);
         ApplyError::Mismatch {
@@ -515,25 +549,35 @@ impl<'a> Machine<'a> {
     pub(super) fn place(&self, id: FrameId) -> Place {
         let mut around: Vec<_> = self.ancestors(id).collect();
         around.reverse();
-        let mut path: Vec<&str> = Vec::new();
+        let mut path: Vec<Cow<'_, str>> = Vec::new();
         for (at, frame) in around.iter().enumerate() {
-            path.push(self.state_name(*frame));
-            path.push(self.branch_name(*around.get(at + 1).unwrap_or(&id)));
+            path.push(self.state_name(*frame).into());
+            let branch = around.get(at + 1).unwrap_or(&id);
+            path.push(match self.execution.frames[branch].iteration.as_ref() {
+                Some(iteration) => iteration.index.to_string().into(),
+                None => self.branch_name(*branch).into(),
+            });
         }
+        // A frame that undoes a step stands where the step stood.
+        let saga = &self.execution.saga;
+        let undone = saga
+            .completed
+            .last()
+            .filter(|_| self.execution.is_compensating());
         Place {
             frame: id,
-            path: path.join("/"),
+            path: undone.map_or_else(|| path.join("/"), |step| step.path.clone()),
             state: self.state_name(id).into(),
         }
     }
 
     /// The frames around a frame, from the inside out.
-    fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
+    pub(super) fn ancestors(&self, id: FrameId) -> impl Iterator<Item = FrameId> {
         let parent = |id: &FrameId| self.execution.frames.get(id).and_then(|frame| frame.parent);
         std::iter::successors(parent(&id), parent)
     }
 
-    fn state_name(&self, id: FrameId) -> &'a str {
+    pub(super) fn state_name(&self, id: FrameId) -> &'a str {
         self.state_of(id).map_or("?", |state| &state.name)
     }
 

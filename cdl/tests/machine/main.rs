@@ -1,10 +1,15 @@
 //! The machine's tests.
 
+mod asl;
+mod compensate;
 mod compile;
 mod failures;
 mod flows;
 mod histories;
 mod limits;
+mod map;
+mod outside;
 mod parallel;
 mod properties;
+mod strategies;
 mod transcript;

@@ -4,12 +4,12 @@
 //! nothing, that pending tasks are what was commanded, that what runs waits
 //! for something, and that what has ended stays quiet.
 
-use cascade_cdl::{EventKind, Status};
+use cascade_cdl::{EventKind, Status, Step};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::compile::compile_value;
-use crate::transcript::{Run, completed, failed, json as text};
+use crate::transcript::{Run, completed, failed, json as text, signal};
 
 /// Errors that activities of the tests return: retried, not retried, caught or not.
 const ERRORS: [&str; 4] = [
@@ -73,21 +73,31 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
         json!("{{ null | uuid }}"),
         json!("{{ $.a }}"),
     ]);
+    let undo = |parameters: Value| json!({"resource": "urn:cascade:activity:undo", "parameters": parameters});
+    let compensate = prop::sample::select(vec![
+        json!(null),
+        undo(json!(null)),
+        undo(json!("{{ null | uuid }}")),
+        undo(json!("{{ $.a }}")),
+    ]);
     let task = (
         result.clone(),
         catch.clone(),
         timeout,
         jitter,
         parameters.clone(),
+        compensate,
         1..4_u32,
     )
-        .prop_map(|(result, catch, timeout, jitter, parameters, attempts)| {
-            json!({
-                "type": "Task", "result": result, "catch": catch, "timeout": timeout,
-                "parameters": parameters,
-                "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
-            })
-        });
+        .prop_map(
+            |(result, catch, timeout, jitter, parameters, compensate, attempts)| {
+                json!({
+                    "type": "Task", "result": result, "catch": catch, "timeout": timeout,
+                    "parameters": parameters, "compensate": compensate,
+                    "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
+                })
+            },
+        );
     let pass = (result.clone(), parameters).prop_map(
         |(result, parameters)| json!({"type": "Pass", "result": result, "parameters": parameters}),
     );
@@ -102,20 +112,81 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
     let wait = prop::sample::select(vec!["{{ 0 }}", "2s", "1m"])
         .prop_map(|duration| json!({"type": "Wait", "duration": duration}));
     let fail = Just(json!({"type": "Fail", "error": "Declined"}));
-    let leaf = prop_oneof![6 => task, 2 => pass, 1 => choice, 2 => wait, 1 => fail];
+    let leaf = prop_oneof![
+        6 => task, 2 => pass, 1 => choice, 2 => wait, 1 => fail, 2 => outside(result.clone(), catch.clone()),
+    ];
     if depth == 0 {
         return leaf.boxed();
     }
     let branches = prop::collection::vec(states(depth - 1), 1..4);
-    let parallel = (branches, result, catch).prop_map(|(branches, result, catch)| {
-        let branch = |(at, states): (usize, Vec<Value>)| {
-            let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
-            json!({"name": format!("b{at}"), "states": states})
-        };
-        let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
-        json!({"type": "Parallel", "branches": branches, "result": result, "catch": catch})
+    let strategy = prop::sample::select(vec![
+        json!(null),
+        json!("ANY"),
+        json!("N_OF_M"),
+        json!("ALL_SETTLED"),
+    ]);
+    let parallel =
+        (branches, strategy, result, catch).prop_map(|(branches, strategy, result, catch)| {
+            let branch = |(at, states): (usize, Vec<Value>)| {
+                let states: Vec<_> = states.into_iter().map(|state| own(state, at)).collect();
+                json!({"name": format!("b{at}"), "states": states})
+            };
+            let branches: Vec<_> = branches.into_iter().enumerate().map(branch).collect();
+            let required = (strategy == "N_OF_M").then(|| branches.len().div_ceil(2));
+            json!({
+                "type": "Parallel", "branches": branches, "result": result, "catch": catch,
+                "completion_strategy": strategy, "required": required,
+            })
+        });
+    prop_oneof![3 => leaf, 2 => parallel, 2 => map(depth)].boxed()
+}
+
+/// A state that waits for a signal or an answer.
+fn outside(
+    result: impl Strategy<Value = Value> + Clone + 'static,
+    catch: impl Strategy<Value = Value> + Clone + 'static,
+) -> impl Strategy<Value = Value> {
+    let event = (prop::sample::select(vec!["a", "b"]), result.clone(), catch.clone()).prop_map(
+        |(event, result, catch)| json!({"type": "EventTask", "event": event, "timeout": "4s", "result": result, "catch": catch}),
+    );
+    let escalate = prop::sample::select(vec![
+        json!(null),
+        json!([{"after": "1s", "assignee": "boss"}, {"after": "2s", "assignee": "{{ $.a }}"}]),
+    ]);
+    let human = (escalate, result, catch).prop_map(|(escalate, result, catch)| {
+        json!({
+            "type": "HumanTask", "assignee": "ann", "timeout": "5s", "escalate": escalate,
+            "result": result, "catch": catch,
+        })
     });
-    prop_oneof![3 => leaf, 2 => parallel].boxed()
+    prop_oneof![event, human]
+}
+
+/// A Map over what may not be a list, with iterations that see their items.
+fn map(depth: u32) -> impl Strategy<Value = Value> {
+    let items = prop::sample::select(vec!["{{ [1, 2, 3] }}", "{{ [] }}", "{{ $.a }}"]);
+    let concurrency = prop::sample::select(vec![1, 2, 256]);
+    let batch = prop::sample::select(vec![json!(null), json!({"size": 2})]);
+    let tolerance = prop::sample::select(vec![json!(null), json!(0), json!(1), json!(34)]);
+    let result = prop::sample::select(vec![json!(null), json!("$.a"), json!("$.b.c")]);
+    let errors = prop::sample::select(vec![json!(null), json!("*"), json!("Declined")]);
+    let states = states(depth - 1);
+    (items, concurrency, batch, tolerance, result, errors, states).prop_map(
+        |(items, concurrency, batch, tolerance, result, errors, mut states)| {
+            if let Some(task) = states.iter_mut().find(|state| state["type"] == "Task") {
+                task["parameters"] = json!("{{ [map.item, map.index] }}");
+            }
+            let catch = match errors {
+                Value::Null => Value::Null,
+                errors => json!([{"error": errors, "result": "$.b.c"}]),
+            };
+            json!({
+                "type": "Map", "items": items, "iterator": {"states": states},
+                "max_concurrency": concurrency, "batch": batch, "result": result, "catch": catch,
+                "tolerated_failure_percentage": tolerance,
+            })
+        },
+    )
 }
 
 /// Gives the branch with this number result paths of its own.
@@ -149,6 +220,8 @@ enum Move {
     Complete(usize),
     Fail(usize, usize),
     Pass(u64),
+    Signal(bool, Option<u8>),
+    Answer(usize),
     Repeat(usize),
     Cancel,
     Retry,
@@ -159,6 +232,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         8 => any::<usize>().prop_map(Move::Complete),
         4 => (any::<usize>(), 0..ERRORS.len()).prop_map(|(at, error)| Move::Fail(at, error)),
         4 => (0..20_000_u64).prop_map(Move::Pass),
+        3 => (any::<bool>(), prop::option::of(0..4_u8)).prop_map(|(a, id)| Move::Signal(a, id)),
+        2 => any::<usize>().prop_map(Move::Answer),
         2 => any::<usize>().prop_map(Move::Repeat),
         1 => Just(Move::Retry),
     ];
@@ -195,6 +270,16 @@ fn make(run: &mut Run, next: &Move) {
             run.pass_time(*millis);
             run.fire_due_timers();
         }
+        Move::Signal(a, id) => {
+            let id = id.map(|id| id.to_string());
+            let name = if *a { "a" } else { "b" };
+            let taken = run
+                .execution
+                .accepts_signal(&run.program, name, 1, id.as_deref());
+            let told = run.apply(signal(name, text("1"), id.as_deref()));
+            assert_eq!(taken.is_ok(), !told[0].starts_with("ignored"), "{told:?}");
+        }
+        Move::Answer(at) => answer(run, *at),
         Move::Repeat(at) => repeat(run, *at),
         Move::Cancel => {
             run.apply(EventKind::CancelRequested {
@@ -207,13 +292,37 @@ fn make(run: &mut Run, next: &Move) {
     }
 }
 
+/// Somebody does one of the things that are asked for.
+fn answer(run: &mut Run, at: usize) {
+    let frames = run.execution.frames.values();
+    let asked: Vec<_> = frames
+        .filter_map(|frame| match &frame.step {
+            Step::Asking(asking) => Some(asking.task),
+            _ => None,
+        })
+        .collect();
+    if !asked.is_empty() {
+        run.apply(EventKind::HumanTaskCompleted {
+            task: asked[at % asked.len()],
+            output: text("{\"n\":2}"),
+            by: "ann".to_owned(),
+        });
+    }
+}
+
 /// An earlier outcome or timer arrives again: nothing but the version changes.
 fn repeat(run: &mut Run, at: usize) {
     let event = run.history[at % run.history.len()].kind.clone();
-    if matches!(
-        event,
-        EventKind::ExecutionStarted { .. } | EventKind::RetryRequested {}
-    ) {
+    let repeats = match &event {
+        EventKind::ExecutionStarted { .. } | EventKind::RetryRequested {} => false,
+        // Without an id it is another one, and what was refused may be taken now.
+        EventKind::SignalReceived { id, .. } => {
+            let seen = &run.execution.inbox.seen;
+            id.as_ref().is_some_and(|id| seen.contains(id))
+        }
+        _ => true,
+    };
+    if !repeats {
         return;
     }
     let before = run.execution.clone();
@@ -267,6 +376,7 @@ proptest! {
             drain(&mut run);
         }
         run.apply(EventKind::CancelRequested { reason: "late".to_owned() });
+        drain(&mut run);
         run.check_replay();
     }
 }

@@ -14,17 +14,17 @@
 //!
 //! Happenings: `start INPUT`, `complete STATE#ATTEMPT OUTPUT`, `fail
 //! STATE#ATTEMPT ERROR [final|retryable]`, `at MS` (the clock moves on and
-//! fires what is due), `cancel REASON`, `retry`, `again` (the last event a
+//! fires what is due), `signal NAME PAYLOAD`, `answer STATE OUTPUT`, `cancel REASON`, `retry`, `again` (the last event a
 //! second time). Times are in milliseconds from the start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cascade_cdl::program::Program;
+use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json, Place,
-    Receipt, Record, SEMANTICS, TaskId, TenantId, TimerKind, Timestamp, apply, apply_traced,
-    replay,
+    ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Frame, Json,
+    Place, Receipt, Record, SEMANTICS, Saga, Status, Step, TaskId, TenantId, TimerKind, Timestamp,
+    Transition, apply, apply_traced, replay,
 };
 
 use crate::compile::compile;
@@ -45,8 +45,14 @@ pub(crate) fn tenant() -> TenantId {
 /// Runs the happenings of `expected` and compares what follows.
 #[track_caller]
 pub(crate) fn check(workflow: &str, expected: &str) {
+    check_program(compile(workflow), expected);
+}
+
+/// The same of a program.
+#[track_caller]
+pub(crate) fn check_program(program: Arc<Program>, expected: &str) {
     let expected = unindent(expected);
-    let mut run = Run::new(compile(workflow));
+    let mut run = Run::new(program);
     let mut actual = String::new();
     for line in expected.lines().filter(|line| !line.starts_with(' ')) {
         let told = run.happen(line);
@@ -83,6 +89,8 @@ pub(crate) struct Run {
     now: Timestamp,
     /// Which state each task belongs to.
     names: BTreeMap<TaskId, String>,
+    /// What is to be compensated, the next last; none unless that has begun.
+    undo: Vec<Json>,
 }
 
 impl Run {
@@ -94,6 +102,7 @@ impl Run {
             outstanding: BTreeMap::new(),
             now: START,
             names: BTreeMap::new(),
+            undo: Vec::new(),
         }
     }
 
@@ -120,6 +129,12 @@ impl Run {
                 self.now = START.plus(subject.parse().expect("milliseconds"));
                 return self.fire_due_timers();
             }
+            "signal" => signal(subject, json(detail), None),
+            "answer" => EventKind::HumanTaskCompleted {
+                task: self.attempt(&format!("{subject}#1")).0,
+                output: json(detail),
+                by: "ann".to_owned(),
+            },
             "cancel" => EventKind::CancelRequested {
                 reason: rest.to_owned(),
             },
@@ -182,11 +197,14 @@ impl Run {
             "a snapshot or an observer makes a difference"
         );
         for record in &records {
-            if let Record::ActivityScheduled { place, task, .. } = record {
+            if let Record::ActivityScheduled { place, task, .. }
+            | Record::PersonAsked { place, task, .. } = record
+            {
                 self.names.insert(*task, place.state.as_ref().to_owned());
             }
         }
 
+        self.check_saga(&event.kind, &observed);
         for command in &observed.commands {
             match command {
                 Command::ScheduleActivity(task) => {
@@ -218,12 +236,72 @@ impl Run {
             assert_eq!((pending.len(), self.execution.wake_at()), (0, None));
         } else {
             assert!(
-                !pending.is_empty() || self.execution.wake_at().is_some(),
+                !pending.is_empty() || self.execution.wake_at().is_some() || self.waits_outside(),
                 "it runs and waits for nothing"
             );
             assert_eq!(self.execution.is_idle(), pending.is_empty());
         }
         records.iter().map(|record| self.line(record)).collect()
+    }
+
+    /// Every Task that completes is remembered once if it has a compensation, and
+    /// what is remembered is undone once, the last first.
+    fn check_saga(&mut self, event: &EventKind, after: &Transition) {
+        let before = &self.execution;
+        let counted =
+            |saga: &Saga| saga.completed.len() as u64 + u64::from(saga.compensated + saga.failures);
+        let compensable = |frame: &&Frame| match (&frame.step, event) {
+            (
+                Step::Activity { task, attempt, .. },
+                EventKind::ActivityCompleted {
+                    task: t,
+                    attempt: a,
+                    ..
+                },
+            ) => {
+                let kind = &self.program.state(frame.state).kind;
+                let undo = matches!(kind, StateKind::Task(task) if task.compensate.is_some());
+                task == t && attempt == a && undo && !before.is_compensating()
+            }
+            _ => false,
+        };
+        let completed = before.frames.values().filter(compensable).count() as u64;
+        let expected = match after.execution.status {
+            Status::Completed { .. } => 0,
+            _ => counted(&before.saga) + completed,
+        };
+        assert_eq!(
+            counted(&after.execution.saga),
+            expected,
+            "not each step once"
+        );
+
+        let saga = &after.execution.saga;
+        let has_begun = before.is_compensating() || saga.compensated + saga.failures > 0;
+        if after.execution.is_compensating() && !has_begun {
+            self.undo = saga
+                .completed
+                .iter()
+                .map(|step| step.input.clone())
+                .collect();
+        }
+        for command in &after.commands {
+            if let (true, Command::ScheduleActivity(task)) =
+                (after.execution.is_compensating(), command)
+                && task.attempt == 1
+            {
+                assert_eq!(Some(&task.input), self.undo.pop().as_ref(), "out of order");
+            }
+        }
+        if after.execution.is_closed() {
+            assert!(self.undo.is_empty(), "it ends before all is undone");
+        }
+    }
+
+    /// Whether a signal or somebody is waited for.
+    fn waits_outside(&self) -> bool {
+        let mut frames = self.execution.frames.values();
+        frames.any(|frame| matches!(frame.step, Step::Listening { .. } | Step::Asking(_)))
     }
 
     /// A replay gives the same execution, and what is still to be done.
@@ -274,7 +352,17 @@ impl Run {
             Record::Caught { place, error, next } => {
                 format!("caught {} {error}, on to {next}", at(place))
             }
+            Record::SignalReceived { name, buffered } => match buffered {
+                true => format!("signal {name} waits"),
+                false => format!("signal {name}"),
+            },
+            Record::PersonAsked {
+                place, assignee, ..
+            } => format!("ask {assignee} for {}", at(place)),
+            Record::PersonAnswered { place, by, .. } => format!("{by} answered {}", at(place)),
             Record::TimerSet { at, kind, .. } => match kind {
+                TimerKind::WaitTimeout(_) => format!("wait timeout at {}", ms(at)),
+                TimerKind::Escalation(_) => format!("escalation at {}", ms(at)),
                 TimerKind::Resume(_) => format!("timer at {}", ms(at)),
                 TimerKind::AttemptTimeout(_) => format!("timeout at {}", ms(at)),
                 TimerKind::WorkflowTimeout => format!("workflow timeout at {}", ms(at)),
@@ -284,6 +372,21 @@ impl Run {
                 branch,
                 open,
             } => format!("branch {}/{branch} done, {open} open", at(place)),
+            Record::BranchFailed {
+                place,
+                branch,
+                error,
+                open,
+            } => format!("branch {}/{branch} failed {error}, {open} open", at(place)),
+            Record::CompensationStarted { steps, cause } => {
+                format!("compensating {steps} after {cause}")
+            }
+            Record::StepCompensated { place, output } => {
+                format!("compensated {} {}", at(place), output.as_str())
+            }
+            Record::CompensationFailed { place, error, .. } => {
+                format!("not compensated {}: {error}", at(place))
+            }
             Record::EventIgnored { reason } => format!("ignored: {reason}"),
             Record::ExecutionRetried {} => "goes on".to_owned(),
             Record::ExecutionCompleted { output } => format!("completed {}", output.as_str()),
@@ -308,6 +411,14 @@ fn at(place: &Place) -> String {
 
 pub(crate) fn json(text: &str) -> Json {
     Json::parse(text.to_owned()).expect("JSON")
+}
+
+pub(crate) fn signal(name: &str, payload: Json, id: Option<&str>) -> EventKind {
+    EventKind::SignalReceived {
+        name: name.to_owned(),
+        payload,
+        id: id.map(ToOwned::to_owned),
+    }
 }
 
 pub(crate) fn completed(task: TaskId, attempt: u32, output: Json) -> EventKind {

@@ -113,7 +113,8 @@ struct OpenState {
     /// The Parallel states and branches around it, as in `Checks/us`; empty at the top.
     path: String,
     state: String,
-    /// `activity`, `backing_off`, `waiting`, `joining` or `stopped`.
+    /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `joining` or
+    /// `stopped`.
     step: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
@@ -509,7 +510,7 @@ impl ExecutionView {
 
     fn end(&mut self, status: Status) {
         match status {
-            Status::Running => self.status = StatusName::Running,
+            Status::Running | Status::Compensating { .. } => self.status = StatusName::Running,
             Status::Completed { output } => {
                 self.status = StatusName::Completed;
                 self.output = Some(output);
@@ -559,12 +560,21 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             ("backing_off", Some(*attempt), None, due(timer))
         }
         Step::Waiting { timer } => ("waiting", None, None, due(timer)),
-        Step::Joining { .. } => ("joining", None, None, None),
+        Step::Retrying { timer } => ("backing_off", None, None, due(timer)),
+        Step::Listening { timeout } => ("listening", None, None, timeout.as_ref().and_then(due)),
+        Step::Asking(asking) => {
+            let until = asking.timeout.as_ref().and_then(due);
+            ("asking", None, Some(asking.opened_at), until)
+        }
+        Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
         Step::Stopped {} => ("stopped", None, None, None),
-        Step::Done { .. } => return None,
+        Step::Done { .. } | Step::Failed { .. } => return None,
     };
+    // What is undone is not where its frame is.
+    let undone = execution.saga.completed.last();
+    let undone = undone.filter(|_| execution.is_compensating());
     Some(OpenState {
-        path: path(execution, program, frame),
+        path: undone.map_or_else(|| path(execution, program, frame), |step| step.path.clone()),
         state: program.state(frame.state).name.to_string(),
         step,
         attempt,
@@ -573,7 +583,8 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
     })
 }
 
-/// The Parallel states and branches around a frame, from the outside in.
+/// The Parallel states and branches, and the Map states and indexes, around a
+/// frame, from the outside in.
 fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
     let mut parts = Vec::new();
     let mut frame = frame;
@@ -581,7 +592,10 @@ fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
         .parent
         .and_then(|parent| execution.frames.get(&parent))
     {
-        parts.push(program.scope(frame.scope).name.clone());
+        parts.push(match &frame.iteration {
+            Some(iteration) => iteration.index.to_string(),
+            None => program.scope(frame.scope).name.clone(),
+        });
         parts.push(program.state(parent.state).name.to_string());
         frame = parent;
     }

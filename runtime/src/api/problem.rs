@@ -284,7 +284,9 @@ impl From<catalog::Error> for Problem {
             catalog::Error::Invalid { diagnostics, .. } => {
                 Self::new(Code::InvalidApplication, detail).errors(&diagnostics)
             }
-            catalog::Error::OtherName { .. } => Self::new(Code::InvalidApplication, detail),
+            catalog::Error::OtherName { .. } | catalog::Error::NotServed { .. } => {
+                Self::new(Code::InvalidApplication, detail)
+            }
             catalog::Error::Changed(_) => Self::new(Code::PreconditionFailed, detail),
             catalog::Error::Module(AdmitError::Invalid(_)) => {
                 Self::new(Code::InvalidModule, detail)

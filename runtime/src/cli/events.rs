@@ -93,6 +93,14 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             (Tone::Bad, "ActivityFailed", detail)
         }
         EventKind::TimerFired { timer } => (Tone::Busy, "TimerFired", format!("timer {}", timer.0)),
+        EventKind::SignalReceived { name, payload, .. } => {
+            let detail = format!("{name} → {}", json(payload));
+            (Tone::Busy, "SignalReceived", detail)
+        }
+        EventKind::HumanTaskCompleted { task, output, by } => {
+            let detail = format!("task {} by {by} → {}", task.0, json(output));
+            (Tone::Good, "HumanTaskCompleted", detail)
+        }
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
     }
@@ -135,6 +143,20 @@ fn record_line(record: &Record) -> String {
             Tone::Busy,
             format!("  {} caught {error}, next is {next}", place.state),
         ),
+        Record::SignalReceived { name, buffered } => {
+            let waits = if *buffered {
+                ", nobody waits for it yet"
+            } else {
+                ""
+            };
+            (Tone::Faint, format!("  signal {name} taken{waits}"))
+        }
+        Record::PersonAsked {
+            place, assignee, ..
+        } => (Tone::Busy, format!("  {} asks {assignee}", place.state)),
+        Record::PersonAnswered { place, by, .. } => {
+            (Tone::Good, format!("  {by} answers {}", place.state))
+        }
         Record::TimerSet { timer, at, .. } => {
             (Tone::Faint, format!("  timer {} set to {at}", timer.0))
         }
@@ -142,7 +164,32 @@ fn record_line(record: &Record) -> String {
             Tone::Faint,
             format!("  branch {branch} ended, {open} still open"),
         ),
+        Record::BranchFailed {
+            branch,
+            error,
+            open,
+            ..
+        } => (
+            Tone::Bad,
+            format!("  branch {branch} failed: {error}, {open} still open"),
+        ),
         Record::EventIgnored { reason } => (Tone::Faint, format!("  changed nothing: {reason}")),
+        Record::CompensationStarted { steps, cause } => (
+            Tone::Bad,
+            format!("{cause}: compensating {steps} completed steps"),
+        ),
+        Record::StepCompensated { place, output } => (
+            Tone::Good,
+            format!("  {} compensated {}", place.state, json(output)),
+        ),
+        Record::CompensationFailed {
+            place,
+            error,
+            message,
+        } => (
+            Tone::Bad,
+            format!("  {} was not compensated: {error}: {message}", place.state),
+        ),
         Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
         Record::ExecutionCompleted { output } => {
             (Tone::Good, format!("completed {}", json(output)))
@@ -161,6 +208,7 @@ fn record_line(record: &Record) -> String {
 pub(crate) fn status_text(status: &Status) -> (Tone, String) {
     match status {
         Status::Running => (Tone::Busy, "running".into()),
+        Status::Compensating { .. } => (Tone::Busy, "compensating".into()),
         Status::Completed { output } => (Tone::Good, format!("completed {}", json(output))),
         Status::Failed { failure } => (Tone::Bad, failure_text(failure)),
         Status::Cancelled { reason } => (Tone::Bad, format!("cancelled: {reason}")),

@@ -77,7 +77,7 @@ impl Replay {
 fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), Error> {
     let recorded = &bundle.execution;
     let (status, value) = match &execution.status {
-        Status::Running => (StatusName::Running, None),
+        Status::Running | Status::Compensating { .. } => (StatusName::Running, None),
         Status::Completed { output } => (StatusName::Completed, Some(output)),
         Status::Failed { .. } => (StatusName::Failed, None),
         Status::Cancelled { .. } => (StatusName::Cancelled, None),

@@ -660,7 +660,7 @@ fn input_of(event: &Event) -> Option<Json> {
 /// How lists name a status, and its error.
 fn name(status: &Status) -> (StatusName, Option<&str>) {
     match status {
-        Status::Running => (StatusName::Running, None),
+        Status::Running | Status::Compensating { .. } => (StatusName::Running, None),
         Status::Completed { .. } => (StatusName::Completed, None),
         Status::Failed { failure } => (StatusName::Failed, Some(&failure.error)),
         Status::Cancelled { .. } => (StatusName::Cancelled, None),
@@ -679,6 +679,8 @@ fn payload_len(kind: &EventKind) -> usize {
         EventKind::ExecutionStarted { input, .. } => input.len(),
         EventKind::ActivityCompleted { output, .. } => output.len(),
         EventKind::ActivityFailed { failure, .. } => failure.message.len(),
+        EventKind::SignalReceived { name, payload, .. } => name.len() + payload.len(),
+        EventKind::HumanTaskCompleted { output, by, .. } => output.len() + by.len(),
         EventKind::CancelRequested { reason } => reason.len(),
         EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
     }

@@ -199,7 +199,10 @@ impl Tracing {
 /// Size of a record, in bytes, roughly.
 fn record_len(record: &Record) -> usize {
     let payload = match record {
-        Record::StateExited { output, .. } | Record::ExecutionCompleted { output } => output.len(),
+        Record::StateExited { output, .. }
+        | Record::StepCompensated { output, .. }
+        | Record::ExecutionCompleted { output } => output.len(),
+        Record::CompensationFailed { message, .. } => message.len(),
         Record::ActivityScheduled { input, .. } => input.len(),
         Record::ExecutionFailed { failure } => {
             failure.message.len() + failure.details.as_ref().map_or(0, Json::len)
@@ -209,8 +212,13 @@ fn record_len(record: &Record) -> usize {
         | Record::ActivityCancelled { .. }
         | Record::RetryScheduled { .. }
         | Record::Caught { .. }
+        | Record::SignalReceived { .. }
+        | Record::PersonAsked { .. }
+        | Record::PersonAnswered { .. }
         | Record::TimerSet { .. }
         | Record::BranchEnded { .. }
+        | Record::BranchFailed { .. }
+        | Record::CompensationStarted { .. }
         | Record::EventIgnored { .. }
         | Record::ExecutionRetried {}
         | Record::ExecutionTimedOut { .. } => 0,

@@ -5,7 +5,8 @@
 //! every event: a context is walked when its text has grown by a part of what
 //! it was, which makes the walks of an execution a small multiple of its texts.
 
-use cascade_cdl::{Execution, Step};
+use cascade_cdl::asl::Data;
+use cascade_cdl::{Execution, Frame, Iteration, Step};
 use serde_json::Value;
 
 /// A shard's own bookkeeping for an execution in memory, with its row.
@@ -24,6 +25,23 @@ const NODE_BYTES: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 32;
 /// Entries in a node, on average of a map that was filled in any order.
 const NODE_ENTRIES: usize = 7;
 
+/// What an iteration has besides its item and what it has written: its frame,
+/// and two objects of a few entries.
+const ITERATION_BYTES: usize = 512;
+
+/// What an item or an output of a Map state takes besides its text: its place
+/// in a map, and the counts of a shared text.
+const ENTRY_BYTES: usize = 64;
+
+/// What a completed step that may have to be compensated takes besides its texts.
+const STEP_BYTES: usize = 96;
+
+/// What a `HumanTask` takes besides its texts.
+const ASKING_BYTES: usize = 128;
+
+/// What a signal in the inbox, or the id of one, takes besides its texts.
+const SIGNAL_BYTES: usize = 128;
+
 /// A context's size when it was walked last.
 #[derive(Default)]
 pub(super) struct Walked {
@@ -37,18 +55,29 @@ impl Walked {
         let text = execution.context_bytes;
         if text.abs_diff(self.text) > self.text / WALK_AT {
             self.text = text;
-            self.memory = value(&execution.context) as u64;
+            let written = iterations(execution).map(|own| value(&own.context));
+            self.memory = (value(&execution.context) + written.sum::<usize>()) as u64;
         }
         let grown = text.saturating_sub(self.text) * BYTES_PER_BYTE;
-        let frames = execution.frames.values().map(|frame| held(&frame.step));
-        LIVE_BYTES + self.memory + grown + frames.sum::<usize>() as u64
+        let frames = execution
+            .frames
+            .values()
+            .map(|frame| held(&frame.step) + own(frame));
+        let items = iterations(execution).map(|own| value(&own.map) + ITERATION_BYTES);
+        let own = frames.sum::<usize>() + items.sum::<usize>() + kept(execution);
+        LIVE_BYTES + self.memory + grown + own as u64
     }
 }
 
 /// Size of a snapshot, roughly, in bytes.
 pub(super) fn text(execution: &Execution) -> usize {
-    let frames = execution.frames.values().map(|frame| held(&frame.step));
-    usize::try_from(execution.context_bytes).unwrap_or(usize::MAX) + frames.sum::<usize>()
+    let frames = execution.frames.values().map(|frame| {
+        let data = frame.data.as_ref().map_or(0, |data| data.bytes());
+        held(&frame.step) + usize::try_from(data).unwrap_or(usize::MAX)
+    });
+    usize::try_from(execution.context_bytes).unwrap_or(usize::MAX)
+        + frames.sum::<usize>()
+        + kept(execution)
 }
 
 /// Inputs of the attempts that an execution waits for, in bytes.
@@ -64,9 +93,42 @@ fn held(step: &Step) -> usize {
     match step {
         Step::Activity { input: text, .. }
         | Step::BackingOff { input: text, .. }
-        | Step::Done { output: text } => text.len(),
-        Step::Waiting { .. } | Step::Joining { .. } | Step::Stopped {} => 0,
+        | Step::Done { output: text }
+        | Step::Failed { error: text } => text.len(),
+        Step::Mapping(mapping) => {
+            let entries = mapping.waiting.len() + mapping.done.len() + 2 * mapping.failed.len();
+            usize::try_from(mapping.bytes).unwrap_or(usize::MAX) + entries * ENTRY_BYTES
+        }
+        Step::Asking(asking) => asking.input.len() + asking.assignee.len() + ASKING_BYTES,
+        Step::Waiting { .. }
+        | Step::Listening { .. }
+        | Step::Joining { .. }
+        | Step::Retrying { .. }
+        | Step::Stopped {} => 0,
     }
+}
+
+/// What a frame of an ASL definition has of its own. Branches share their input until
+/// they change it; each counts it, since each may.
+fn own(frame: &Frame) -> usize {
+    let Some(data) = &frame.data else { return 0 };
+    let values = data.values().map(|held| value(held) + ENTRY_BYTES);
+    size_of::<Data>() + values.sum::<usize>()
+}
+
+/// What is kept of steps that may have to be compensated, and of signals.
+fn kept(execution: &Execution) -> usize {
+    let Execution { saga, inbox, .. } = execution;
+    let texts = usize::try_from(saga.bytes + inbox.bytes).unwrap_or(usize::MAX);
+    let steps = saga.completed.len() * STEP_BYTES;
+    let signals = (inbox.signals.len() + inbox.seen.len()) * SIGNAL_BYTES;
+    texts.saturating_add(steps + signals)
+}
+
+/// What the iterations of an execution have of their own.
+fn iterations(execution: &Execution) -> impl Iterator<Item = &Iteration> {
+    let frames = execution.frames.values();
+    frames.filter_map(|frame| frame.iteration.as_deref())
 }
 
 /// What a value holds on the heap. Recursion is bounded: values of a context
@@ -91,7 +153,8 @@ fn value(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use cascade_cdl::{ExecutionId, TenantId};
+    use cascade_cdl::program::{ScopeId, StateId};
+    use cascade_cdl::{Completed, ExecutionId, Frame, FrameId, Json, Mapping, TenantId};
     use serde_json::json;
 
     use super::*;
@@ -114,6 +177,71 @@ mod tests {
         assert!(measure(json!(text)) <= 10_100);
         assert!(measure(json!(vec![0; 5_000])) >= 100_000);
         assert!(measure(json!(vec![json!({"a": 0}); 1_000])) >= 500_000);
+    }
+
+    #[test]
+    fn what_iterations_have_counts_as_values_and_what_waits_as_texts() {
+        let frame = |step, iteration| Frame {
+            parent: None,
+            scope: ScopeId::ROOT,
+            state: StateId(0),
+            step,
+            iteration,
+            data: None,
+        };
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        let waiting = Json::from_value(&json!(vec![0; 5_000]));
+        let mapping = Mapping {
+            bytes: waiting.len() as u64,
+            waiting: [(1, waiting)].into(),
+            ..Mapping::default()
+        };
+        let step = Step::Mapping(Box::new(mapping));
+        execution.frames.insert(FrameId::ROOT, frame(step, None));
+        let texts = Walked::default().measure(&execution);
+        // Two bytes a number, and some for the entry.
+        assert!(
+            (10_000..11_000).contains(&(texts - empty)),
+            "{}",
+            texts - empty
+        );
+
+        let own = Iteration {
+            index: 0,
+            bytes: 10_001,
+            map: json!({"index": 0, "item": vec![0; 5_000]}),
+            context: json!({"copy": vec![0; 5_000]}),
+        };
+        let iteration = frame(Step::Stopped {}, Some(Box::new(own)));
+        execution.frames.insert(FrameId(1), iteration);
+        execution.context_bytes += 10_000;
+        let values = Walked::default().measure(&execution) - texts;
+        assert!(values >= 200_000, "{values}");
+    }
+
+    #[test]
+    fn what_may_have_to_be_compensated_counts() {
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        let before = text(&execution);
+        let input = Json::from_value(&json!("x".repeat(10_000)));
+        execution.saga.bytes = input.len() as u64;
+        execution.saga.completed.push(Completed {
+            state: StateId(0),
+            path: String::new(),
+            input,
+        });
+        assert!(Walked::default().measure(&execution) >= empty + 10_002);
+        assert!(text(&execution) >= before + 10_002);
+    }
+
+    #[test]
+    fn signals_that_wait_count() {
+        let mut execution = execution(json!({}));
+        let empty = Walked::default().measure(&execution);
+        execution.inbox.bytes = 10_000;
+        assert_eq!(Walked::default().measure(&execution), empty + 10_000);
     }
 
     #[test]

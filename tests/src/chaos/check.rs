@@ -184,7 +184,9 @@ impl<'a> Checker<'a> {
         let (execution, pending) = replay(program, id, self.tenant.clone(), events)
             .map_err(|error| format!("does not replay: {error}"))?;
         let replayed = match &execution.status {
-            Status::Running => json!({ "status": "running", "output": null, "error": null }),
+            Status::Running | Status::Compensating { .. } => {
+                json!({ "status": "running", "output": null, "error": null })
+            }
             Status::Completed { output } => {
                 json!({ "status": "completed", "output": output, "error": null })
             }

@@ -1,8 +1,10 @@
 //! What holds for all expressions and values.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::{Env, MAX_VALUE_DEPTH, Path, SyntaxError, Template, fits_depth};
 use crate::{ExecutionId, Timestamp};
@@ -10,6 +12,7 @@ use crate::{ExecutionId, Timestamp};
 fn env<'a>(context: &'a Value, locals: &'a [(&'a str, &'a Value)]) -> Env<'a> {
     Env {
         context,
+        overlays: &[],
         locals,
         now: Timestamp(1_769_851_800_000),
         shards: 10,
@@ -362,5 +365,30 @@ proptest! {
         let once = eval_with("{{ $.twice[0] | unique }}", &context);
         prop_assert!(once.is_some());
         prop_assert_eq!(eval_with("{{ $.twice | flatten | unique }}", &context), once);
+    }
+
+    /// What overlays hide is as if it had been overwritten.
+    #[test]
+    fn an_overlay_is_a_context_with_other_values(
+        text in expressions(Kind::Any, 4),
+        context in btree_map("[a-d]", values(), 0..4),
+        inner in btree_map("[a-d]", values(), 0..3),
+        outer in btree_map("[a-d]", values(), 0..3),
+    ) {
+        let object = |map: &BTreeMap<String, Value>| -> Value {
+            map.clone().into_iter().collect::<Map<_, _>>().into()
+        };
+        let mut merged = context.clone();
+        merged.extend(outer.clone());
+        merged.extend(inner.clone());
+        let (context, inner, outer) = (object(&context), object(&inner), object(&outer));
+        for text in [text.as_str(), "$", "$ | keys", "$['a']", "$['b'].a", "$[$.c | default: 'd']"] {
+            let template = Template::parse(&format!("{{{{ {text} }}}}")).expect("compiles");
+            let overlays = [&inner, &outer];
+            let layered = Env { overlays: &overlays, ..env(&context, &[]) };
+            let plain = object(&merged);
+            let plain = template.eval(&env(&plain, &[]));
+            prop_assert_eq!(template.eval(&layered).ok(), plain.ok(), "{}", text);
+        }
     }
 }

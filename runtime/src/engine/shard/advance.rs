@@ -79,7 +79,9 @@ impl Shard {
             }
             Touch::Cancel(reason, reply, place) => {
                 drop(place);
-                if live.summary.closed_at.is_some() {
+                // What is being compensated has an outcome already.
+                let ends = live.execution().is_compensating();
+                if ends || live.summary.closed_at.is_some() {
                     live.refuse(|| drop(reply.send(Err(ControlError::AlreadyClosed))));
                     return self.settle(live, false);
                 }
