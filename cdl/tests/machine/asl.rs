@@ -51,7 +51,7 @@ fn a_retrier_waits_longer_each_time_and_then_the_catcher_is_asked() {
 fn a_time_out_has_its_own_entry_and_is_no_failed_task() {
     check(
         RETRIES,
-        r#"
+        r"
         start {}
           enter A
           schedule A#1 {}
@@ -66,7 +66,7 @@ fn a_time_out_has_its_own_entry_and_is_no_failed_task() {
         at 121000
           cancel A#2
           failed States.Timeout at A: 
-        "#,
+        ",
     );
 }
 
@@ -106,7 +106,7 @@ fn branches_see_the_variables_around_them_and_keep_their_own() {
                     "C": {"Type": "Pass", "Output": "{% $v + $w + $states.input %}", "End": true}}},
                 {"StartAt": "D", "States": {"D": {"Type": "Wait", "Seconds": 3, "End": true}}}]},
             "Z": {"Type": "Pass", "Output": "{% $exists($w) %}", "End": true}}}"#,
-        r#"
+        r"
         start 1
           enter A
           exit A 1
@@ -125,7 +125,7 @@ fn branches_see_the_variables_around_them_and_keep_their_own() {
           enter Z
           exit Z false
           completed false
-        "#,
+        ",
     );
 }
 
@@ -250,7 +250,7 @@ fn an_iteration_of_a_distributed_map_sees_no_variables_from_outside() {
     };
     let expected = |exists: &str| {
         format!(
-            r#"
+            r"
         start 0
           enter V
           exit V 0
@@ -260,7 +260,7 @@ fn an_iteration_of_a_distributed_map_sees_no_variables_from_outside() {
           branch M/0 done, 0 open
           exit M [{exists}]
           completed [{exists}]
-        "#
+        "
         )
     };
     check(&inner(r#""Mode": "INLINE""#), &expected("true"));
