@@ -1,7 +1,7 @@
 //! The Amazon States Language: what its states compute.
 //!
 //! Definitions are read by the front end (`front::asl`) into the states of
-//! [`program`], and run by the machine (`machine::asl`) like any other program.
+//! `asl::program`, and run by the machine (`machine::asl`) like any other program.
 //! Here is what lies between: the two query languages, JSONPath with intrinsic
 //! functions and JSONata, the conditions of Choice states, timestamps, and the
 //! names of errors. All of it is pure and bounded, and gives the same at every
