@@ -1,8 +1,9 @@
 //! Values of the key-value capability, and what each tenant keeps of them.
 //!
-//! Writes come with the group commits of [`super::writer`]: a group's are made
-//! one after the other in its transaction, so the later sees the earlier. What
-//! a tenant keeps is counted in the same transaction. A crash loses both or
+//! Writes come with the group commits of [`super::writer`]. Each sees those before
+//! it in its group, as if they were made one after the other; but what the file
+//! holds is read by one statement for all, and what comes of them is written by one.
+//! What a tenant keeps is counted in the same transaction. A crash loses both or
 //! neither, and only of what was not answered.
 
 use std::collections::HashMap;
@@ -10,26 +11,16 @@ use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 use cascade_cdl::TenantId;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 use tokio::sync::oneshot;
 
 use super::super::{Error, KvQuota, KvUsage, codec};
+use super::statements::{KeyValues, add};
 use super::unavailable;
 
 /// What a write takes in pages beyond its payload: a leaf of the table and one
 /// of its index, since keys come in any order.
 const PAGES_BYTES: usize = 8 << 10;
-
-/// Size of a value, and whether it is the one that is expected. A large value
-/// is read only if one of its size is expected.
-const FIND: &str = "SELECT length(value), CASE WHEN length(value) = length(?1) THEN value = ?1 END \
-     FROM kv WHERE tenant = ?2 AND key = ?3";
-const SET: &str = "INSERT INTO kv (tenant, key, value) VALUES (?, ?, ?) \
-     ON CONFLICT (tenant, key) DO UPDATE SET value = excluded.value";
-const DELETE: &str = "DELETE FROM kv WHERE tenant = ? AND key = ?";
-const USAGE: &str = "SELECT keys, bytes FROM kv_usage WHERE tenant = ?";
-const SET_USAGE: &str = "INSERT INTO kv_usage (tenant, keys, bytes) VALUES (?, ?, ?) \
-     ON CONFLICT (tenant) DO UPDATE SET keys = excluded.keys, bytes = excluded.bytes";
 
 /// A write that waits for its commit.
 pub(super) struct Write {
@@ -69,10 +60,73 @@ impl Write {
         PAGES_BYTES + self.key.len() + value
     }
 
+    /// What it finds if its key holds a value.
+    fn finds(&self, value: &Bytes) -> Found {
+        Found {
+            length: value.len() as u64,
+            holds: matches!(
+                &self.change,
+                Change::Set { only_if: OnlyIf::Holds(expected), .. } if expected == value
+            ),
+        }
+    }
+
     /// Size of the entry with a value of so many bytes, as quotas count it.
     fn entry_bytes(&self, value: u64) -> u64 {
         self.key.len() as u64 + value
     }
+}
+
+/// What the file holds under the key of a write, and keeps for its tenant.
+struct Stored {
+    /// Which write it is.
+    number: i64,
+    /// Size of the value, if there is one.
+    length: Option<i64>,
+    /// Whether the value is the one that is expected.
+    holds: Option<bool>,
+    keys: Option<i64>,
+    bytes: Option<i64>,
+}
+
+/// The columns of [`KeyValues::find`], in their order.
+type Row = (i64, Option<i64>, Option<bool>, Option<i64>, Option<i64>);
+
+impl From<Row> for Stored {
+    fn from((number, length, holds, keys, bytes): Row) -> Self {
+        Self {
+            number,
+            length,
+            holds,
+            keys,
+            bytes,
+        }
+    }
+}
+
+impl Stored {
+    fn usage(&self) -> Result<KvUsage, Error> {
+        let keys = codec::to_u64(self.keys.unwrap_or(0))?;
+        let bytes = codec::to_u64(self.bytes.unwrap_or(0))?;
+        Ok(KvUsage { keys, bytes })
+    }
+
+    fn value(&self) -> Result<Option<Found>, Error> {
+        let Some(length) = self.length else {
+            return Ok(None);
+        };
+        Ok(Some(Found {
+            length: codec::to_u64(length)?,
+            holds: self.holds.unwrap_or(false),
+        }))
+    }
+}
+
+/// A value that a write finds.
+struct Found {
+    length: u64,
+    /// Whether it is the one that is expected.
+    holds: bool,
 }
 
 /// What a tenant keeps while its writes of a group are made.
@@ -82,112 +136,143 @@ struct Account {
     changed: bool,
 }
 
-/// Makes writes within the transaction that the caller has begun. `Err` means
-/// that it must be rolled back; a write that is refused is no such error.
+/// What comes of the writes of a group; `None` is a key that is deleted.
+#[derive(Default)]
+struct Made<'w> {
+    values: HashMap<(&'w TenantId, &'w str), Option<&'w Bytes>>,
+    accounts: HashMap<&'w TenantId, Account>,
+}
+
+/// Makes writes within the transaction that the caller has begun, at most
+/// [`KeyValues::MOST`]. `Err` means that it must be rolled back; a write that is
+/// refused is no such error.
 pub(super) async fn apply(
     sqlite: &mut SqliteConnection,
+    statements: &KeyValues,
     writes: &[Write],
 ) -> Result<Vec<Outcome>, sqlx::Error> {
-    let mut accounts = HashMap::<&TenantId, Account>::new();
-    let mut outcomes = Vec::with_capacity(writes.len());
-    for write in writes {
-        let account = match accounts.entry(&write.tenant) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(account(&mut *sqlite, &write.tenant).await?),
-        };
-        let outcome = match &account.usage {
-            Ok(usage) => make(&mut *sqlite, write, *usage).await?,
-            Err(damage) => Err(damage.clone()),
-        };
-        outcomes.push(outcome.map(|after| {
-            if let Some(after) = after {
-                account.usage = Ok(after);
-                account.changed = true;
-            }
-            after.is_some()
-        }));
+    if writes.is_empty() {
+        return Ok(Vec::new());
     }
-    for (tenant, account) in accounts {
-        if let Account {
-            usage: Ok(usage),
-            changed: true,
-        } = account
-        {
-            sqlx::query(SET_USAGE)
-                .bind(tenant.to_shared())
-                .bind(codec::to_i64(usage.keys))
-                .bind(codec::to_i64(usage.bytes))
-                .execute(&mut *sqlite)
-                .await?;
-        }
-    }
+    let rows: Vec<Row> = sqlx::query_as_with(statements.find(writes.len()), asked(writes))
+        .fetch_all(&mut *sqlite)
+        .await?;
+    let mut stored: Vec<Stored> = rows.into_iter().map(Stored::from).collect();
+    stored.sort_unstable_by_key(|row| row.number);
+    let mut made = Made::default();
+    let outcomes = writes
+        .iter()
+        .zip(&stored)
+        .map(|(write, stored)| made.make(write, stored))
+        .collect();
+    made.write(sqlite, statements).await?;
     Ok(outcomes)
 }
 
-async fn account(sqlite: &mut SqliteConnection, tenant: &TenantId) -> Result<Account, sqlx::Error> {
-    let found: Option<(i64, i64)> = sqlx::query_as(USAGE)
-        .bind(tenant.to_shared())
-        .fetch_optional(sqlite)
-        .await?;
-    let (keys, bytes) = found.unwrap_or((0, 0));
-    let usage = codec::to_u64(keys).and_then(|keys| {
-        let bytes = codec::to_u64(bytes)?;
-        Ok(KvUsage { keys, bytes })
-    });
-    Ok(Account {
-        usage,
-        changed: false,
-    })
+/// Arguments of [`KeyValues::find`].
+fn asked(writes: &[Write]) -> SqliteArguments {
+    let mut arguments = SqliteArguments::default();
+    for (number, write) in (0_i64..).zip(writes) {
+        let expected = match &write.change {
+            Change::Set {
+                only_if: OnlyIf::Holds(expected),
+                ..
+            } => Some(expected.to_vec()),
+            _ => None,
+        };
+        add(&mut arguments, number);
+        add(&mut arguments, write.tenant.to_shared());
+        add(&mut arguments, write.key.clone());
+        add(&mut arguments, expected);
+    }
+    arguments
 }
 
-/// Makes one write, if what it asks for is so and the quota allows it; tells
-/// what the tenant keeps after it, or `None` if it changes nothing.
-async fn make(
-    sqlite: &mut SqliteConnection,
-    write: &Write,
-    usage: KvUsage,
-) -> Result<Result<Option<KvUsage>, Error>, sqlx::Error> {
-    let tenant = write.tenant.to_shared();
-    let expected = match &write.change {
-        Change::Set {
-            only_if: OnlyIf::Holds(expected),
-            ..
-        } => Some(expected.to_vec()),
-        _ => None,
-    };
-    let found: Option<(i64, Option<bool>)> = sqlx::query_as(FIND)
-        .bind(expected)
-        .bind(tenant.clone())
-        .bind(write.key.as_str())
-        .fetch_optional(&mut *sqlite)
-        .await?;
-    let after = match decide(write, found, usage) {
-        Ok(Some(after)) => after,
-        nothing => return Ok(nothing),
-    };
-    match &write.change {
-        Change::Set { value, .. } => {
-            let set = sqlx::query(SET).bind(tenant).bind(write.key.as_str());
-            set.bind(value.to_vec()).execute(sqlite).await?
+impl<'w> Made<'w> {
+    /// Makes one write after those before it, if what it asks for is so and the
+    /// quota allows it.
+    fn make(&mut self, write: &'w Write, stored: &Stored) -> Outcome {
+        let account = match self.accounts.entry(&write.tenant) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Account {
+                usage: stored.usage(),
+                changed: false,
+            }),
+        };
+        let before = account.usage.clone()?;
+        let key = (&write.tenant, write.key.as_str());
+        let found = match self.values.get(&key) {
+            Some(value) => value.map(|value| write.finds(value)),
+            None => stored.value()?,
+        };
+        let Some(after) = decide(write, found, before)? else {
+            return Ok(false);
+        };
+        account.usage = Ok(after);
+        account.changed = true;
+        let value = match &write.change {
+            Change::Set { value, .. } => Some(value),
+            Change::Delete => None,
+        };
+        self.values.insert(key, value);
+        Ok(true)
+    }
+
+    async fn write(
+        self,
+        sqlite: &mut SqliteConnection,
+        statements: &KeyValues,
+    ) -> Result<(), sqlx::Error> {
+        let (mut set, mut sets) = (SqliteArguments::default(), 0);
+        let (mut delete, mut deletes) = (SqliteArguments::default(), 0);
+        for ((tenant, key), value) in self.values {
+            let arguments = match value {
+                Some(_) => &mut set,
+                None => &mut delete,
+            };
+            add(arguments, tenant.to_shared());
+            add(arguments, key.to_owned());
+            if let Some(value) = value {
+                add(arguments, value.to_vec());
+                sets += 1;
+            } else {
+                deletes += 1;
+            }
         }
-        Change::Delete => {
-            let delete = sqlx::query(DELETE).bind(tenant);
-            delete.bind(write.key.as_str()).execute(sqlite).await?
+        let (mut usage, mut usages) = (SqliteArguments::default(), 0);
+        for (tenant, account) in self.accounts {
+            if let Account {
+                usage: Ok(kept),
+                changed: true,
+            } = account
+            {
+                add(&mut usage, tenant.to_shared());
+                add(&mut usage, codec::to_i64(kept.keys));
+                add(&mut usage, codec::to_i64(kept.bytes));
+                usages += 1;
+            }
         }
-    };
-    Ok(Ok(Some(after)))
+        for (rows, sql, arguments) in [
+            (sets, statements.set(sets), set),
+            (deletes, statements.delete(deletes), delete),
+            (usages, statements.set_usage(usages), usage),
+        ] {
+            if rows > 0 {
+                sqlx::query_with(sql, arguments)
+                    .execute(&mut *sqlite)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a tenant keeps after a write, given what was found under its key; `None`
 /// if there is nothing to write.
-fn decide(
-    write: &Write,
-    found: Option<(i64, Option<bool>)>,
-    before: KvUsage,
-) -> Result<Option<KvUsage>, Error> {
+fn decide(write: &Write, found: Option<Found>, before: KvUsage) -> Result<Option<KvUsage>, Error> {
     let mut after = before;
-    if let Some((value, _)) = found {
-        let entry = write.entry_bytes(codec::to_u64(value)?);
+    if let Some(found) = &found {
+        let entry = write.entry_bytes(found.length);
         let (keys, bytes) = (before.keys.checked_sub(1), before.bytes.checked_sub(entry));
         (after.keys, after.bytes) = keys
             .zip(bytes)
@@ -202,7 +287,7 @@ fn decide(
             let is_so = match only_if {
                 OnlyIf::Anything => true,
                 OnlyIf::Absent => found.is_none(),
-                OnlyIf::Holds(_) => matches!(found, Some((_, Some(true)))),
+                OnlyIf::Holds(_) => found.is_some_and(|found| found.holds),
             };
             if !is_so {
                 return Ok(None);

@@ -56,8 +56,84 @@ const CUT_END: &str = ") UPDATE executions AS old SET status = new.status, error
      history = '', tail_first = new.version + 1, snapshot = new.snapshot FROM new \
      WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
 
+/// What the key-value writes of a group find. Rows that only fill the statement up
+/// to its size have no tenant, here and below. The joins are looked up row by row.
+const FIND: &str = "WITH asked (number, tenant, key, expected) AS (VALUES ";
+const FIND_COLUMNS: usize = 4;
+/// A large value is read only if one of its size is expected.
+const FIND_END: &str = ") SELECT asked.number, length(kv.value) AS length, \
+     CASE WHEN length(kv.value) = length(asked.expected) THEN kv.value = asked.expected END \
+     AS holds, kv_usage.keys, kv_usage.bytes \
+     FROM asked LEFT JOIN kv ON kv.tenant = +asked.tenant AND kv.key = +asked.key \
+     LEFT JOIN kv_usage ON kv_usage.tenant = +asked.tenant WHERE asked.tenant IS NOT NULL";
+
+const SET: &str = "WITH new (tenant, key, value) AS (VALUES ";
+const SET_COLUMNS: usize = 3;
+const SET_END: &str = ") INSERT INTO kv (tenant, key, value) \
+     SELECT tenant, key, value FROM new WHERE tenant IS NOT NULL \
+     ON CONFLICT (tenant, key) DO UPDATE SET value = excluded.value";
+
+const DELETE: &str = "DELETE FROM kv WHERE (tenant, key) IN (VALUES ";
+const DELETE_COLUMNS: usize = 2;
+
+const SET_USAGE: &str = "WITH new (tenant, keys, bytes) AS (VALUES ";
+const SET_USAGE_COLUMNS: usize = 3;
+const SET_USAGE_END: &str = ") INSERT INTO kv_usage (tenant, keys, bytes) \
+     SELECT tenant, keys, bytes FROM new WHERE tenant IS NOT NULL \
+     ON CONFLICT (tenant) DO UPDATE SET keys = excluded.keys, bytes = excluded.bytes";
+
+/// Sizes of the statements for key-value writes: 1, 2, 4, ... [`KeyValues::MOST`].
+const KV_SIZES: usize = KeyValues::MOST.ilog2() as usize + 1;
+
+/// The texts for key-value writes, built once. Each takes as many rows as it is
+/// asked for: what is not bound is NULL, and left out.
+pub(super) struct KeyValues {
+    find: [SqlStr; KV_SIZES],
+    set: [SqlStr; KV_SIZES],
+    delete: [SqlStr; KV_SIZES],
+    set_usage: [SqlStr; KV_SIZES],
+}
+
+impl KeyValues {
+    /// Most rows of a statement.
+    pub(super) const MOST: usize = 32;
+
+    pub(super) fn new() -> Self {
+        let texts =
+            |head, columns, tail| std::array::from_fn(|size| text("", head, columns, size, tail));
+        Self {
+            find: texts(FIND, FIND_COLUMNS, FIND_END),
+            set: texts(SET, SET_COLUMNS, SET_END),
+            delete: texts(DELETE, DELETE_COLUMNS, ")"),
+            set_usage: texts(SET_USAGE, SET_USAGE_COLUMNS, SET_USAGE_END),
+        }
+    }
+
+    pub(super) fn find(&self, rows: usize) -> SqlStr {
+        self.find[padded(rows)].clone()
+    }
+
+    pub(super) fn set(&self, rows: usize) -> SqlStr {
+        self.set[padded(rows)].clone()
+    }
+
+    pub(super) fn delete(&self, rows: usize) -> SqlStr {
+        self.delete[padded(rows)].clone()
+    }
+
+    pub(super) fn set_usage(&self, rows: usize) -> SqlStr {
+        self.set_usage[padded(rows)].clone()
+    }
+}
+
+/// Index of the smallest statement that has room for so many rows.
+fn padded(rows: usize) -> usize {
+    rows.next_power_of_two().ilog2() as usize
+}
+
 /// The texts, built once.
 pub(super) struct Statements {
+    pub(super) key_values: KeyValues,
     insert: [SqlStr; SIZES],
     /// The whole transaction in one message to the connection's thread.
     insert_only: [SqlStr; SIZES],
@@ -69,6 +145,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new() -> Self {
         Self {
+            key_values: KeyValues::new(),
             insert: std::array::from_fn(|size| text("", INSERT, INSERT_COLUMNS, size, "")),
             insert_only: std::array::from_fn(|size| {
                 text("BEGIN; ", INSERT, INSERT_COLUMNS, size, "; COMMIT")
@@ -216,7 +293,10 @@ fn updated<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(
     arguments
 }
 
-fn add<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(arguments: &mut SqliteArguments, value: T) {
+pub(super) fn add<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(
+    arguments: &mut SqliteArguments,
+    value: T,
+) {
     arguments
         .add(value)
         .expect("texts, blobs and integers always encode");
@@ -230,25 +310,52 @@ mod tests {
     use super::super::migrations;
     use super::*;
 
+    async fn plan(sqlite: &mut sqlx::SqliteConnection, statement: SqlStr) -> Vec<String> {
+        let explain = format!("EXPLAIN QUERY PLAN {}", statement.as_str());
+        let plan = sqlx::query(AssertSqlSafe(explain)).fetch_all(sqlite).await;
+        let plan = plan.unwrap_or_else(|error| panic!("{error}: {}", statement.as_str()));
+        plan.iter().map(|row| row.get(3)).collect()
+    }
+
+    async fn migrated() -> sqlx::SqliteConnection {
+        let memory = SqliteConnectOptions::new().in_memory(true);
+        let mut sqlite = memory.connect().await.expect("opens");
+        migrations().run(&mut sqlite).await.expect("migrates");
+        sqlite
+    }
+
     /// The planner's choice depends on the number of rows: with 256 it once read
     /// the whole table, 300 µs a row where 10 are right.
     #[tokio::test]
     async fn updates_of_every_size_go_by_the_index() {
-        let memory = SqliteConnectOptions::new().in_memory(true);
-        let mut sqlite = memory.connect().await.expect("opens");
-        migrations().run(&mut sqlite).await.expect("migrates");
+        let mut sqlite = migrated().await;
         let Statements {
             update, spill, cut, ..
         } = Statements::new();
         for statement in update.into_iter().chain(spill).chain(cut) {
-            let explain = format!("EXPLAIN QUERY PLAN {}", statement.as_str());
-            let plan = sqlx::query(AssertSqlSafe(explain))
-                .fetch_all(&mut sqlite)
-                .await;
-            let plan: Vec<String> = plan.expect("plans").iter().map(|row| row.get(3)).collect();
+            let plan = plan(&mut sqlite, statement).await;
             assert!(
                 plan.iter()
                     .any(|step| step.starts_with("SEARCH old USING INDEX executions_by_id")),
+                "{plan:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn key_values_of_every_size_are_found_by_their_keys() {
+        let mut sqlite = migrated().await;
+        let KeyValues { find, delete, .. } = KeyValues::new();
+        for statement in find.into_iter().chain(delete) {
+            let plan = plan(&mut sqlite, statement).await;
+            assert!(
+                plan.iter().any(|step| {
+                    step.starts_with("SEARCH kv USING ") && step.contains("(tenant=? AND key=?)")
+                }),
+                "{plan:?}"
+            );
+            assert!(
+                !plan.iter().any(|step| step.starts_with("SCAN kv")),
                 "{plan:?}"
             );
         }

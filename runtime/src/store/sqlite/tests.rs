@@ -79,7 +79,7 @@ async fn key_value_writes_share_a_transaction_with_batches() {
 #[tokio::test]
 async fn a_flood_of_key_value_writes_does_not_hold_up_a_commit() {
     // Number and size of the writes, and of the groups that they need.
-    for (count, bytes, groups) in [(256, 0, 32), (8, KV_VALUE_BYTES, 4)] {
+    for (count, bytes, groups) in [(256, 0, 8), (8, KV_VALUE_BYTES, 4)] {
         let folder = TempDir::new().expect("a folder");
         let store = SqliteStore::open(&folder.path().join("cascade.db")).await;
         let store = store.expect("opens");

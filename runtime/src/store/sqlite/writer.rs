@@ -28,7 +28,7 @@ use super::super::{Commit, CommitError, Counters, Epoch, Error, Lease, ShardId, 
 use super::checkpoint::Log;
 use super::key_value::{self, Outcome, Write};
 use super::lock::FileLock;
-use super::statements::{Statements, chunks};
+use super::statements::{KeyValues, Statements, chunks};
 use super::{read, unavailable};
 
 /// Batches that may wait for the writer. Shards send one batch at a time, so
@@ -46,11 +46,9 @@ const GROUP_ROWS: usize = 1024;
 /// Nor at this many bytes, so that large payloads cannot pile up in one transaction.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// Key-value writes of a group. Each depends on those before it and so takes two
-/// statements of its own, some 70 µs where a row of a batch takes 7, and more on a
-/// machine that is busy. So many share a sync, and a commit beside them is written
-/// about a millisecond later.
-const GROUP_WRITES: usize = 8;
+/// Key-value writes of a group: what one statement makes. So many share a sync, and a
+/// commit beside them is written half a millisecond later.
+const GROUP_WRITES: usize = KeyValues::MOST;
 
 /// Bytes of the key-value writes of a group: a quarter of it, so that large values
 /// leave room for batches.
@@ -377,7 +375,7 @@ impl Writer {
             }
         }
         // After the batches: what is rolled back by a conflict was not yet done.
-        let outcomes = match key_value::apply(sqlite, writes).await {
+        let outcomes = match key_value::apply(sqlite, &self.statements.key_values, writes).await {
             Ok(outcomes) => outcomes,
             Err(error) => return Ok(Written::Unwritable(error)),
         };
