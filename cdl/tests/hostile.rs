@@ -123,8 +123,8 @@ fn size_is_refused() {
             Code::TooBig,
         ),
         (
-            "a scalar of 65 KiB",
-            format!("a: {}", "a".repeat(65 * 1024)),
+            "a scalar of 513 KiB",
+            format!("a: {}", "a".repeat(513 * 1024)),
             Code::TooBig,
         ),
         ("commas", wide(","), Code::YamlSyntax),

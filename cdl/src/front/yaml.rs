@@ -22,8 +22,10 @@ pub(super) const MAX_DEPTH: usize = 64;
 /// Most scalars, lists and mappings: some thousands of states.
 pub(super) const MAX_NODES: usize = 200_000;
 
-/// Longest scalar, in bytes: a long text belongs into an activity or an input.
-pub(super) const MAX_SCALAR_BYTES: usize = 64 * 1024;
+/// Longest scalar, in bytes: a longer text belongs into an activity or an input.
+/// Definitions of the States Language hold texts of 256 KiB, the most that data
+/// may have there.
+pub(super) const MAX_SCALAR_BYTES: usize = 512 * 1024;
 
 /// A value of the file.
 #[derive(Debug)]
