@@ -10,10 +10,12 @@
 //! the same [`crate::program::Program`]: a file with `StartAt` or `States` at its root
 //! is a definition in the Amazon States Language. JSON has a reader of its own.
 
+use crate::asl::Bindings;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::program::Application;
 
 mod asl;
+mod bindings;
 mod collisions;
 mod document;
 pub(crate) mod duration;
@@ -37,6 +39,7 @@ pub use asl::AslOptions;
 use fields::Context;
 use report::{Finding, Reporter};
 use text::{Span, Text};
+use yaml::Node;
 
 /// Largest file, in bytes: a hundred times the largest that people write, and
 /// what a machine writes beyond it belongs into several files.
@@ -81,8 +84,51 @@ pub fn parse(source: &Source<'_>) -> Parsed {
     parse_with(source, &AslOptions::default())
 }
 
+/// What came of a file of bindings.
+#[derive(Debug)]
+pub struct ParsedBindings {
+    /// What it says; `None` if there is any error.
+    pub bindings: Option<Bindings>,
+    /// What is wrong, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many more diagnostics there would be.
+    pub omitted: usize,
+}
+
+/// Reads a file that says which activities stand behind the resources of a
+/// definition in the States Language: a mapping, in YAML or JSON, from ARNs, in
+/// which `*` stands for anything, to URNs of activities, or to `{activity, envelope}`.
+///
+/// As safe to use as [`parse`].
+pub fn parse_bindings(source: &Source<'_>) -> ParsedBindings {
+    let read = |context: &mut Context<'_>| {
+        let root = tree(context)?;
+        bindings::read(context, &root)
+    };
+    let (bindings, diagnostics, omitted) = with_context(source, read);
+    ParsedBindings {
+        bindings,
+        diagnostics,
+        omitted,
+    }
+}
+
 /// [`parse`], saying what stands behind the resources of an ASL definition.
 pub fn parse_with(source: &Source<'_>, options: &AslOptions) -> Parsed {
+    let compile = |context: &mut Context<'_>| compile(source, context, options);
+    let (application, diagnostics, omitted) = with_context(source, compile);
+    Parsed {
+        application,
+        diagnostics,
+        omitted,
+    }
+}
+
+/// Has a file read, if it is text; what comes of it only if nothing is wrong.
+fn with_context<T>(
+    source: &Source<'_>,
+    read: impl FnOnce(&mut Context<'_>) -> Option<T>,
+) -> (Option<T>, Vec<Diagnostic>, usize) {
     let bytes = source.bytes.strip_prefix(BOM).unwrap_or(source.bytes);
     let base = source.bytes.len() - bytes.len();
     let (text, refusal) = decode(bytes);
@@ -93,20 +139,16 @@ pub fn parse_with(source: &Source<'_>, options: &AslOptions) -> Parsed {
         is_damaged: false,
         iterators: 0,
     };
-    let application = match refusal {
+    let found = match refusal {
         Some(refusal) => {
             context.report(refusal);
             None
         }
-        None => compile(source, &mut context, options),
+        None => read(&mut context),
     };
-    let application = application.filter(|_| context.reporter.errors() == 0);
+    let found = found.filter(|_| context.reporter.errors() == 0);
     let (diagnostics, omitted) = context.reporter.finish(source.name, &text, base);
-    Parsed {
-        application,
-        diagnostics,
-        omitted,
-    }
+    (found, diagnostics, omitted)
 }
 
 fn compile(
@@ -114,29 +156,42 @@ fn compile(
     context: &mut Context<'_>,
     options: &AslOptions,
 ) -> Option<Application> {
+    let root = tree(context)?;
+    if asl::is_definition(&root) {
+        document::definition(context, &root, source.name, options)
+    } else if let Some(bound) = asl::bound_definition(&root) {
+        let bindings = match bound.bindings {
+            Some(node) => bindings::read(context, node)?,
+            None => Bindings::default(),
+        };
+        let own = AslOptions {
+            // Those of the caller come after those of the file.
+            bindings: bindings.or(&options.bindings),
+            machine_type: options.machine_type,
+        };
+        context.fields(&root, &asl::BOUND)?;
+        document::definition(context, bound.definition, source.name, &own)
+    } else {
+        document::application(context, &root, source.name)
+    }
+}
+
+/// The tree of a file in YAML or JSON, unless there is nothing in it.
+fn tree(context: &mut Context<'_>) -> Option<Node> {
     let root = match json::read(context.text, &mut context.reporter) {
         json::Json::Root(root) => Some(root),
         json::Json::Refused => None,
         json::Json::Other => yaml::read(context.text, &mut context.reporter),
     };
     context.is_damaged = context.reporter.errors() > 0;
-    match root {
-        Some(root) if asl::is_definition(&root) => {
-            document::definition(context, &root, source.name, options)
-        }
-        Some(root) if !document::is_empty(&root) => {
-            document::application(context, &root, source.name)
-        }
-        Some(_) | None => {
-            if context.reporter.errors() == 0 {
-                context.report(
-                    Finding::new(Code::EmptyFile, Span::new(0, 0), "the file is empty")
-                        .help("declare an application, or a list of `states:`"),
-                );
-            }
-            None
-        }
+    let root = root.filter(|root| asl::is_definition(root) || !document::is_empty(root));
+    if root.is_none() && context.reporter.errors() == 0 {
+        context.report(
+            Finding::new(Code::EmptyFile, Span::new(0, 0), "the file is empty")
+                .help("declare an application, or a list of `states:`"),
+        );
     }
+    root
 }
 
 /// The text of the file, or as much of it as can be shown beside the reason

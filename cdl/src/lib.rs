@@ -25,7 +25,9 @@ pub use execution::{
     Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status,
     Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
-pub use front::{AslOptions, MAX_FILE_BYTES, Parsed, Source, parse, parse_with};
+pub use front::{
+    AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, parse, parse_bindings, parse_with,
+};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
 pub use inbox::{Inbox, Signal, SignalRefused};
 pub use json::Json;

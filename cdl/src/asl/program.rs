@@ -56,6 +56,30 @@ pub enum Envelope {
 }
 
 impl Bindings {
+    /// As a file that [`crate::parse_bindings`] reads, on one line, in their order.
+    pub fn to_json(&self) -> String {
+        let text = |text: &str| Value::from(text).to_string();
+        let entries = self.entries.iter().map(|entry| {
+            let activity = text(&entry.activity.to_string());
+            let envelope = match entry.envelope {
+                Envelope::None => "",
+                Envelope::LambdaInvoke => ",\"envelope\":\"lambda_invoke\"",
+            };
+            format!(
+                "{}:{{\"activity\":{activity}{envelope}}}",
+                text(&entry.pattern)
+            )
+        });
+        format!("{{{}}}", entries.collect::<Vec<_>>().join(","))
+    }
+
+    /// These, and `more` for what they do not bind.
+    #[must_use]
+    pub(crate) fn or(mut self, more: &Self) -> Self {
+        self.entries.extend(more.entries.iter().cloned());
+        self
+    }
+
     /// The binding of a resource.
     pub(crate) fn find(&self, resource: &str) -> Option<&Binding> {
         let mut entries = self.entries.iter();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
-use super::fields::{Context, Fields};
+use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::{Node, Yaml};
@@ -78,6 +78,35 @@ pub(super) fn is_definition(root: &Node) -> bool {
     };
     let has = |key: &str| entries.iter().any(|entry| &*entry.key.text == key);
     has("StartAt") || has("States")
+}
+
+/// A file that holds a definition and what its resources are bound to.
+pub(super) const BOUND: Shape = Shape {
+    what: "a definition with its bindings",
+    known: &["definition", "bindings"],
+    later: &[],
+};
+
+/// A definition and its bindings, in one file.
+pub(super) struct BoundDefinition<'t> {
+    pub(super) definition: &'t Node,
+    pub(super) bindings: Option<&'t Node>,
+}
+
+/// Whether a file is a definition with its bindings.
+pub(super) fn bound_definition(root: &Node) -> Option<BoundDefinition<'_>> {
+    let Yaml::Mapping(entries) = &root.yaml else {
+        return None;
+    };
+    let get = |key: &str| {
+        let entry = entries.iter().find(|entry| &*entry.key.text == key);
+        entry.map(|entry| &entry.value)
+    };
+    let definition = get("definition")?;
+    Some(BoundDefinition {
+        definition,
+        bindings: get("bindings"),
+    })
 }
 
 /// Compiles a definition.

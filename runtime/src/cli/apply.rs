@@ -19,13 +19,16 @@ pub(crate) struct Apply {
     /// CDL files, or folders of them
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    bind: validate::Bind,
 }
 
 impl Apply {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let client = session.client()?;
         let output = session.output;
-        let checked = validate::check_all(&self.paths)?;
+        let bindings = self.bind.read(output)?;
+        let mut checked = validate::check_all(&self.paths, &bindings)?;
         // All are looked at before the first is sent: half of a folder applied
         // is worse than none.
         let mut usable = true;
@@ -36,7 +39,8 @@ impl Apply {
             return Err(Error::failed("nothing was applied: a file is invalid"));
         }
         let mut applied = Vec::new();
-        for file in &checked {
+        for file in &mut checked {
+            file.bring(&bindings)?;
             applied.push(apply(&client, file).await?);
         }
         output.result(&applied, || {

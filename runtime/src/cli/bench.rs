@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cascade_cdl::asl::Bindings;
 use cascade_cdl::{Json, TenantId};
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -264,7 +265,11 @@ impl Workflow {
         let text = cdl(&workflow, activity, self.steps);
         apply::apply(
             client,
-            &Checked::new("bench.yaml".to_owned(), text.into_bytes()),
+            &Checked::new(
+                "bench.yaml".to_owned(),
+                text.into_bytes(),
+                &Bindings::default(),
+            ),
         )
         .await?;
         Ok(workflow)
@@ -534,7 +539,11 @@ mod tests {
             wat::parse_str(source).expect("a module");
         }
         for steps in [1, 10] {
-            let checked = Checked::new("bench.yaml".to_owned(), cdl("w", "a", steps).into_bytes());
+            let checked = Checked::new(
+                "bench.yaml".to_owned(),
+                cdl("w", "a", steps).into_bytes(),
+                &Bindings::default(),
+            );
             let application = checked.parsed.application.expect("valid");
             let states = application.workflows["w"].states.len();
             assert_eq!(states, steps as usize);

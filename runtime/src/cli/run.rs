@@ -26,13 +26,15 @@ use crate::clock::{Clock, SystemClock};
 use crate::sandbox::{Cancel, Outcome};
 
 /// What the `shard` filter counts modulo, as on a server without configuration.
-const SHARDS: u32 = 10;
+pub(super) const SHARDS: u32 = 10;
 
 /// Run a workflow once, in memory, without a server
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The CDL file
+    /// The CDL file, or a definition in the States Language
     file: PathBuf,
+    #[command(flatten)]
+    bind: validate::Bind,
     /// Which workflow; needed if the file has several
     #[arg(long, short)]
     workflow: Option<String>,
@@ -47,7 +49,8 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
         let output = session.output;
-        let checked = validate::check(&self.file)?;
+        let bindings = self.bind.read(output)?;
+        let checked = validate::check(&self.file, &bindings)?;
         checked.show(output);
         let Some(application) = checked.parsed.application else {
             return Err(Error::failed(format!(

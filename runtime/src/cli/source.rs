@@ -24,7 +24,15 @@ const MAX_ENTRIES: usize = 20_000;
 const SKIPPED: [&str; 3] = ["target", "node_modules", "inputs"];
 
 /// Files of the operator, which are YAML and not CDL.
-const NOT_CDL: [&str; 2] = ["cascade.yaml", "cascade.yml"];
+const NOT_CDL: [&str; 4] = [
+    "cascade.yaml",
+    "cascade.yml",
+    "bindings.yaml",
+    "bindings.yml",
+];
+
+/// What definitions in the States Language are called.
+const DEFINITION_SUFFIX: &str = ".asl.json";
 
 /// Ends the name of a manifest beside a `.wasm` file.
 const MANIFEST_SUFFIX: &str = ".manifest.yaml";
@@ -119,6 +127,8 @@ impl Project {
             {
                 self.cdl.push(path);
             }
+            // Other JSON is data.
+            Some("json") if name.ends_with(DEFINITION_SUFFIX) => self.cdl.push(path),
             Some("wasm") => self.modules.push(path),
             _ => {}
         }
@@ -215,13 +225,19 @@ mod tests {
                 ("target/wasm/old.wasm", ""),
                 (".cascade/x.yaml", ""),
                 ("inputs/order.yaml", ""),
+                ("flows/machine.asl.json", ""),
+                ("flows/data.json", ""),
+                ("bindings.yaml", ""),
             ],
         );
         let project = Project::scan(root.path()).expect("scanned");
         let under = |paths: &[&str]| -> Vec<PathBuf> {
             paths.iter().map(|path| root.path().join(path)).collect()
         };
-        assert_eq!(project.cdl, under(&["flows/refund.yml", "orders.yaml"]));
+        assert_eq!(
+            project.cdl,
+            under(&["flows/machine.asl.json", "flows/refund.yml", "orders.yaml"])
+        );
         assert_eq!(project.modules, under(&["activities/echo.wasm"]));
         assert_eq!(project.crates, under(&["activities/charge"]));
     }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use cascade_cdl::{Diagnostic, Parsed, Source};
+use cascade_cdl::asl::Bindings;
+use cascade_cdl::{AslOptions, Diagnostic, Parsed, Source, parse_bindings, parse_with};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -17,6 +18,8 @@ pub(crate) struct Validate {
     /// CDL files, or folders of them
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    bind: Bind,
     /// How diagnostics are printed; `--output json` implies json
     #[arg(long, value_enum)]
     format: Option<Report>,
@@ -35,6 +38,35 @@ enum Report {
     Sarif,
 }
 
+/// What stands behind the resources of definitions in the States Language.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Bind {
+    /// File that binds ARNs to activities, for definitions in the States Language
+    #[arg(long, value_name = "FILE")]
+    bind: Option<PathBuf>,
+}
+
+impl Bind {
+    /// What the file says; nothing without one.
+    pub(crate) fn read(&self, output: Output) -> Result<Bindings, Error> {
+        let Some(path) = &self.bind else {
+            return Ok(Bindings::default());
+        };
+        let text = input::read_bytes(path)?;
+        let name = path.display().to_string();
+        let parsed = parse_bindings(&Source {
+            name: &name,
+            bytes: &text,
+        });
+        parsed.bindings.ok_or_else(|| {
+            let shown = String::from_utf8_lossy(&text);
+            output.note(diagnostics::render(&parsed.diagnostics, &shown, true).trim_end());
+            Error::failed(format!("{name} is invalid"))
+                .hint("docs/asl.md#resources shows what a file of bindings looks like")
+        })
+    }
+}
+
 /// One file, read and parsed.
 pub(crate) struct Checked {
     pub name: String,
@@ -44,7 +76,8 @@ pub(crate) struct Checked {
 
 impl Validate {
     pub(crate) fn run(self, session: &Session) -> Result<(), Error> {
-        let checked = check_all(&self.paths)?;
+        let bindings = self.bind.read(session.output)?;
+        let checked = check_all(&self.paths, &bindings)?;
         let format = self.format.unwrap_or(if session.output.is_json() {
             Report::Json
         } else {
@@ -68,7 +101,7 @@ impl Validate {
 }
 
 /// Reads and parses the CDL files among `paths`.
-pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
+pub(crate) fn check_all(paths: &[PathBuf], bindings: &Bindings) -> Result<Vec<Checked>, Error> {
     let mut files = Vec::new();
     for path in paths {
         // A file that is named outright is CDL, whatever its name.
@@ -80,27 +113,51 @@ pub(crate) fn check_all(paths: &[PathBuf]) -> Result<Vec<Checked>, Error> {
     }
     if files.is_empty() {
         return Err(Error::usage(
-            "there is no CDL file (*.yaml, *.yml) in there",
+            "there is no CDL file (*.yaml, *.yml, *.asl.json) in there",
         ));
     }
-    files.iter().map(|path| check(path)).collect()
+    files.iter().map(|path| check(path, bindings)).collect()
 }
 
 /// Reads and parses one file.
-pub(crate) fn check(path: &Path) -> Result<Checked, Error> {
+pub(crate) fn check(path: &Path, bindings: &Bindings) -> Result<Checked, Error> {
     let text = input::read_bytes(path)?;
     let name = path.display().to_string();
-    Ok(Checked::new(name, text))
+    Ok(Checked::new(name, text, bindings))
 }
 
 impl Checked {
     /// Parses a text.
-    pub(crate) fn new(name: String, text: Vec<u8>) -> Self {
-        let parsed = cascade_cdl::parse(&Source {
+    pub(crate) fn new(name: String, text: Vec<u8>, bindings: &Bindings) -> Self {
+        let source = Source {
             name: &name,
             bytes: &text,
-        });
+        };
+        let options = AslOptions {
+            bindings: bindings.clone(),
+            ..AslOptions::default()
+        };
+        let parsed = parse_with(&source, &options);
         Self { name, text, parsed }
+    }
+
+    /// Puts what its resources are bound to into the text of a definition in the
+    /// States Language: the server keeps one with the other.
+    pub(crate) fn bring(&mut self, bindings: &Bindings) -> Result<(), Error> {
+        if bindings.entries.is_empty() {
+            return Ok(());
+        }
+        let fail = |error: &dyn std::fmt::Display| Error::failed(format!("{}: {error}", self.name));
+        let value: Value = serde_yaml::from_slice(&self.text).map_err(|error| fail(&error))?;
+        let is_definition = ["StartAt", "States"]
+            .iter()
+            .any(|key| value.get(key).is_some());
+        if is_definition {
+            let bindings = bindings.to_json();
+            self.text =
+                format!("{{\"bindings\":{bindings},\n\"definition\":{value:#}}}\n").into_bytes();
+        }
+        Ok(())
     }
 
     /// Prints what is wrong with it; says whether it can be used.

@@ -10,6 +10,7 @@ use super::super::output::{Output, Tone, paint};
 use super::super::source::{self, Project};
 use super::super::{activity, apply, push, validate};
 use super::watch::Change;
+use cascade_cdl::asl::Bindings;
 
 /// What a developer works on.
 pub(crate) struct Loader<'a> {
@@ -66,7 +67,7 @@ impl Loader<'_> {
     }
 
     async fn cdl(&self, path: &Path) -> Result<String, Error> {
-        let checked = validate::check(path)?;
+        let checked = validate::check(path, &Bindings::default())?;
         if !checked.show(self.output) {
             return Err(Error::failed("it is invalid"));
         }
