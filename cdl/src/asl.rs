@@ -11,6 +11,7 @@
 //! Functions Developer Guide where AWS differs from it or says more.
 
 pub(crate) mod choice;
+pub mod conformance;
 pub(crate) mod fault;
 pub(crate) mod intrinsic;
 pub(crate) mod jsonata;

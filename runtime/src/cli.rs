@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `activity new|build|run`, `bench`) and those that are
+//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -9,6 +9,7 @@ mod apply;
 mod bench;
 mod client;
 mod completions;
+mod conformance;
 mod context;
 mod dev;
 pub mod diagnostics;
@@ -105,6 +106,8 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run a conformance suite of the Amazon States Language
+    Conformance(conformance::Conformance),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -178,6 +181,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
         Command::Bench(bench) => bench.run(session),
+        Command::Conformance(conformance) => all_threads(conformance.run(session)),
         Command::Completions(completions) => {
             completions.run::<Cli>();
             Ok(())

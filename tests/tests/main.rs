@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cli;
+mod conformance;
 mod direction;
 mod examples;
 mod polyglot;

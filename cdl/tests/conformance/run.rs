@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cascade_cdl::asl::conformance::{Case, Outcome};
 use cascade_cdl::asl::{Binding, Bindings, Envelope, MachineType};
 use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::{
@@ -13,19 +14,14 @@ use cascade_cdl::{
 use serde_json::Value;
 
 use crate::activities::Reply;
-use crate::suite::{Activities, Case, Definition};
+use crate::suite::{self, Activities, Definition};
 
 /// When every case starts: 2026-01-31T09:30:00.000Z.
 const START: Timestamp = Timestamp(1_769_851_800_000);
 
-/// How an execution ended.
-pub(crate) struct Outcome {
-    pub(crate) status: String,
-    pub(crate) output: Option<Value>,
-    pub(crate) error: Option<String>,
-    pub(crate) cause: Option<String>,
-    pub(crate) entered: BTreeMap<String, u64>,
-    /// Whether its history gives the same execution again.
+/// How an execution ended, and whether its history gives the same again.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
     pub(crate) replayed: bool,
 }
 
@@ -58,7 +54,7 @@ pub(crate) fn parse(
 }
 
 /// Runs a case to its end.
-pub(crate) fn run(case: &Case, form: Definition) -> Outcome {
+pub(crate) fn run(case: &Case, form: Definition) -> Ended {
     let text = match (&case.definition, form) {
         (Value::String(text), Definition::Json) => text.clone(),
         (value, Definition::Json) => value.to_string(),
@@ -76,20 +72,19 @@ pub(crate) fn run(case: &Case, form: Definition) -> Outcome {
     let parsed = parse(&text, case.machine_type, &names);
     let Some(application) = parsed.application else {
         let reasons: Vec<_> = parsed.diagnostics.iter().map(ToString::to_string).collect();
-        return Outcome {
+        let outcome = Outcome {
             status: "INVALID".to_owned(),
-            output: None,
-            error: None,
             cause: Some(reasons.join(", ")),
-            entered: BTreeMap::new(),
+            ..Outcome::default()
+        };
+        return Ended {
+            outcome,
             replayed: true,
         };
     };
     let program = application.workflows.into_values().next();
-    let mut run = Run::new(
-        program.expect("a definition is one workflow"),
-        &case.activities,
-    );
+    let activities = suite::activities(case);
+    let mut run = Run::new(program.expect("a definition is one workflow"), &activities);
     run.start(&case.input);
     run.finish();
     run.outcome()
@@ -97,7 +92,7 @@ pub(crate) fn run(case: &Case, form: Definition) -> Outcome {
 
 struct Run<'c> {
     program: Arc<Program>,
-    activities: Vec<&'c crate::suite::Activity>,
+    activities: Vec<&'c suite::Activity>,
     execution: Execution,
     history: Vec<Event>,
     now: Timestamp,
@@ -223,7 +218,7 @@ impl<'c> Run<'c> {
         self.replies.push((due, task, reply));
     }
 
-    fn outcome(self) -> Outcome {
+    fn outcome(self) -> Ended {
         let (id, tenant) = (self.execution.id, self.execution.tenant.clone());
         let again = replay(&self.program, id, tenant, &self.history);
         let replayed = again.is_ok_and(|(execution, _)| execution == self.execution);
@@ -237,13 +232,13 @@ impl<'c> Run<'c> {
             Status::Cancelled { reason } => ("ABORTED", None, None, said(reason)),
             Status::Running | Status::Compensating { .. } => ("RUNNING", None, None, None),
         };
-        Outcome {
+        let outcome = Outcome {
             status: status.to_owned(),
             output,
             error,
             cause,
             entered: self.entered,
-            replayed,
-        }
+        };
+        Ended { outcome, replayed }
     }
 }

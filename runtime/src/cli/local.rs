@@ -15,6 +15,7 @@ use cascade_cdl::{ActivityFailure, ActivityTask, ExecutionId, TenantId};
 use super::error::Error;
 use super::output::{self, Tone, paint, plain};
 use super::source::{self, Found};
+use crate::catalog::Manifest;
 use crate::clock::{Clock, SystemClock};
 use crate::config::TenantLimits;
 use crate::sandbox::{
@@ -34,6 +35,7 @@ pub(crate) fn tenant() -> TenantId {
 /// A sandbox with the activities of some folders.
 pub(crate) struct Local {
     sandbox: Sandbox,
+    modules: Modules,
     activities: BTreeMap<String, Arc<LocalActivity>>,
 }
 
@@ -66,16 +68,46 @@ impl Local {
             now_ms: Arc::new(|| SystemClock.now().0),
         })
         .map_err(|source| Error::failed(super::chain(&source)))?;
-        let mut activities = BTreeMap::new();
-        for found in found {
-            let name = found.name.clone();
-            let activity = admit(&sandbox, &modules, found).await?;
-            activities.insert(name, Arc::new(activity));
-        }
-        Ok(Self {
+        let mut local = Self {
             sandbox,
-            activities,
-        })
+            modules,
+            activities: BTreeMap::new(),
+        };
+        for found in found {
+            let wasm = Bytes::from(source::read_module(&found.wasm)?);
+            let path = found.wasm.display();
+            let added = local.add(&found.name, wasm, &found.manifest).await;
+            added.map_err(|error| Error::failed(format!("{path}: {error}")))?;
+        }
+        Ok(local)
+    }
+
+    /// Compiles one more.
+    pub(crate) async fn add(
+        &mut self,
+        name: &str,
+        wasm: Bytes,
+        manifest: &Manifest,
+    ) -> Result<(), Error> {
+        let info = self
+            .sandbox
+            .admit(&tenant(), wasm.clone())
+            .await
+            .map_err(|error| Error::failed(super::chain(&error)))?;
+        self.modules.put(&info.digest, wasm);
+        let hosts = manifest.http.hosts.clone();
+        let activity = LocalActivity {
+            digest: info.digest.as_str().into(),
+            grants: Arc::new(Grants {
+                capabilities: manifest.capabilities.clone(),
+                policy_hosts: hosts.clone(),
+                manifest_hosts: hosts,
+                allow_private: Vec::new(),
+            }),
+            limits: manifest.lower(&TenantLimits::default()),
+        };
+        self.activities.insert(name.to_owned(), Arc::new(activity));
+        Ok(())
     }
 
     /// The activity that a resource names.
@@ -144,30 +176,6 @@ impl Local {
             busy: Duration::ZERO,
         }
     }
-}
-
-async fn admit(sandbox: &Sandbox, modules: &Modules, found: Found) -> Result<LocalActivity, Error> {
-    let wasm = Bytes::from(source::read_module(&found.wasm)?);
-    let info = sandbox
-        .admit(&tenant(), wasm.clone())
-        .await
-        .map_err(|error| {
-            let path = found.wasm.display();
-            Error::failed(format!("{path}: {}", super::chain(&error)))
-        })?;
-    modules.put(&info.digest, wasm);
-    let manifest = found.manifest;
-    let hosts = manifest.http.hosts.clone();
-    Ok(LocalActivity {
-        digest: info.digest.as_str().into(),
-        grants: Arc::new(Grants {
-            capabilities: manifest.capabilities.clone(),
-            policy_hosts: hosts.clone(),
-            manifest_hosts: hosts,
-            allow_private: Vec::new(),
-        }),
-        limits: manifest.lower(&TenantLimits::default()),
-    })
 }
 
 /// Where compiled modules stay: `$XDG_CACHE_HOME/cascade`, or what stands for it.
