@@ -253,16 +253,15 @@ fn nested(is_query: bool, depth: u32) -> BoxedStrategy<Value> {
             ("ToleratedFailureCount", one_of(json!([ABSENT, 1]))),
             ("ToleratedFailurePercentage", one_of(json!([ABSENT, 34]))),
         ]);
-        fields.push(match is_query {
-            true => (
-                "ItemSelector",
-                query(&["{% $states.context.Map.Item.Value %}"]),
-            ),
-            false => (
-                "ItemSelector",
-                one_of(json!([ABSENT, {"a.$": "$$.Map.Item.Index", "i.$": "$$.Map.Item.Value"}])),
-            ),
-        });
+        let selector = if is_query {
+            query(&["{% $states.context.Map.Item.Value %}"])
+        } else {
+            one_of(json!([
+                ABSENT,
+                {"a.$": "$$.Map.Item.Index", "i.$": "$$.Map.Item.Value"},
+            ]))
+        };
+        fields.push(("ItemSelector", selector));
         fields.push(match (distributed, is_query) {
             (true, _) => (
                 "ItemReader",
@@ -330,9 +329,10 @@ fn scope(states: Vec<Value>, prefix: &str) -> Value {
     let mut needs_last = false;
     for (at, mut state) in states.into_iter().take(count).enumerate() {
         let name = format!("{prefix}{at}");
-        let next = match at + 1 < count {
-            true => format!("{prefix}{}", at + 1),
-            false => last.clone(),
+        let next = if at + 1 < count {
+            format!("{prefix}{}", at + 1)
+        } else {
+            last.clone()
         };
         for entry in ["Catch", "Choices"] {
             for entry in state
@@ -361,9 +361,10 @@ fn scope(states: Vec<Value>, prefix: &str) -> Value {
         }
         if let Some(Value::Array(inner)) = state.get_mut("ItemProcessor").map(Value::take) {
             let mut processor = scope(inner, &format!("{name}i"));
-            processor["ProcessorConfig"] = match state["mode"] == "INLINE" {
-                true => json!({"Mode": "INLINE"}),
-                false => json!({"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}),
+            processor["ProcessorConfig"] = if state["mode"] == "INLINE" {
+                json!({"Mode": "INLINE"})
+            } else {
+                json!({"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"})
             };
             state["ItemProcessor"] = processor;
         }
