@@ -5,12 +5,13 @@
 //! for something, and that what has ended stays quiet. [`Story`] adds what can be
 //! told from outside: which steps were done, and which were undone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cascade_cdl::asl::{Binding, Bindings, Envelope};
+use cascade_cdl::plan::{Plan, Verdict};
 use cascade_cdl::program::{Program, Resource, StateKind};
-use cascade_cdl::{AslOptions, EventKind, SEMANTICS, Status, Step, TaskId, TimerId};
+use cascade_cdl::{AslOptions, EventKind, Execution, SEMANTICS, Status, Step, TaskId, TimerId};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -117,9 +118,14 @@ impl Story {
         told
     }
 
+    fn check_end(&self) {
+        self.check_undone();
+        self.run.check_replay();
+    }
+
     /// What must hold at the end: without success, all that was done has been
     /// undone, the last first; else nothing.
-    fn check_end(&self) {
+    fn check_undone(&self) {
         let run = &self.run;
         assert!(run.execution.is_closed());
         assert!(run.outstanding.is_empty());
@@ -131,7 +137,14 @@ impl Story {
             done.reverse();
             assert_eq!(self.undone, done, "each step once, the last first");
         }
-        run.check_replay();
+    }
+
+    /// Goes on under another version of the program.
+    fn move_to(&mut self, program: Arc<Program>, execution: Execution) {
+        let pending = execution.pending_tasks(&program).into_iter();
+        self.run.outstanding = pending.map(|t| ((t.task, t.attempt), t)).collect();
+        self.run.execution = execution;
+        self.run.program = program;
     }
 
     fn make(&mut self, next: &Move) {
@@ -373,6 +386,16 @@ fn check_cancelled(story: &Story, moves: &[Move]) {
     story.check_end();
 }
 
+/// A version is no obstacle to its own executions, and carries them over as they are.
+fn check_own_plan(story: &Story) {
+    let (program, execution) = (&story.run.program, &story.run.execution);
+    let none = BTreeMap::new();
+    let plan = Plan::new(program, program, &none);
+    assert!(plan.diff().fields.is_empty() && plan.diff().states.is_empty());
+    assert_eq!(plan.judge(execution), Verdict::Safe);
+    assert_eq!(plan.carry(execution.clone()).as_ref(), Some(execution));
+}
+
 /// Lets `moves` happen, and all the rest then; cancels a copy before one of them.
 fn check(program: Arc<Program>, input: &str, machine: u32, moves: &[Move], cut: usize) {
     let mut story = Story::begin(program, input, machine);
@@ -380,6 +403,7 @@ fn check(program: Arc<Program>, input: &str, machine: u32, moves: &[Move], cut: 
     for next in &moves[..cut] {
         story.make(next);
     }
+    check_own_plan(&story);
     check_cancelled(&story, &moves[cut..]);
     for next in &moves[cut..] {
         story.make(next);
@@ -402,6 +426,33 @@ proptest! {
         workflow in cdl::workflow(true), moves in moves(), cut in any::<usize>(), machine in 0..=SEMANTICS,
     ) {
         check(compile_value(&workflow), "{}", machine, &moves, cut);
+    }
+
+    /// Whatever the new version changes: what is safe goes on, ends, and undoes what
+    /// was done under the old one.
+    #[test]
+    fn what_is_safe_goes_on_under_a_new_version(
+        workflow in cdl::workflow(true), edits in cdl::edits(), before in moves(), cut in 0..8_usize, after in moves(),
+    ) {
+        let old = compile_value(&workflow);
+        let new = compile_value(&cdl::edited(workflow, &edits));
+        let mut story = Story::begin(Arc::clone(&old), "{}", SEMANTICS);
+        for next in before.iter().take(cut) {
+            story.make(next);
+        }
+        let none = BTreeMap::new();
+        let plan = Plan::new(&old, &new, &none);
+        let verdict = plan.judge(&story.run.execution);
+        let carried = plan.carry(story.run.execution.clone());
+        prop_assert_eq!(verdict == Verdict::Safe, carried.is_some());
+        if let Some(execution) = carried {
+            story.move_to(new, execution);
+            for next in &after {
+                story.make(next);
+            }
+            story.drain();
+            story.check_undone();
+        }
     }
 
     /// One that does not end by itself does when it is cancelled.

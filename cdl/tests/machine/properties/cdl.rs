@@ -267,3 +267,125 @@ pub(super) fn workflow(ends: bool) -> impl Strategy<Value = Value> {
         workflow
     })
 }
+
+/// A change of a workflow: what, and of which of its states.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Edit {
+    Set(&'static str, &'static str, usize),
+    /// A Pass state that gives a result before one of the workflow's own.
+    Insert(usize),
+    Rename(usize),
+    /// It only passes on.
+    Empty(usize),
+}
+
+pub(super) fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let fields = prop::sample::select(vec![
+        ("resource", r#""urn:cascade:activity:do_0""#),
+        ("timeout", r#""7s""#),
+        ("parameters", r#""{{ $.new }}""#),
+        ("parameters", "2"),
+        ("compensate", "null"),
+        ("compensate", r#"{"resource":null,"parameters":7}"#),
+        ("completion_strategy", r#""ALL_SETTLED""#),
+        ("batch", r#"{"size":3}"#),
+        ("max_concurrency", "1"),
+        ("tolerated_failure_percentage", "50"),
+        ("escalate", "null"),
+        ("on_timeout", "null"),
+        ("event", r#""b""#),
+        ("duration", r#""3s""#),
+        ("catch", "null"),
+    ]);
+    let edit = prop_oneof![
+        4 => (fields, any::<usize>()).prop_map(|((key, value), at)| Edit::Set(key, value, at)),
+        1 => any::<usize>().prop_map(Edit::Insert),
+        1 => any::<usize>().prop_map(Edit::Rename),
+        1 => any::<usize>().prop_map(Edit::Empty),
+    ];
+    prop::collection::vec(edit, 1..3)
+}
+
+/// A workflow after edits; those that fit none of its states change nothing.
+pub(super) fn edited(mut workflow: Value, edits: &[Edit]) -> Value {
+    for edit in edits {
+        match edit {
+            Edit::Set(key, value, at) => {
+                let mut value: Value = serde_json::from_str(value).expect("JSON");
+                // `required` goes with N_OF_M only, and `undo_N` with `do_N`.
+                let fits = |state: &Value| {
+                    let keeps = *key == "resource" && !state["compensate"].is_null();
+                    let is_bound = state["completion_strategy"] == "N_OF_M";
+                    state.get(*key).is_some() && !keeps && !is_bound
+                };
+                if let Some(state) = pick(&mut workflow, *at, &fits) {
+                    // Whatever undoes `do_N` is `undo_N`.
+                    if let (Some(undo), Some(name)) =
+                        (value.get_mut("resource"), state["resource"].as_str())
+                    {
+                        *undo = json!(name.replace(":do_", ":undo_"));
+                    }
+                    state[*key] = value;
+                }
+            }
+            Edit::Insert(at) => {
+                let states = workflow["states"].as_array_mut().expect("a list");
+                let at = at % states.len();
+                let mut next = states[at]["name"].clone();
+                if at > 0 && states[at - 1]["next"] == next {
+                    states[at - 1]["next"] = json!("New");
+                } else if at > 0 {
+                    next = states[0]["name"].clone();
+                }
+                let new = json!({
+                    "name": "New", "type": "Pass", "parameters": 1, "result": "$.new", "next": next,
+                });
+                // One at a time: the name is taken then.
+                if !states.iter().any(|state| state["name"] == "New") {
+                    states.insert(at, new);
+                }
+            }
+            Edit::Rename(at) => {
+                let text = workflow.to_string();
+                let name = format!("\"S{}\"", at % 3);
+                let text = text.replace(&name, &format!("\"R{}\"", at % 3));
+                workflow = serde_json::from_str(&text).expect("JSON");
+            }
+            Edit::Empty(at) => {
+                if let Some(state) = pick(&mut workflow, *at, &|state| state["type"] != "Choice") {
+                    *state = json!({"name": state["name"], "type": "Pass", "next": state["next"]});
+                }
+            }
+        }
+    }
+    workflow
+}
+
+/// One of the states that fit.
+fn pick<'v>(
+    value: &'v mut Value,
+    at: usize,
+    fits: &dyn Fn(&Value) -> bool,
+) -> Option<&'v mut Value> {
+    fn all<'v>(
+        value: &'v mut Value,
+        fits: &dyn Fn(&Value) -> bool,
+        found: &mut Vec<&'v mut Value>,
+    ) {
+        let is_state = value.get("type").is_some_and(Value::is_string) && fits(value);
+        // Of a state that fits nothing inside is taken, so that none is borrowed twice.
+        if is_state {
+            found.push(value);
+            return;
+        }
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| all(item, fits, found)),
+            Value::Object(map) => map.values_mut().for_each(|item| all(item, fits, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    all(value, fits, &mut found);
+    let count = found.len();
+    (count > 0).then(|| found.swap_remove(at % count))
+}
