@@ -17,6 +17,7 @@ mod ids;
 mod inbox;
 mod json;
 mod machine;
+pub mod plan;
 pub mod program;
 
 pub use diagnostic::{Code, Diagnostic, Severity};

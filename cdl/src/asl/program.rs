@@ -117,6 +117,11 @@ impl State {
             _ => None,
         }
     }
+
+    /// Whether it runs its one scope for each of several items.
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.kind, Kind::Map(_))
+    }
 }
 
 /// A value with expressions in it, in either query language.

@@ -357,8 +357,9 @@ impl Builder<'_, '_, '_> {
 
     /// AWS refuses states that nothing leads to.
     fn check_reachable(&mut self) {
-        // A state that did not compile leads nowhere that is known.
-        if self.states.iter().any(Option::is_none) {
+        // A state that did not compile leads nowhere that is known; and without
+        // states there is none that a scope could start with.
+        if self.states.is_empty() || self.states.iter().any(Option::is_none) {
             return;
         }
         let mut reached = vec![false; self.states.len()];

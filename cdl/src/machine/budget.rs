@@ -246,3 +246,102 @@ pub(super) fn text_len(value: &Value) -> u64 {
         .expect("a JSON value is text, and counting cannot fail");
     count.0
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What `count` counts, for an execution of this machine.
+    fn spent(machine: u32, count: impl FnOnce(&mut Budget) -> Result<(), Failure>) -> u64 {
+        let mut budget = Budget::of(machine);
+        count(&mut budget).expect("there is room");
+        budget.spent
+    }
+
+    /// Expected values: the rules at the constants, for so many of each.
+    #[test]
+    fn each_thing_counts_by_its_rule() {
+        assert_eq!(spent(2, Budget::state), STEP_BYTES);
+        assert_eq!(spent(2, Budget::fault), FAULT_BYTES);
+        assert_eq!(spent(2, |b| b.frames(3)), 3 * FRAME_BYTES);
+        assert_eq!(spent(2, |b| b.scan(5)), 5 * SCAN_BYTES);
+        assert_eq!(spent(2, |b| b.names(7)), 7 * NAME_BYTES);
+        assert_eq!(spent(2, |b| b.text(11)), 11);
+        assert_eq!(spent(2, |b| b.join(30)), 10);
+        assert_eq!(spent(2, |b| b.evaluation(64)), STEP_BYTES);
+        assert_eq!(spent(2, |b| b.evaluation(1)), STEP_BYTES / 64);
+        // `[1,"a"]` has seven bytes, and is written twice.
+        let value = json!([1, "a"]);
+        assert_eq!(spent(2, |b| b.write(&value).map(drop)), 14);
+        assert_eq!(spent(2, |b| b.measure(&value).map(drop)), 7);
+    }
+
+    #[test]
+    fn an_old_machine_counts_states_and_whole_steps_of_expressions_only() {
+        let value = json!([1, "a"]);
+        for count in [
+            spent(1, Budget::fault),
+            spent(1, |b| b.frames(3)),
+            spent(1, |b| b.text(11)),
+            spent(1, |b| b.join(30)),
+            spent(1, |b| b.write(&value).map(drop)),
+            spent(1, |b| b.read(&Json::from_value(&value))),
+            spent(1, |b| b.own(Cow::Borrowed(&value)).map(drop)),
+            spent(1, |b| b.evaluation(63)),
+        ] {
+            assert_eq!(count, 0);
+        }
+        assert_eq!(spent(1, Budget::state), STEP_BYTES);
+        assert_eq!(spent(1, |b| b.evaluation(130)), 2 * STEP_BYTES);
+        assert_eq!(Budget::of(1).steps_left(), None);
+    }
+
+    #[test]
+    fn the_first_text_counts_as_text_and_any_other_as_what_it_becomes() {
+        let text = Json::from_value(&json!([0, 0]));
+        assert_eq!(spent(2, |b| b.read(&text)), 5);
+        let twice = spent(2, |b| b.read(&text).and_then(|()| b.read(&text)));
+        // A list and a comma on top of the text itself, which is copied and read.
+        assert_eq!(twice, 5 + 5 + (5 + LIST + SCALAR));
+    }
+
+    #[test]
+    fn a_copy_counts_by_its_values_and_what_is_owned_was_counted_before() {
+        let value = json!({"key": ["text", 1, null]});
+        let weighed = OBJECT + SCALAR + 3 + LIST + (LIST + 4) + SCALAR + SCALAR;
+        assert_eq!(
+            spent(2, |b| b.own(Cow::Borrowed(&value)).map(drop)),
+            weighed
+        );
+        assert_eq!(spent(2, |b| b.own(Cow::Owned(value)).map(drop)), 0);
+        // `{"a":"b"}`: its nine bytes, an object, a colon, and four quotes, each half a string.
+        assert_eq!(
+            weight_of_text(r#"{"a":"b"}"#),
+            9 + OBJECT + SCALAR + 2 * LIST
+        );
+    }
+
+    #[test]
+    fn all_may_be_spent_and_no_more() {
+        let all = usize::try_from(MAX_STEPS * STEP_BYTES).expect("it fits");
+        for machine in [1, 2] {
+            let mut budget = Budget::of(machine);
+            for _ in 0..MAX_STEPS {
+                budget.state().expect("there is room");
+            }
+            let failure = budget.state().expect_err("one too many");
+            assert_eq!(failure.error, errors::STEP_LIMIT);
+        }
+        let mut budget = Budget::of(2);
+        // One more than there are, to see that somebody wants more.
+        assert_eq!(budget.steps_left(), Some(all / 64 + 1));
+        budget.text(all - 64).expect("there is room");
+        assert_eq!(budget.steps_left(), Some(2));
+        budget.text(64).expect("there is room");
+        assert_eq!(budget.steps_left(), Some(1));
+        budget.text(1).expect_err("one too many");
+        assert_eq!(budget.steps_left(), Some(1));
+    }
+}

@@ -10,6 +10,7 @@ mod limits;
 mod map;
 mod outside;
 mod parallel;
+mod plan;
 mod properties;
 mod strategies;
 mod transcript;

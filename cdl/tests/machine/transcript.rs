@@ -81,6 +81,7 @@ fn unindent(text: &str) -> String {
 }
 
 /// One execution, its history, and the shell's view of what is outstanding.
+#[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) program: Arc<Program>,
     pub(crate) execution: Execution,
@@ -147,10 +148,15 @@ impl Run {
 
     /// Applies the first event.
     pub(crate) fn start(&mut self, input: Json) -> Vec<String> {
+        self.start_as(input, SEMANTICS)
+    }
+
+    /// The same with the meaning that an older machine gave to events.
+    pub(crate) fn start_as(&mut self, input: Json, machine: u32) -> Vec<String> {
         self.apply(EventKind::ExecutionStarted {
             input,
             shards: 10,
-            machine: SEMANTICS,
+            machine,
         })
     }
 
@@ -162,6 +168,15 @@ impl Run {
 
     pub(crate) fn pass_time(&mut self, millis: u64) {
         self.now = self.now.plus(millis);
+    }
+
+    /// A clock that is behind, as that of another server may be.
+    pub(crate) fn turn_back(&mut self, millis: u64) {
+        self.now = Timestamp(self.now.0.saturating_sub(millis));
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
     }
 
     pub(crate) fn pass_until(&mut self, at: Timestamp) {

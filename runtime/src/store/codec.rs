@@ -61,7 +61,8 @@ pub(super) fn decode_after(
 ) -> Result<bool, Error> {
     let mut next = first;
     let whole = each(blob, |event: Event, bytes| {
-        let expected = next.unwrap_or(event.seq);
+        // Events count from 1.
+        let expected = next.unwrap_or(event.seq.max(1));
         if event.seq != expected {
             return Err(damaged(format_args!(
                 "event {} stands where {expected} belongs",
@@ -284,6 +285,9 @@ mod tests {
             let read = decode_events(bad, Some(1), 6);
             assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
         }
+        let zero = "1\n{\"seq\":0,\"at\":1,\"kind\":{\"RetryRequested\":{}}}\n";
+        let read = decode_events(zero.as_bytes(), None, 0);
+        assert!(matches!(read, Err(Error::Damaged(_))), "{read:?}");
         for bad in ["", "1", "2\n{}", "1\n{}", "1\n{"] {
             assert!(decode_snapshot(bad.as_bytes()).is_err(), "{bad}");
         }

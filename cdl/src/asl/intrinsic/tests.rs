@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -189,9 +190,64 @@ fn paths_among_arguments_end_where_the_argument_ends() {
     );
 }
 
-proptest::proptest! {
+/// Calls of all functions, with arguments of any kind.
+fn calls() -> impl Strategy<Value = String> {
+    let leaf = proptest::sample::select(vec![
+        "'a'",
+        "'{}'",
+        "''",
+        "'a,b,,c'",
+        "'{\"a\":[1,null]}'",
+        "'e30='",
+        "'MD5'",
+        "'SHA-256'",
+        "0",
+        "1",
+        "-3",
+        "2.5",
+        "1e300",
+        "9223372036854775807",
+        "true",
+        "null",
+        "'\\''",
+        "'\u{e9}'",
+    ])
+    .prop_map(str::to_owned);
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let name = proptest::sample::select(vec![
+            "Format",
+            "StringToJson",
+            "JsonToString",
+            "Array",
+            "ArrayPartition",
+            "ArrayContains",
+            "ArrayRange",
+            "ArrayGetItem",
+            "ArrayLength",
+            "ArrayUnique",
+            "Base64Encode",
+            "Base64Decode",
+            "Hash",
+            "JsonMerge",
+            "MathRandom",
+            "MathAdd",
+            "StringSplit",
+            "UUID",
+        ]);
+        let arguments = proptest::collection::vec(inner, 0..4);
+        (name, arguments).prop_map(|(name, list)| format!("States.{name}({})", list.join(", ")))
+    })
+}
+
+proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(text in r"States\.[A-Za-z]{0,6}[(),' \\{}$.a0-9\[\]]{0,24}") {
         let _ = Call::parse(&text);
+    }
+
+    #[test]
+    fn no_call_panics_or_differs_between_two_runs(text in calls()) {
+        prop_assume!(text.starts_with("States."));
+        prop_assert_eq!(call(&text), call(&text));
     }
 }

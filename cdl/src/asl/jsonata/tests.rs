@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -21,11 +22,19 @@ fn scope(input: Value) -> Scope {
 }
 
 fn evaluate(text: &str, input: Value) -> Result<Value, String> {
-    let expression = Expression::parse(text, "Output")?;
+    evaluate_counted(text, input).0
+}
+
+/// What it gives, and the steps that it takes.
+fn evaluate_counted(text: &str, input: Value) -> (Result<Value, String>, u64) {
+    let expression = match Expression::parse(text, "Output") {
+        Ok(expression) => expression,
+        Err(error) => return (Err(error), 0),
+    };
     let query = Query::Expression(expression);
-    query
-        .evaluate(&scope(input), &mut 0)
-        .map_err(|fault| fault.cause)
+    let mut steps = 0;
+    let value = query.evaluate(&scope(input), &mut steps);
+    (value.map_err(|fault| fault.cause), steps)
 }
 
 /// Expected values: jsonata.org, the Step Functions guide, and the conformance suite for
@@ -156,15 +165,144 @@ fn what_does_not_end_is_ended() {
     }
 }
 
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+/// What expressions begin with.
+const LEAVES: &[&str] = &[
+    "$states.input",
+    "$states.input.a",
+    "$states.input.a.b",
+    "$states.input.s",
+    "$v",
+    "$x",
+    "$",
+    "1",
+    "-2.5",
+    "'x'",
+    "null",
+    "true",
+    "[]",
+    "[1..4]",
+    "$states.context.State.Name",
+    "$uuid()",
+    "$random()",
+    "$now()",
+    "$millis()",
+];
 
+/// What is made of expressions, which stand where an `A` is.
+const RULES: &[&str] = &[
+    "A + A",
+    "A - A",
+    "A * A",
+    "A / A",
+    "A % A",
+    "A & A",
+    "A = A",
+    "A < A",
+    "A in A",
+    "A and A",
+    "A.A",
+    "A[A]",
+    "A[0]",
+    "[A, A]",
+    "{'k': A, 's': A}",
+    "A{$string(A): A}",
+    "A ? A : A",
+    "A ^ (>$)",
+    "A.{'k': A}",
+    "(A; A)",
+    "($x := A; A)",
+    "A ~> $count",
+    "A.*",
+    "A.**",
+    "A.%",
+    "A@$i.A",
+    "A#$i[A]",
+    "$sum(A)",
+    "$count(A)",
+    "$max(A)",
+    "$average(A)",
+    "$string(A)",
+    "$number(A)",
+    "$length(A)",
+    "$substring(A, A)",
+    "$split(A, 'x')",
+    "$join(A, ',')",
+    "$contains(A, 'x')",
+    "$replace(A, 'x', A)",
+    "$match(A, /x/)",
+    "$merge(A)",
+    "$keys(A)",
+    "$lookup(A, 's')",
+    "$spread(A)",
+    "$append(A, A)",
+    "$reverse(A)",
+    "$sort(A)",
+    "$zip(A, A)",
+    "$distinct(A)",
+    "$exists(A)",
+    "$type(A)",
+    "$not(A)",
+    "$boolean(A)",
+    "$abs(A)",
+    "$floor(A)",
+    "$round(A, 1)",
+    "$power(A, 2)",
+    "$sqrt(A)",
+    "$formatNumber(A, '#.00')",
+    "$formatBase(A, 2)",
+    "$toMillis(A)",
+    "$fromMillis(A)",
+    "$base64encode(A)",
+    "$encodeUrl(A)",
+    "$eval(A)",
+    "$map(A, function($x) { A })",
+    "$filter(A, function($x) { A })",
+    "$reduce(A, function($x, $i) { A })",
+    "$each(A, function($x) { A })",
+    "$single(A)",
+    "$sift(A, function($x) { A })",
+    "$partition(A, 2)",
+    "$range(1, 5, A)",
+    "$hash(A, 'MD5')",
+    "$parse(A)",
+    "|A|{'k': A}|",
+    "function($x) { A }(A)",
+    "$pad(A, A)",
+    "$assert(A, 'no')",
+];
+
+/// Expressions by these rules, most of which compile and many of which give something.
+fn expressions() -> impl Strategy<Value = String> {
+    let leaf = proptest::sample::select(LEAVES).prop_map(str::to_owned);
+    leaf.prop_recursive(4, 24, 3, |inner| {
+        let rule = proptest::sample::select(RULES);
+        (rule, inner.clone(), inner.clone(), inner).prop_map(|(rule, a, b, c)| {
+            let mut parts = [a, b, c].into_iter().cycle();
+            let pieces = rule.split('A').map(str::to_owned);
+            let whole = pieces.reduce(|text, piece| {
+                let part = parts.next().expect("a cycle");
+                format!("{text}({part}){piece}")
+            });
+            whole.expect("split gives one piece at least")
+        })
+    })
+}
+
+fn survives(text: &str) -> Result<(), TestCaseError> {
+    let input = json!({"a": [{"b": 1}, {"c": [1, "x"]}], "b": {"a": null}, "s": "axb"});
+    let once = evaluate_counted(text, input.clone());
+    prop_assert!(once.1 <= MAX_STEPS);
+    prop_assert_eq!(once, evaluate_counted(text, input));
+    Ok(())
+}
+
+proptest! {
     #[test]
     fn no_expression_panics_or_differs_between_two_runs(
-        text in r"(\$[a-z]{0,3}|[a-c]|[0-9]|'[a-z]'|\.|\[|\]|\(|\)|\{|\}|,|:|:=|\+|-|\*|%|&|=|<|\?|;| |function\(\$x\)|\$map|\$sum|~>|\^|@\$i|#\$j){1,14}"
+        text in r"(\$[a-z]{0,3}|[a-c]|[0-9]|'[a-z]'|\.|\[|\]|\(|\)|\{|\}|,|:|:=|\+|-|\*|%|&|=|<|\?|;| |function\(\$x\)|\$map|\$sum|~>|\^|@\$i|#\$j){1,14}",
+        made in expressions(),
     ) {
-        let input = json!({"a": [{"b": 1}, {"c": [1, "x"]}], "b": {"a": null}});
-        let once = evaluate(&text, input.clone());
-        proptest::prop_assert_eq!(once, evaluate(&text, input));
+        survives(&text)?;
+        survives(&made)?;
     }
 }

@@ -183,9 +183,17 @@ proptest::proptest! {
     fn no_text_makes_the_parser_or_a_path_panic(text in r"\$[\.\[\]a-c0-9\-:,'?()@&|=!<>~/ *$]{0,24}") {
         if let Ok(path) = Path::parse(&text) {
             let value = json!({"a": [{"b": 1}, {"c": [1, 2]}], "b": {"a": null}});
-            let once = path.select(&value, &mut Fuel(10_000)).map(Cow::into_owned);
-            let again = path.select(&value, &mut Fuel(10_000)).map(Cow::into_owned);
-            proptest::prop_assert_eq!(once, again);
+            let select = |fuel| {
+                let mut left = Fuel(fuel);
+                let found = path.select(&value, &mut left).map(Cow::into_owned);
+                (found, fuel - left.0)
+            };
+            let (once, visits) = select(MAX_VISITS);
+            // Twice the same, and in no more visits than it says.
+            proptest::prop_assert_eq!(select(visits), (once.clone(), visits));
+            if visits > 0 {
+                proptest::prop_assert_eq!(select(visits - 1).0, Err(Miss::TooMuch));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::super::{Env, MAX_VALUE_DEPTH, Path, SyntaxError, Template, fits_depth};
+use super::super::{Env, MAX_STEPS, MAX_VALUE_DEPTH, Path, SyntaxError, Template, fits_depth};
 use crate::{ExecutionId, Timestamp};
 
 fn env<'a>(context: &'a Value, locals: &'a [(&'a str, &'a Value)]) -> Env<'a> {
@@ -250,7 +250,8 @@ fn expressions(kind: Kind, levels: u32) -> BoxedStrategy<String> {
     prop_oneof![1 => leaf, 4 => node].boxed()
 }
 
-/// Evaluates `text` twice: no panic, one outcome, and never too deep. Whether it compiles.
+/// Evaluates `text` twice: no panic, one outcome, never too deep, and in no more steps
+/// than it may take. Whether it compiles.
 fn survives(text: &str, context: &Value) -> bool {
     let Ok(template) = Template::parse(text) else {
         return false;
@@ -264,7 +265,24 @@ fn survives(text: &str, context: &Value) -> bool {
     if let Ok(value) = first {
         assert!(fits_depth(&value, MAX_VALUE_DEPTH), "{text}");
     }
+    keeps_to_its_steps(text, &template, &env);
     true
+}
+
+/// With as many steps as an evaluation takes its outcome is the same, with fewer
+/// it is an error; nothing, such as `default`, hides that.
+fn keeps_to_its_steps(text: &str, template: &Template, env: &Env<'_>) {
+    let (value, steps) = template.eval_within(env, MAX_STEPS);
+    assert!(steps <= MAX_STEPS, "{text}");
+    let (same, taken) = template.eval_within(env, steps);
+    if steps < MAX_STEPS {
+        assert_eq!((&same, taken), (&value, steps), "{text}");
+    }
+    for fewer in [0, 1, steps / 2, steps.saturating_sub(1)] {
+        let (value, taken) = template.eval_within(env, fewer);
+        assert!(taken <= fewer, "{text}: {taken} steps, {fewer} are allowed");
+        assert!(fewer >= steps || value.is_err(), "{text}: {value:?}");
+    }
 }
 
 /// That an error points into the text, at whole characters.

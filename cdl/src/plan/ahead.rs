@@ -1,0 +1,225 @@
+//! What is ahead of an execution: the states that it may yet enter, what they
+//! read, and what they write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::asl::program as asl;
+use crate::expression::{Path, Root, Template};
+use crate::program::{Catch, Next, Program, ScopeId, State, StateId, StateKind, Until};
+use crate::{Execution, Frame, Step};
+
+/// The states that an execution may enter from where it stands.
+pub(super) fn reached(program: &Program, execution: &Execution) -> BTreeSet<StateId> {
+    let mut open = Vec::new();
+    for frame in execution.frames.values() {
+        let Some(state) = program.states.get(frame.state.0 as usize) else {
+            continue;
+        };
+        match &frame.step {
+            // It is entered when the execution is retried.
+            Step::Stopped {} => open.push(frame.state),
+            // What has ended or failed goes nowhere by itself.
+            Step::Done { .. } | Step::Failed { .. } => {}
+            // Iterations that wait begin at the start.
+            Step::Mapping(_) => {
+                open.extend(nested(state).into_iter().map(|id| program.scope(id).start));
+                open.extend(following(state));
+            }
+            _ => open.extend(following(state)),
+        }
+    }
+    let mut reached = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        if reached.insert(id) {
+            let state = program.state(id);
+            open.extend(following(state));
+            open.extend(nested(state).into_iter().map(|id| program.scope(id).start));
+        }
+    }
+    reached
+}
+
+/// The states that may follow a state in its scope.
+fn following(state: &State) -> Vec<StateId> {
+    let mut found = Vec::new();
+    let mut next = |next: Next| {
+        if let Next::State(id) = next {
+            found.push(id);
+        }
+    };
+    match &state.kind {
+        StateKind::Task(kind) => next(kind.next),
+        StateKind::Pass { next: id, .. }
+        | StateKind::Parallel { next: id, .. }
+        | StateKind::Wait { next: id, .. } => next(*id),
+        StateKind::Map(kind) => next(kind.next),
+        StateKind::Event(kind) => next(kind.next),
+        StateKind::Human(kind) => next(kind.next),
+        StateKind::Choice { .. } | StateKind::Succeed { .. } | StateKind::Fail { .. } => {}
+        StateKind::Asl(kind) => kind.next.into_iter().for_each(next),
+    }
+    match &state.kind {
+        StateKind::Choice { choices, default } => {
+            found.extend(choices.iter().map(|way| way.next));
+            found.extend(default);
+        }
+        StateKind::Event(kind) => found.extend(kind.timeout.and_then(|timeout| timeout.next)),
+        StateKind::Human(kind) => found.extend(kind.timeout.and_then(|timeout| timeout.next)),
+        StateKind::Asl(kind) => {
+            found.extend(kind.catch.iter().map(|catch| catch.next));
+            if let asl::Kind::Choice { rules, default } = &kind.kind {
+                found.extend(rules.iter().map(|rule| rule.next));
+                found.extend(default);
+            }
+        }
+        _ => {}
+    }
+    found.extend(catches(&state.kind).iter().map(|catch| catch.next));
+    found
+}
+
+/// The scopes in a state.
+fn nested(state: &State) -> Vec<ScopeId> {
+    match &state.kind {
+        StateKind::Parallel { branches, .. } => branches.clone(),
+        StateKind::Map(map) => vec![map.iterator],
+        StateKind::Asl(state) => match &state.kind {
+            asl::Kind::Parallel { branches } => branches.clone(),
+            asl::Kind::Map(map) => vec![map.processor],
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+fn catches(kind: &StateKind) -> &[Catch] {
+    match kind {
+        StateKind::Task(kind) => &kind.catch,
+        StateKind::Parallel { catch, .. } => catch,
+        StateKind::Map(kind) => &kind.catch,
+        StateKind::Event(kind) => &kind.catch,
+        StateKind::Human(kind) => &kind.catch,
+        _ => &[],
+    }
+}
+
+/// A result that is not there when it is read: the state that reads it, `None` for
+/// the workflow's `output`, and the first key of the path.
+pub(super) type Unmet = (Option<StateId>, String);
+
+/// The results that states ahead read, but that neither the context has nor any
+/// state ahead or under way gives.
+pub(super) fn unmet(program: &Program, execution: &Execution) -> BTreeSet<Unmet> {
+    let ahead = reached(program, execution);
+    let under_way = execution.frames.values().map(|frame| frame.state);
+    let writing = ahead.iter().copied().chain(under_way);
+    let mut given: BTreeSet<&str> = writing
+        .filter_map(|id| program.states.get(id.0 as usize))
+        .flat_map(|state| writes(&state.kind))
+        .filter_map(first)
+        .collect();
+    let contexts = execution.frames.values().filter_map(overlay);
+    for context in contexts.chain([&execution.context]) {
+        given.extend(
+            context
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| &**key),
+        );
+    }
+    let mut unmet = BTreeSet::new();
+    let mut check = |reader: Option<StateId>, template: &Template| {
+        for reference in template.references() {
+            let key = reference.segments.first();
+            if let (Root::Context, false, Some(key)) = (&reference.root, reference.optional, key)
+                && !given.contains(key.as_str())
+            {
+                unmet.insert((reader, key.clone()));
+            }
+        }
+    };
+    for id in &ahead {
+        for template in reads(&program.state(*id).kind) {
+            check(Some(*id), template);
+        }
+    }
+    // What undoes a step is evaluated when the step has ended.
+    for frame in execution.frames.values() {
+        let state = program.states.get(frame.state.0 as usize);
+        if let Some(StateKind::Task(task)) = state.map(|state| &state.kind)
+            && let Some(undo) = &task.compensate
+            && let Some(parameters) = &undo.parameters
+        {
+            check(Some(frame.state), parameters);
+        }
+    }
+    if let Some(output) = &program.output {
+        check(None, output);
+    }
+    unmet
+}
+
+/// The states of a program that write results, by the first key of where.
+pub(super) fn writers(program: &Program) -> BTreeMap<&str, StateId> {
+    let mut writers = BTreeMap::new();
+    for (id, state) in (0..).map(StateId).zip(&program.states) {
+        for key in writes(&state.kind).into_iter().filter_map(first) {
+            writers.entry(key).or_insert(id);
+        }
+    }
+    writers
+}
+
+fn overlay(frame: &Frame) -> Option<&serde_json::Value> {
+    frame.iteration.as_ref().map(|iteration| &iteration.context)
+}
+
+/// Where a state puts results.
+fn writes(kind: &StateKind) -> Vec<&Path> {
+    let result = match kind {
+        StateKind::Task(kind) => &kind.result,
+        StateKind::Pass { result, .. } | StateKind::Parallel { result, .. } => result,
+        StateKind::Map(kind) => &kind.result,
+        StateKind::Event(kind) => &kind.result,
+        StateKind::Human(kind) => &kind.result,
+        _ => &None,
+    };
+    let caught = catches(kind)
+        .iter()
+        .filter_map(|catch| catch.result.as_ref());
+    result.iter().chain(caught).collect()
+}
+
+fn first(path: &Path) -> Option<&str> {
+    path.segments().first().map(AsRef::as_ref)
+}
+
+/// What a state evaluates.
+fn reads(kind: &StateKind) -> Vec<&Template> {
+    match kind {
+        StateKind::Task(kind) => {
+            let undo = kind
+                .compensate
+                .as_ref()
+                .and_then(|undo| undo.parameters.as_ref());
+            kind.parameters.iter().chain(undo).collect()
+        }
+        StateKind::Pass { parameters, .. } => parameters.iter().collect(),
+        StateKind::Choice { choices, .. } => choices.iter().map(|way| &way.condition).collect(),
+        StateKind::Map(kind) => vec![&kind.items],
+        StateKind::Human(kind) => {
+            let others = kind.escalate.iter().map(|other| &other.assignee);
+            others
+                .chain([&kind.assignee])
+                .chain(&kind.parameters)
+                .collect()
+        }
+        StateKind::Wait { until, .. } => match until {
+            Until::Duration(template) | Until::Timestamp(template) => vec![template],
+        },
+        StateKind::Succeed { output } => output.iter().collect(),
+        StateKind::Fail { error, message } => message.iter().chain([error]).collect(),
+        StateKind::Parallel { .. } | StateKind::Event(_) | StateKind::Asl(_) => Vec::new(),
+    }
+}
