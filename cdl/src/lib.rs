@@ -18,6 +18,7 @@ mod inbox;
 mod json;
 mod machine;
 pub mod program;
+pub mod schema;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Event, EventKind, Receipt};
@@ -27,7 +28,7 @@ pub use execution::{
 };
 pub use front::{AslOptions, MAX_FILE_BYTES, Parsed, Source, parse, parse_with};
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
-pub use inbox::{Inbox, Signal, SignalRefused};
+pub use inbox::{AnswerRefused, Answered, Inbox, Seen, Signal, SignalRefused};
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,

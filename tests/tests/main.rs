@@ -4,6 +4,7 @@ mod chaos;
 mod cli;
 mod direction;
 mod examples;
+mod outside;
 mod polyglot;
 mod readme;
 mod recovery;

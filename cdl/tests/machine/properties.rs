@@ -275,7 +275,7 @@ fn make(run: &mut Run, next: &Move) {
             let name = if *a { "a" } else { "b" };
             let taken = run
                 .execution
-                .accepts_signal(&run.program, name, 1, id.as_deref());
+                .accepts_signal(&run.program, name, &text("1"), id.as_deref());
             let told = run.apply(signal(name, text("1"), id.as_deref()));
             assert_eq!(taken.is_ok(), !told[0].starts_with("ignored"), "{told:?}");
         }
@@ -318,7 +318,8 @@ fn repeat(run: &mut Run, at: usize) {
         // Without an id it is another one, and what was refused may be taken now.
         EventKind::SignalReceived { id, .. } => {
             let seen = &run.execution.inbox.seen;
-            id.as_ref().is_some_and(|id| seen.contains(id))
+            id.as_ref()
+                .is_some_and(|id| seen.iter().any(|seen| seen.id == *id))
         }
         _ => true,
     };
