@@ -213,10 +213,10 @@ impl<'a> Reading<'a> {
 
 /// Whether a keyword without schemas in it has a value that it can have.
 fn is_plain(keyword: Keyword, value: &Value) -> bool {
-    let named = |name: &Value| name.as_str().is_some_and(keywords::is_type);
+    let is_type = |name: &Value| name.as_str().is_some_and(keywords::is_type);
     match (keyword, value) {
-        (Keyword::Types, Value::Array(names)) => !names.is_empty() && names.iter().all(named),
-        (Keyword::Types, name) => named(name),
+        (Keyword::Types, Value::Array(names)) => !names.is_empty() && names.iter().all(is_type),
+        (Keyword::Types, name) => is_type(name),
         (Keyword::Names, names) => is_names(names),
         (Keyword::NamesOf, Value::Object(entries)) => entries.values().all(is_names),
         (Keyword::Count, Value::Number(number)) => keywords::count(number).is_some(),

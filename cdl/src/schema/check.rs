@@ -423,7 +423,7 @@ impl<'a> Check<'a> {
                 }
                 Ok(true)
             }
-            (Value::Array(_), _) | (Value::Object(_), _) => Ok(false),
+            (Value::Array(_) | Value::Object(_), _) => Ok(false),
             (one, other) => Ok(one == other),
         }
     }

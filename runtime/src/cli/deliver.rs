@@ -17,7 +17,7 @@ use super::wire::{ExecutionView, HumanTask, Items};
 pub(crate) struct Signal {
     /// The execution's id
     id: String,
-    /// The signal's name, the `event` of an EventTask
+    /// The signal's name, the `event` of an `EventTask`
     name: String,
     /// JSON, or @FILE, or - for standard input; {} by default
     #[arg(long, short, value_name = "JSON")]
@@ -32,7 +32,7 @@ pub(crate) struct Signal {
 pub(crate) struct Answer {
     /// The execution's id
     id: String,
-    /// The HumanTask state, with the states around it if there are several; or the task's number
+    /// The `HumanTask` state, with the states around it if there are several; or the task's number
     state: String,
     /// JSON, or @FILE, or - for standard input; {} by default
     #[arg(long, short, value_name = "JSON")]

@@ -43,10 +43,10 @@ pub(crate) struct Run {
     /// Folder of activities (.wasm files or crates); the CDL file's by default
     #[arg(long, value_name = "DIR")]
     activities: Option<PathBuf>,
-    /// A signal, sent at the start; it waits until an EventTask takes it
+    /// A signal, sent at the start; it waits until an `EventTask` takes it
     #[arg(long = "signal", value_name = "NAME=JSON")]
     signals: Vec<String>,
-    /// The answer to a HumanTask, given when it asks
+    /// The answer to a `HumanTask`, given when it asks
     #[arg(long = "answer", value_name = "STATE=JSON")]
     answers: Vec<String>,
 }
