@@ -53,18 +53,18 @@ impl Server {
 async fn a_signal_is_delivered_once_by_its_key() {
     let server = Server::start().await;
     let path = format!("{}/signals", server.order().await);
-    let send = |payload: Value| {
+    let pay = |payload: Value| {
         let request = server.request("operator", Method::POST, &path);
         let request = request.header("Idempotency-Key", "payment-1");
         answer(request.json(&json!({ "name": "paid", "payload": payload })))
     };
     let payment = json!({ "clerk": "bob", "amount": 7 });
     for _ in 0..2 {
-        let sent = send(payment.clone()).await;
+        let sent = pay(payment.clone()).await;
         assert_eq!(sent.status, StatusCode::OK, "{sent:?}");
         assert_eq!(sent.json()["events"], 2, "{sent:?}");
     }
-    let other = send(json!(8)).await;
+    let other = pay(json!(8)).await;
     let told = (other.status, other.code());
     assert_eq!(told, (StatusCode::CONFLICT, "key_reused".to_owned()));
 }
