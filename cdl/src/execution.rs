@@ -418,7 +418,7 @@ impl Execution {
     pub(crate) fn clear(&mut self) {
         self.frames.clear();
         self.timers.clear();
-        self.inbox = Inbox::default();
+        self.inbox.close();
         self.context = Value::Null;
         self.context_bytes = 0;
     }

@@ -10,6 +10,8 @@
 //! the same [`crate::program::Program`]: a file with `StartAt` or `States` at its root
 //! is a definition in the Amazon States Language. JSON has a reader of its own.
 
+use std::collections::BTreeMap;
+
 use crate::asl::Bindings;
 use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::program::Application;
@@ -27,6 +29,7 @@ mod map;
 mod policies;
 mod report;
 mod scalar;
+mod schemas;
 mod states;
 mod text;
 mod urn;
@@ -138,6 +141,8 @@ fn with_context<T>(
         reporter: Reporter::default(),
         is_damaged: false,
         iterators: 0,
+        schemas: BTreeMap::new(),
+        patterns: 0,
     };
     let found = match refusal {
         Some(refusal) => {

@@ -1,12 +1,16 @@
-//! Signals for an execution: which are taken, and those that came too early.
+//! What comes to an execution from outside: which signals and answers are
+//! taken, and the signals that came too early.
 
 use std::collections::VecDeque;
+use std::hash::Hasher;
 
+use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::limits::{MAX_INBOX_BYTES, MAX_SIGNALS, SEEN_SIGNALS};
-use crate::program::{Program, StateKind};
-use crate::{Execution, FrameId, Json, Status, Step};
+use crate::execution::Asking;
+use crate::machine::limits::{ANSWERED_TASKS, MAX_INBOX_BYTES, MAX_SIGNALS, SEEN_SIGNALS};
+use crate::program::{HumanTask, Program, StateKind};
+use crate::{Execution, FrameId, Json, Status, Step, TaskId};
 
 /// Signals that came before anybody waited for them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -15,8 +19,30 @@ pub struct Inbox {
     pub signals: VecDeque<Signal>,
     /// Bytes of texts in them.
     pub bytes: u64,
-    /// Ids of the latest signals that were taken.
-    pub seen: VecDeque<String>,
+    /// The latest signals with an id that were taken. They are kept beyond the
+    /// end: who was not told that its signal came asks again.
+    pub seen: VecDeque<Seen>,
+    /// The latest answers to `HumanTask` states, kept for the same reason.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub answered: VecDeque<Answered>,
+}
+
+/// A signal with an id that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its id.
+    pub id: String,
+    /// Of name and payload, to tell a repetition from a mistake.
+    pub hash: u64,
+}
+
+/// A `HumanTask` that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The state entry.
+    pub task: TaskId,
+    /// Of who answered and what, to tell a repetition from another answer.
+    pub hash: u64,
 }
 
 /// A signal that nobody waited for when it came.
@@ -36,8 +62,10 @@ pub enum SignalRefused {
     Ended,
     /// No `EventTask` of the program waits for such a signal, ever.
     Unknown,
-    /// A signal with this id was taken before.
+    /// This very signal was taken before.
     Repeated,
+    /// Another signal with this id was taken before.
+    Reused,
     /// Nobody waits for it now, and too many signals wait already.
     InboxFull,
 }
@@ -49,14 +77,35 @@ impl SignalRefused {
             Self::Ended => "the execution has ended, or is about to",
             Self::Unknown => "the workflow has no EventTask for this signal",
             Self::Repeated => "a signal with this id was received before",
+            Self::Reused => "another signal with this id was received before",
             Self::InboxFull => "too many signals wait in the inbox of the execution",
+        }
+    }
+}
+
+/// Why an answer to a `HumanTask` is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
+pub enum AnswerRefused {
+    /// This very answer was taken before.
+    Repeated,
+    /// Nobody is asked for this: not yet, not any more, or ever.
+    NotAsked,
+}
+
+impl AnswerRefused {
+    /// Why, in words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Repeated => "this answer was received before",
+            Self::NotAsked => "nobody is asked for this any more",
         }
     }
 }
 
 impl Inbox {
     pub(crate) fn is_empty(&self) -> bool {
-        self.signals.is_empty() && self.seen.is_empty()
+        self.signals.is_empty() && self.seen.is_empty() && self.answered.is_empty()
     }
 
     pub(crate) fn put(&mut self, signal: Signal) {
@@ -72,20 +121,55 @@ impl Inbox {
         Some(signal)
     }
 
-    /// Notes the id of a signal that was taken.
-    pub(crate) fn note(&mut self, id: &str) {
+    /// Drops what nobody will take any more.
+    pub(crate) fn close(&mut self) {
+        self.signals.clear();
+        self.bytes = 0;
+    }
+
+    /// Notes a signal that was taken.
+    pub(crate) fn note(&mut self, id: &str, name: &str, payload: &Json) {
         if self.seen.len() >= SEEN_SIGNALS {
             self.seen.pop_front();
         }
-        self.seen.push_back(id.to_owned());
+        self.seen.push_back(Seen {
+            id: id.to_owned(),
+            hash: hash(name, payload),
+        });
+    }
+
+    /// Notes an answer that was taken.
+    pub(crate) fn note_answer(&mut self, task: TaskId, output: &Json, by: &str) {
+        if self.answered.len() >= ANSWERED_TASKS {
+            self.answered.pop_front();
+        }
+        let hash = hash(by, output);
+        self.answered.push_back(Answered { task, hash });
+    }
+
+    /// Whether a signal with this id was taken, and if so, whether it was this one.
+    fn has_seen(&self, id: &str, name: &str, payload: &Json) -> Option<bool> {
+        let seen = self.seen.iter().find(|seen| seen.id == id)?;
+        Some(seen.hash == hash(name, payload))
     }
 }
 
+/// Tells apart what was given one id by mistake; it protects nothing.
+fn hash(name: &str, payload: &Json) -> u64 {
+    let mut hash = FnvHasher::default();
+    hash.write(name.as_bytes());
+    // No name has it, so no two give the same bytes.
+    hash.write(&[0]);
+    hash.write(payload.as_str().as_bytes());
+    hash.finish()
+}
+
 impl Execution {
-    /// Whether a signal with a payload of so many bytes would be taken now.
+    /// Whether a signal would be taken now.
     ///
     /// To be asked before it is recorded: a signal that is not taken would only
-    /// lengthen the history.
+    /// lengthen the history. One that was taken before is told as such whatever
+    /// has become of the execution since.
     ///
     /// # Errors
     ///
@@ -94,9 +178,14 @@ impl Execution {
         &self,
         program: &Program,
         name: &str,
-        bytes: usize,
+        payload: &Json,
         id: Option<&str>,
     ) -> Result<(), SignalRefused> {
+        match id.and_then(|id| self.inbox.has_seen(id, name, payload)) {
+            Some(true) => return Err(SignalRefused::Repeated),
+            Some(false) => return Err(SignalRefused::Reused),
+            None => {}
+        }
         if self.status != Status::Running {
             return Err(SignalRefused::Ended);
         }
@@ -105,15 +194,56 @@ impl Execution {
         if !program.states.iter().any(|state| waits(&state.kind)) {
             return Err(SignalRefused::Unknown);
         }
-        if id.is_some_and(|id| self.inbox.seen.iter().any(|seen| seen == id)) {
-            return Err(SignalRefused::Repeated);
-        }
         let full = self.inbox.signals.len() >= MAX_SIGNALS
-            || self.inbox.bytes + bytes as u64 > MAX_INBOX_BYTES;
+            || self.inbox.bytes + payload.len() as u64 > MAX_INBOX_BYTES;
         if full && self.listening(program, name).is_none() {
             return Err(SignalRefused::InboxFull);
         }
         Ok(())
+    }
+
+    /// Whether an answer to a `HumanTask` would be taken now; that it fits the
+    /// schema is for who asks to see to.
+    ///
+    /// # Errors
+    ///
+    /// [`AnswerRefused`] says why it would not be.
+    pub fn accepts_answer(
+        &self,
+        task: TaskId,
+        output: &Json,
+        by: &str,
+    ) -> Result<(), AnswerRefused> {
+        if self.frame_asking(task).is_some() {
+            return Ok(());
+        }
+        let mut answered = self.inbox.answered.iter();
+        let hash = hash(by, output);
+        if answered.any(|answered| answered.task == task && answered.hash == hash) {
+            return Err(AnswerRefused::Repeated);
+        }
+        Err(AnswerRefused::NotAsked)
+    }
+
+    /// What people are asked for, in the order of the frames.
+    pub fn asked<'a>(
+        &'a self,
+        program: &'a Program,
+    ) -> impl Iterator<Item = (FrameId, &'a Asking, &'a HumanTask)> {
+        self.frames.iter().filter_map(|(id, frame)| {
+            let state = program.states.get(frame.state.0 as usize)?;
+            match (&frame.step, &state.kind) {
+                (Step::Asking(asking), StateKind::Human(human)) => Some((*id, &**asking, human)),
+                _ => None,
+            }
+        })
+    }
+
+    /// The frame whose `HumanTask` asks for this.
+    pub(crate) fn frame_asking(&self, task: TaskId) -> Option<FrameId> {
+        let asks = |step: &Step| matches!(step, Step::Asking(asking) if asking.task == task);
+        let mut frames = self.frames.iter();
+        frames.find_map(|(id, frame)| asks(&frame.step).then_some(*id))
     }
 
     /// The frame that has waited longest for a signal of this name.

@@ -19,6 +19,7 @@ mod json;
 mod machine;
 pub mod plan;
 pub mod program;
+pub mod schema;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Event, EventKind, Receipt};
@@ -30,7 +31,7 @@ pub use front::{
     AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, parse, parse_bindings, parse_with,
 };
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
-pub use inbox::{Inbox, Signal, SignalRefused};
+pub use inbox::{AnswerRefused, Answered, Inbox, Seen, Signal, SignalRefused};
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,

@@ -8,10 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::asl;
 use crate::expression::{Path, Template};
+use crate::schema::Schema;
 
 /// Index of a state in [`Program::states`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -306,7 +306,7 @@ pub struct HumanTask {
     pub parameters: Option<Template>,
     /// What the answer has to look like. Whoever takes the answer checks it,
     /// before it is recorded.
-    pub schema: Option<Schema>,
+    pub schema: Option<Arc<Schema>>,
     /// How long it waits.
     pub timeout: Option<Timeout>,
     /// Who is asked instead while nobody answers, the earliest first.
@@ -317,15 +317,6 @@ pub struct HumanTask {
     pub catch: Vec<Catch>,
     /// What follows.
     pub next: Next,
-}
-
-/// A JSON Schema.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Schema {
-    /// The schema itself, an object.
-    Inline(Value),
-    /// Where it is found.
-    Urn(Arc<str>),
 }
 
 /// How long a state waits for the outside.

@@ -1,9 +1,9 @@
 //! Files that are right, and the program that comes of them.
 
 use cascade_cdl::program::{
-    Jitter, Next, Program, Resource, Schema, StateId, StateKind, Strategy, Timeout, Tolerance,
-    Until,
+    Jitter, Next, Program, Resource, StateId, StateKind, Strategy, Timeout, Tolerance, Until,
 };
+use cascade_cdl::schema::Schema;
 use cascade_cdl::{Parsed, Source, parse};
 
 fn read(name: &str, text: &str) -> Parsed {
@@ -250,7 +250,8 @@ fn strategies_and_waits_have_what_the_file_says() {
         panic!("not a person")
     };
     let schema = serde_json::json!({"type": "object", "required": ["approved"]});
-    assert_eq!(human.schema, Some(Schema::Inline(schema)));
+    let given = human.schema.as_deref().map(Schema::source);
+    assert_eq!(given, Some(&schema));
     assert_eq!(human.escalate[0].after_ms, 86_400_000);
     assert_eq!(human.timeout.map(|timeout| timeout.next), Some(None));
 }

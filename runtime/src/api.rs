@@ -17,7 +17,9 @@ mod list;
 pub mod problem;
 mod request;
 mod serve;
+mod signals;
 mod system;
+mod tasks;
 mod tenants;
 
 use std::panic::AssertUnwindSafe;
@@ -167,6 +169,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(executions::routes())
+        .merge(signals::routes())
+        .merge(tasks::routes())
         .merge(history::routes())
         .merge(applications::routes())
         .merge(activities::routes())

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cascade_cdl::program::{Application, Program, Resource, StateKind};
+use cascade_cdl::program::{Application, Program, Resource};
 use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
 
 use crate::change::to_its_end;
@@ -79,11 +79,6 @@ pub enum Error {
         /// How many more there would be.
         omitted: usize,
     },
-    /// Nobody could ever answer this state.
-    #[error(
-        "state `{state}` of workflow `{workflow}` waits for a signal or for a person, which this server cannot deliver yet"
-    )]
-    NotServed { workflow: String, state: String },
     /// The file names another application than the request.
     #[error("the file declares application `{declared}`, not `{requested}`")]
     OtherName { declared: String, requested: String },
@@ -364,7 +359,6 @@ impl Catalog {
         }
         let parsed = self.parse(tenant, file, source.clone()).await?;
         let (compiled, diagnostics) = valid(parsed)?;
-        check_served(&compiled)?;
         if compiled.name != name {
             return Err(Error::OtherName {
                 declared: compiled.name.clone(),
@@ -710,20 +704,6 @@ fn valid(parsed: Parsed) -> Result<(Arc<Application>, Vec<Diagnostic>), Error> {
             omitted: parsed.omitted,
         }),
     }
-}
-
-/// Refuses what would only ever end by its timeout.
-fn check_served(application: &Application) -> Result<(), Error> {
-    for program in application.workflows.values() {
-        let waits = |kind: &StateKind| matches!(kind, StateKind::Event(_) | StateKind::Human(_));
-        if let Some(state) = program.states.iter().find(|state| waits(&state.kind)) {
-            return Err(Error::NotServed {
-                workflow: program.name.clone(),
-                state: state.name.to_string(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Compiles what is stored.

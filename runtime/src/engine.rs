@@ -20,8 +20,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
+use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
-    ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TenantId, Timestamp,
+    ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TaskId, TenantId,
+    Timestamp,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -33,7 +35,7 @@ use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::places::Places;
 use crate::store::{self, ShardId, Store, Summary};
 pub use replay::Traced;
-use shard::{Request, Shard, StartRequest};
+use shard::{Control, ControlRequest, Request, Shard, StartRequest};
 use usage::{Place, Usage, Usages};
 pub use watch::Watch;
 
@@ -188,7 +190,26 @@ pub enum StartError {
     Store(#[from] store::Error),
 }
 
-/// Why an execution could not be cancelled or retried.
+/// A signal for an execution.
+#[derive(Debug, Clone)]
+pub struct Signal {
+    pub name: String,
+    pub payload: Json,
+    /// The same key, the same signal: it is delivered once.
+    pub idempotency_key: Option<String>,
+}
+
+/// An answer to a `HumanTask`.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The state entry that asks for it.
+    pub task: TaskId,
+    pub output: Json,
+    /// Who gives it.
+    pub by: String,
+}
+
+/// Why nothing was done to an execution.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error("no such execution")]
@@ -197,6 +218,21 @@ pub enum ControlError {
     AlreadyClosed,
     #[error("only an execution that failed or timed out can be retried")]
     NotRetryable,
+    #[error("the workflow has no EventTask for a signal `{0}`")]
+    UnknownSignal(String),
+    #[error("another signal was sent to this execution with this key")]
+    KeyReused,
+    #[error(
+        "nobody waits for signal `{0}` yet, and the inbox of the execution is full; send it again \
+         when those before it have been taken"
+    )]
+    InboxFull(String),
+    #[error("the payload has {size} bytes, the limit is {limit} (tenants[].limits.input_bytes)")]
+    PayloadTooLarge { size: u64, limit: u64 },
+    #[error("nobody is asked for this: it was answered, its time was up, or it never was")]
+    NotAsked,
+    #[error("the answer cannot be taken: {0}")]
+    Unfit(#[from] Unfit),
     #[error(transparent)]
     Full(#[from] Full),
     #[error("the engine is busy")]
@@ -436,26 +472,59 @@ impl Engine {
         id: ExecutionId,
         reason: String,
     ) -> Result<(), ControlError> {
-        self.control(tenant, id, reason.len(), |reply, place| Request::Cancel {
-            tenant: tenant.clone(),
-            id,
-            reason,
-            reply,
-            place,
-        })
-        .await
+        self.control(tenant, id, reason.len(), Control::Cancel(reason))
+            .await
     }
 
     /// Lets a failed execution go on from where it failed; returns when that
     /// is durable.
     pub async fn retry(&self, tenant: &TenantId, id: ExecutionId) -> Result<(), ControlError> {
-        self.control(tenant, id, 0, |reply, place| Request::Retry {
-            tenant: tenant.clone(),
-            id,
-            reply,
-            place,
-        })
-        .await
+        self.control(tenant, id, 0, Control::Retry).await
+    }
+
+    /// Brings a signal to an execution; returns when that is durable. One that
+    /// comes before it is waited for is kept until then.
+    pub async fn signal(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        signal: Signal,
+    ) -> Result<(), ControlError> {
+        self.check_payload(tenant, &signal.payload)?;
+        let bytes = signal.payload.len();
+        self.control(tenant, id, bytes, Control::Signal(signal))
+            .await
+    }
+
+    /// Brings a person's answer to an execution, if it fits the schema of the
+    /// state that asks; returns when that is durable.
+    pub async fn answer(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        answer: Answer,
+    ) -> Result<(), ControlError> {
+        self.check_payload(tenant, &answer.output)?;
+        let view = self.show(tenant, id).await?;
+        let view = view.ok_or(ControlError::NotFound)?;
+        let mut asked = view.execution.asked(&view.program);
+        let asked = asked.find(|(_, asking, _)| asking.task == answer.task);
+        let is_checked = asked.is_some();
+        if let Some(schema) = asked.and_then(|(_, _, human)| human.schema.clone()) {
+            self.fit(tenant, schema, answer.output.clone()).await?;
+        }
+        let bytes = answer.output.len() + answer.by.len();
+        let control = Control::Answer { answer, is_checked };
+        self.control(tenant, id, bytes, control).await
+    }
+
+    fn check_payload(&self, tenant: &TenantId, payload: &Json) -> Result<(), ControlError> {
+        let admission = self.inner.context.definitions.admission(tenant);
+        let (size, limit) = (payload.len() as u64, admission.input_bytes);
+        if size > limit {
+            return Err(ControlError::PayloadTooLarge { size, limit });
+        }
+        Ok(())
     }
 
     async fn control(
@@ -463,7 +532,7 @@ impl Engine {
         tenant: &TenantId,
         id: ExecutionId,
         bytes: usize,
-        request: impl FnOnce(oneshot::Sender<Result<(), ControlError>>, Place) -> Request,
+        control: Control,
     ) -> Result<(), ControlError> {
         let busy = || ControlError::Busy {
             retry_after: RETRY_AFTER,
@@ -473,7 +542,13 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         self.shard(id.bucket())
             .requests
-            .try_send(request(reply, place))
+            .try_send(Request::Control(Box::new(ControlRequest {
+                tenant: tenant.clone(),
+                id,
+                control,
+                place,
+                reply,
+            })))
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => busy(),
                 mpsc::error::TrySendError::Closed(_) => ControlError::Interrupted,

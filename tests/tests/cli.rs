@@ -72,6 +72,25 @@ fn a_workflow_runs_without_a_server() {
 }
 
 #[test]
+fn a_run_without_a_server_is_given_its_signals_and_answers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("flow.yaml");
+    let cdl = "states:\n  - { name: A, type: EventTask, event: go, result: $.a, next: B }\n  \
+               - { name: B, type: HumanTask, assignee: ann, ui: { schema: { type: number } }, result: $.b, end: true }\n";
+    fs::write(&file, cdl).expect("a file");
+    let file = file.to_str().expect("a temporary path is UTF-8");
+    let run = alone(&["run", file, "--signal", "go=1", "--answer", "B=2"]).succeeds();
+    assert_eq!(run.stdout.trim(), "{\"a\":1,\"b\":2}");
+    let stuck = alone(&["run", file, "--signal", "go=1"]).exits(1);
+    assert!(stuck.stderr.contains("--answer 'B=JSON'"), "{stuck:?}");
+    let stuck = alone(&["run", file]).exits(1);
+    assert!(stuck.stderr.contains("--signal 'go=JSON'"), "{stuck:?}");
+    alone(&["run", file, "--signal", "stop=1"]).exits(2);
+    alone(&["run", file, "--signal", "go=1", "--answer", "B=no"]).exits(2);
+    alone(&["run", file, "--signal", "go=1", "--answer", "B=\"text\""]).exits(2);
+}
+
+#[test]
 fn keys_are_made_used_and_revoked() {
     let server = Server::start();
     let made = server.cli(&["key", "create", "--role", "viewer", "--output", "json"]);

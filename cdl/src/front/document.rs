@@ -7,7 +7,7 @@ use super::fields::{Context, Shape, is_name};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::{Key, Node, Yaml};
-use super::{asl, workflow};
+use super::{asl, schemas, workflow};
 use crate::diagnostic::Code;
 use crate::program::{Application, Program};
 
@@ -29,12 +29,12 @@ const METADATA: Shape = Shape {
 };
 const SPEC: Shape = Shape {
     what: "`spec`",
-    known: &["workflows"],
+    known: &["workflows", "schemas"],
     later: &["secrets", "cache", "activities", "messaging"],
 };
 const ONLY_WORKFLOWS: Shape = Shape {
     what: "a file of workflows",
-    known: &["workflows"],
+    known: &["workflows", "schemas"],
     later: &["secrets", "cache", "activities", "messaging"],
 };
 
@@ -59,6 +59,9 @@ pub(super) fn application(
         only_states(context, root, &name)?
     } else {
         let fields = context.fields(root, &ONLY_WORKFLOWS)?;
+        if let Some(node) = fields.get("schemas") {
+            schemas::declare(context, node);
+        }
         let Some(node) = fields.get("workflows") else {
             context.report(
                 Finding::new(
@@ -128,6 +131,9 @@ fn envelope(context: &mut Context<'_>, root: &Node) -> Option<Application> {
     let name = name.and_then(|node| context.name(node, "application name"));
     let spec = context.required(&fields, "spec");
     let spec = spec.and_then(|node| context.fields(node, &SPEC));
+    if let Some(node) = spec.as_ref().and_then(|fields| fields.get("schemas")) {
+        schemas::declare(context, node);
+    }
     let node = spec.and_then(|fields| context.required(&fields, "workflows"));
     let workflows = workflows(context, node?)?;
     Some(Application {
@@ -219,6 +225,17 @@ pub(super) struct Named<'t> {
     /// Where the name stands.
     pub(super) span: Span,
     pub(super) node: &'t Node,
+}
+
+/// The entries of a mapping from names to things.
+pub(super) fn named_mapping<'t>(
+    context: &mut Context<'_>,
+    node: &'t Node,
+    what: &str,
+    kind: &str,
+) -> Option<Vec<Named<'t>>> {
+    context.mapping(node, what)?;
+    named_items(context, node, what, kind, is_name)
 }
 
 /// The items of a list in which each has a `name`, or of a mapping whose keys

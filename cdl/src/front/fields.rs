@@ -1,6 +1,9 @@
 //! Typed access to the nodes of a file. Whatever has the wrong type, an unknown
 //! key or no value is reported here, so that the callers read like the language.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::duration;
@@ -10,6 +13,7 @@ use super::text::{Span, Text};
 use super::yaml::{Entry, Key, Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::SyntaxError;
+use crate::schema::Schema;
 
 /// The file and what is wrong with it: what every part of the front end shares.
 pub(super) struct Context<'a> {
@@ -19,6 +23,10 @@ pub(super) struct Context<'a> {
     pub(super) is_damaged: bool,
     /// How many iterators of Map states are around what is read.
     pub(super) iterators: usize,
+    /// The schemas of the file that have a name; `None` if it could not be read.
+    pub(super) schemas: BTreeMap<String, Option<Arc<Schema>>>,
+    /// How many regular expressions the schemas of the file have.
+    pub(super) patterns: usize,
 }
 
 /// Which keys a mapping may have.

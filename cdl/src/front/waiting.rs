@@ -1,19 +1,20 @@
 //! The states that wait for the outside: `EventTask` and `HumanTask`.
 
+use std::sync::Arc;
+
 use super::fields::{Context, Fields, Shape};
 use super::policies;
 use super::report::Finding;
+use super::schemas;
 use super::states::{Place, Reported, State, optional_template, result};
 use super::workflow::Builder;
-use super::yaml::{Node, Yaml};
+use super::yaml::Node;
 use crate::diagnostic::Code;
-use crate::program::{Escalation, EventTask, HumanTask, Schema, StateKind, Timeout};
+use crate::program::{Escalation, EventTask, HumanTask, StateKind, Timeout};
+use crate::schema::Schema;
 
 /// Most escalations of a `HumanTask`: more people than that have no boss.
 const MAX_ESCALATIONS: usize = 16;
-
-/// Longest URN of a schema, in bytes.
-const MAX_URN_BYTES: usize = 256;
 
 /// Waits for a named signal.
 pub(super) fn event(
@@ -95,7 +96,7 @@ fn timeout(
 }
 
 /// What the answer has to look like.
-fn ui(context: &mut Context<'_>, node: &Node) -> Result<Option<Schema>, Reported> {
+fn ui(context: &mut Context<'_>, node: &Node) -> Result<Option<Arc<Schema>>, Reported> {
     const UI: Shape = Shape {
         what: "`ui`",
         known: &["schema"],
@@ -105,25 +106,7 @@ fn ui(context: &mut Context<'_>, node: &Node) -> Result<Option<Schema>, Reported
     let Some(node) = fields.get("schema") else {
         return Ok(None);
     };
-    if let Yaml::Scalar(_) = &node.yaml {
-        let urn = context.text(node, "`schema`").ok_or(Reported)?;
-        if urn.starts_with("urn:") && urn.len() <= MAX_URN_BYTES {
-            return Ok(Some(Schema::Urn(urn.into())));
-        }
-    } else if let Some(schema) = context.template(node).ok_or(Reported)?.as_literal()
-        && schema.is_object()
-    {
-        return Ok(Some(Schema::Inline(schema.clone())));
-    }
-    context.report(
-        Finding::new(
-            Code::InvalidValue,
-            node.head(),
-            "`schema` is neither a JSON Schema nor the URN of one",
-        )
-        .help("write the schema as a mapping without expressions, or `urn:...`"),
-    );
-    Err(Reported)
+    schemas::of_state(context, node).map(Some)
 }
 
 /// Who is asked, and when, if nobody answers.

@@ -82,6 +82,9 @@ pub const MAX_INBOX_BYTES: u64 = MAX_CONTEXT_BYTES;
 /// so before a hundred others have.
 pub const SEEN_SIGNALS: usize = 100;
 
+/// Answers of people that are known to have come, for the same reason.
+pub const ANSWERED_TASKS: usize = 100;
+
 /// Deepest nesting of frames: several times what a person can follow.
 pub const MAX_DEPTH: usize = 16;
 

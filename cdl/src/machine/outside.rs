@@ -9,7 +9,7 @@ use super::data::Output;
 use super::record::Record;
 use super::walk::{Machine, Work};
 use crate::execution::Asking;
-use crate::inbox::Signal;
+use crate::inbox::{AnswerRefused, Signal};
 use crate::program::{EventTask, HumanTask, StateKind, Timeout};
 use crate::{Failure, FrameId, Json, Step, TaskId, TimerId, TimerKind, errors};
 
@@ -57,12 +57,12 @@ impl<'a> Machine<'a> {
     pub(super) fn signal(&mut self, name: &str, payload: &Json, id: Option<&str>) {
         let accepted = self
             .execution
-            .accepts_signal(self.program, name, payload.len(), id);
+            .accepts_signal(self.program, name, payload, id);
         if let Err(refused) = accepted {
             return self.ignore(refused.reason());
         }
         if let Some(id) = id {
-            self.execution.inbox.note(id);
+            self.execution.inbox.note(id, name, payload);
         }
         let listening = self.execution.listening(self.program, name);
         self.tell(|_| Record::SignalReceived {
@@ -81,13 +81,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Somebody did what a `HumanTask` asked for.
+    /// Somebody did what a `HumanTask` asked for. Whether it is taken was for
+    /// [`Execution::accepts_answer`](crate::Execution::accepts_answer) to say.
     pub(super) fn complete_human(&mut self, task: TaskId, output: &Json, by: &str) {
-        let mut frames = self.execution.frames.iter();
-        let asks = |step: &Step| matches!(step, Step::Asking(asking) if asking.task == task);
-        let Some(id) = frames.find_map(|(id, frame)| asks(&frame.step).then_some(*id)) else {
-            return self.ignore("nobody is asked for this any more");
+        let Some(id) = self.execution.frame_asking(task) else {
+            return self.ignore(AnswerRefused::NotAsked.reason());
         };
+        self.execution.inbox.note_answer(task, output, by);
         self.take_step(id);
         self.tell(|machine| Record::PersonAnswered {
             place: machine.place(id),

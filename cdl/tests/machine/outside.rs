@@ -1,7 +1,7 @@
 //! `EventTask` and `HumanTask` states.
 
 use cascade_cdl::limits::{MAX_INBOX_BYTES, MAX_SIGNALS, SEEN_SIGNALS};
-use cascade_cdl::{SignalRefused, Status};
+use cascade_cdl::{AnswerRefused, EventKind, SignalRefused, Status};
 use serde_json::json;
 
 use crate::compile::compile;
@@ -189,14 +189,15 @@ fn waiting() -> Run {
 }
 
 /// What would become of a signal, asked as whoever records it has to.
-fn asked(run: &Run, name: &str, bytes: usize, id: Option<&str>) -> Result<(), SignalRefused> {
-    run.execution.accepts_signal(&run.program, name, bytes, id)
+fn asked(run: &Run, name: &str, payload: &str, id: Option<&str>) -> Result<(), SignalRefused> {
+    let payload = text(payload);
+    (run.execution).accepts_signal(&run.program, name, &payload, id)
 }
 
 #[test]
 fn a_signal_that_comes_again_or_for_nobody_is_refused() {
     let mut run = waiting();
-    assert_eq!(asked(&run, "third", 1, None), Err(SignalRefused::Unknown));
+    assert_eq!(asked(&run, "third", "1", None), Err(SignalRefused::Unknown));
     let told = run.apply(signal("third", text("1"), None));
     assert_eq!(
         told,
@@ -204,12 +205,15 @@ fn a_signal_that_comes_again_or_for_nobody_is_refused() {
     );
 
     run.apply(signal("second", text("1"), Some("a")));
-    assert_eq!(
-        asked(&run, "first", 1, Some("a")),
-        Err(SignalRefused::Repeated)
-    );
-    let told = run.apply(signal("second", text("2"), Some("a")));
-    assert_eq!(told, ["ignored: a signal with this id was received before"]);
+    for (name, payload, refused) in [
+        ("second", "1", SignalRefused::Repeated),
+        ("second", "2", SignalRefused::Reused),
+        ("first", "1", SignalRefused::Reused),
+    ] {
+        assert_eq!(asked(&run, name, payload, Some("a")), Err(refused));
+        let told = run.apply(signal(name, text(payload), Some("a")));
+        assert_eq!(told, [format!("ignored: {refused}")]);
+    }
     // Without an id it may be meant twice.
     run.apply(signal("second", text("3"), None));
     run.apply(signal("first", text("null"), Some("b")));
@@ -217,7 +221,12 @@ fn a_signal_that_comes_again_or_for_nobody_is_refused() {
         panic!("{:?}", run.execution.status);
     };
     assert_eq!(output.to_value(), json!({"second": 1}));
-    assert_eq!(asked(&run, "first", 1, None), Err(SignalRefused::Ended));
+    assert_eq!(asked(&run, "first", "1", None), Err(SignalRefused::Ended));
+    // Who was not told in time still learns what became of it.
+    assert_eq!(
+        asked(&run, "first", "null", Some("b")),
+        Err(SignalRefused::Repeated)
+    );
     run.check_replay();
 }
 
@@ -225,26 +234,28 @@ fn a_signal_that_comes_again_or_for_nobody_is_refused() {
 fn the_inbox_is_bounded_in_number_and_bytes() {
     let mut run = waiting();
     for _ in 0..MAX_SIGNALS {
-        assert_eq!(asked(&run, "second", 1, None), Ok(()));
+        assert_eq!(asked(&run, "second", "1", None), Ok(()));
         run.apply(signal("second", text("1"), None));
     }
     assert_eq!(
-        asked(&run, "second", 1, None),
+        asked(&run, "second", "1", None),
         Err(SignalRefused::InboxFull)
     );
     let told = run.apply(signal("second", text("1"), None));
     assert!(told[0].starts_with("ignored: too many signals"), "{told:?}");
     // Who is waited for needs no room.
-    assert_eq!(asked(&run, "first", 1, None), Ok(()));
+    assert_eq!(asked(&run, "first", "1", None), Ok(()));
 
     let mut run = waiting();
     let half = "x".repeat(usize::try_from(MAX_INBOX_BYTES / 2).expect("small"));
     run.apply(signal("second", json!(half).into(), None));
+    // Each with two quotes.
+    let (more, less) = (json!(half), json!(half[4..]));
     assert_eq!(
-        asked(&run, "second", half.len(), None),
+        asked(&run, "second", &more.to_string(), None),
         Err(SignalRefused::InboxFull)
     );
-    assert_eq!(asked(&run, "second", half.len() - 2, None), Ok(()));
+    assert_eq!(asked(&run, "second", &less.to_string(), None), Ok(()));
 }
 
 #[test]
@@ -256,8 +267,11 @@ fn ids_of_signals_are_forgotten_in_the_end() {
     for at in 0..=SEEN_SIGNALS {
         run.apply(signal("a", text("1"), Some(&format!("{at}"))));
     }
-    assert_eq!(asked(&run, "a", 1, Some("0")), Ok(()));
-    assert_eq!(asked(&run, "a", 1, Some("1")), Err(SignalRefused::Repeated));
+    assert_eq!(asked(&run, "a", "1", Some("0")), Ok(()));
+    assert_eq!(
+        asked(&run, "a", "1", Some("1")),
+        Err(SignalRefused::Repeated)
+    );
 }
 
 const APPROVE: &str = r#"
@@ -293,6 +307,40 @@ fn an_answer_ends_a_human_task_with_its_timers() {
         at 259200000
         "#,
     );
+}
+
+#[test]
+fn an_answer_that_comes_again_is_known_and_another_is_late() {
+    let mut run = Run::new(compile(APPROVE));
+    run.start(text(r#"{"clerk":"bob","amount":7,"chief":"eve"}"#));
+    let asked: Vec<_> = (run.execution.asked(&run.program))
+        .map(|(_, asking, human)| {
+            (
+                asking.task,
+                asking.assignee.as_str(),
+                human.schema.is_some(),
+            )
+        })
+        .collect();
+    let [(task, "bob", true)] = asked[..] else {
+        panic!("{asked:?}");
+    };
+    let yes = text(r#"{"ok":true}"#);
+    assert_eq!(run.execution.accepts_answer(task, &yes, "ann"), Ok(()));
+    run.apply(EventKind::HumanTaskCompleted {
+        task,
+        output: yes.clone(),
+        by: "ann".to_owned(),
+    });
+    // The execution has ended by it.
+    let again = |output: &str, by| run.execution.accepts_answer(task, &text(output), by);
+    assert_eq!(again(r#"{"ok":true}"#, "ann"), Err(AnswerRefused::Repeated));
+    assert_eq!(again(r#"{"ok":true}"#, "bob"), Err(AnswerRefused::NotAsked));
+    assert_eq!(
+        again(r#"{"ok":false}"#, "ann"),
+        Err(AnswerRefused::NotAsked)
+    );
+    run.check_replay();
 }
 
 #[test]

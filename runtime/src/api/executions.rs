@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use cascade_cdl::program::Program;
+use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
     Execution, ExecutionId, Failure, Frame, Json, Status, Step, TenantId, Timestamp,
 };
@@ -18,7 +18,8 @@ use utoipa_axum::routes;
 use super::list;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{
-    Caller, Operator, Path, Query, Viewer, execution_id, header, parse_json, read_body, wait,
+    Caller, Operator, Path, Query, Viewer, execution_id, idempotency_key, parse_json, read_body,
+    wait,
 };
 use super::{Api, ApiState, json};
 use crate::engine::{Closed, Start, Started, View};
@@ -27,9 +28,6 @@ use crate::store::{Filter, StatusName, Summary};
 
 /// What a request to start may have beside its input.
 const START_OVERHEAD: u64 = 64 << 10;
-
-/// Longest idempotency key, in bytes: a UUID or a URL.
-const MAX_KEY: usize = 255;
 
 /// Longest reason for a cancellation, in bytes: it goes into the history.
 const MAX_REASON: usize = 1_000;
@@ -116,6 +114,12 @@ struct OpenState {
     /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `joining` or
     /// `stopped`.
     step: &'static str,
+    /// The signal that it listens for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<String>,
+    /// Who is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assignee: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
     /// When the attempt was scheduled.
@@ -430,14 +434,15 @@ async fn load(
     Ok(ExecutionView::of_view(view, context))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    match header(headers, "idempotency-key")? {
-        Some(key) if key.is_empty() || key.len() > MAX_KEY => {
-            let detail = format!("`Idempotency-Key` must have 1 to {MAX_KEY} characters");
-            Err(Problem::new(Code::InvalidRequest, detail))
-        }
-        key => Ok(key.map(str::to_owned)),
-    }
+/// How an execution stands, in short.
+pub(super) async fn stand(
+    state: &Api,
+    tenant: &TenantId,
+    id: ExecutionId,
+) -> Result<Response, Problem> {
+    let summary = state.store.summary(tenant, id).await?;
+    let summary = summary.ok_or_else(|| Problem::not_found("execution"))?;
+    Ok(json(StatusCode::OK, &ExecutionView::of_summary(summary)))
 }
 
 impl ExecutionView {
@@ -570,13 +575,22 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,
     };
+    let state = program.state(frame.state);
     // What is undone is not where its frame is.
     let undone = execution.saga.completed.last();
     let undone = undone.filter(|_| execution.is_compensating());
     Some(OpenState {
         path: undone.map_or_else(|| path(execution, program, frame), |step| step.path.clone()),
-        state: program.state(frame.state).name.to_string(),
+        state: state.name.to_string(),
         step,
+        signal: match (&frame.step, &state.kind) {
+            (Step::Listening { .. }, StateKind::Event(kind)) => Some(kind.event.to_string()),
+            _ => None,
+        },
+        assignee: match &frame.step {
+            Step::Asking(asking) => Some(asking.assignee.clone()),
+            _ => None,
+        },
         attempt,
         scheduled_at,
         until,
@@ -585,7 +599,7 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
 
 /// The Parallel states and branches, and the Map states and indexes, around a
 /// frame, from the outside in.
-fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
+pub(super) fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
     let mut parts = Vec::new();
     let mut frame = frame;
     while let Some(parent) = frame

@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cascade_cdl::InvalidTenant;
+use cascade_cdl::schema::Unfit;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -63,6 +64,10 @@ codes! {
     KeyReused = "key_reused", CONFLICT, "the idempotency key or id was used for another request";
     AlreadyClosed = "already_closed", CONFLICT, "the execution has ended";
     NotRetryable = "not_retryable", CONFLICT, "the execution is not one that can be retried";
+    UnknownSignal = "unknown_signal", UNPROCESSABLE_ENTITY, "the workflow waits for no such signal";
+    NotAsked = "not_asked", CONFLICT, "nobody is asked for this";
+    InvalidAnswer = "invalid_answer", UNPROCESSABLE_ENTITY, "the answer is not as the state asks";
+    InboxFull = "inbox_full", TOO_MANY_REQUESTS, "too many signals wait for the execution";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "it has changed meanwhile";
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, "the request is too large";
     UnknownWorkflow = "unknown_workflow", UNPROCESSABLE_ENTITY, "there is no such workflow";
@@ -112,7 +117,10 @@ pub struct ProblemDocument<'a> {
 impl Problem {
     /// A problem of this kind; `detail` is for the client.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        let waits = matches!(code, Code::Busy | Code::LimitReached | Code::Unavailable);
+        let waits = matches!(
+            code,
+            Code::Busy | Code::InboxFull | Code::LimitReached | Code::Unavailable
+        );
         Self {
             code,
             detail: detail.into(),
@@ -238,6 +246,15 @@ impl From<ControlError> for Problem {
             ControlError::NotFound => Self::not_found("execution"),
             ControlError::AlreadyClosed => Self::new(Code::AlreadyClosed, detail),
             ControlError::NotRetryable => Self::new(Code::NotRetryable, detail),
+            ControlError::UnknownSignal(_) => Self::new(Code::UnknownSignal, detail),
+            ControlError::KeyReused => Self::new(Code::KeyReused, detail),
+            ControlError::InboxFull(_) => Self::new(Code::InboxFull, detail),
+            ControlError::PayloadTooLarge { .. } => Self::new(Code::TooLarge, detail),
+            ControlError::NotAsked => Self::new(Code::NotAsked, detail),
+            ControlError::Unfit(Unfit::TooMuch) => Self::new(Code::InvalidAnswer, detail),
+            ControlError::Unfit(Unfit::Misfits(misfits)) => {
+                Self::new(Code::InvalidAnswer, detail).errors(&misfits)
+            }
             ControlError::Full(_) => Self::new(Code::LimitReached, detail),
             ControlError::Busy { retry_after } => {
                 Self::new(Code::Busy, detail).retry_after(retry_after)
@@ -284,9 +301,7 @@ impl From<catalog::Error> for Problem {
             catalog::Error::Invalid { diagnostics, .. } => {
                 Self::new(Code::InvalidApplication, detail).errors(&diagnostics)
             }
-            catalog::Error::OtherName { .. } | catalog::Error::NotServed { .. } => {
-                Self::new(Code::InvalidApplication, detail)
-            }
+            catalog::Error::OtherName { .. } => Self::new(Code::InvalidApplication, detail),
             catalog::Error::Changed(_) => Self::new(Code::PreconditionFailed, detail),
             catalog::Error::Module(AdmitError::Invalid(_)) => {
                 Self::new(Code::InvalidModule, detail)

@@ -25,6 +25,9 @@ pub(super) const TENANT_HEADER: HeaderName = HeaderName::from_static("cascade-te
 /// Longest query string that is read.
 const MAX_QUERY: usize = 4096;
 
+/// Longest idempotency key, in bytes: a UUID or a URL.
+const MAX_KEY: usize = 255;
+
 /// The least role that a route asks for, as a type: a handler without one does
 /// not get at the tenant.
 pub(super) trait Least: Send + Sync + 'static {
@@ -49,6 +52,8 @@ least!(Viewer, Operator, Author, Admin);
 pub(super) struct Caller<L> {
     /// The tenant whose things the request is about.
     pub tenant: Arc<Tenant>,
+    /// Id of the key that was sent.
+    pub key: Arc<str>,
     least: PhantomData<L>,
 }
 
@@ -59,8 +64,8 @@ impl<L: Least> FromRequestParts<ApiState> for Caller<L> {
         let principal = authenticate(&parts.headers, state).await?;
         let named = parts.headers.get(TENANT_HEADER);
         let named = named.map(|value| value.to_str().unwrap_or_default());
-        let id = match principal {
-            Principal::Tenant { tenant, role, .. } => {
+        let (id, key) = match principal {
+            Principal::Tenant { tenant, role, key } => {
                 if named.is_some_and(|named| named != tenant.as_str()) {
                     let detail = "this key belongs to another tenant than the one named";
                     return Err(Problem::new(Code::Forbidden, detail));
@@ -73,10 +78,10 @@ impl<L: Least> FromRequestParts<ApiState> for Caller<L> {
                     );
                     return Err(Problem::new(Code::Forbidden, detail));
                 }
-                tenant
+                (tenant, key)
             }
-            Principal::Server { .. } => match named.map(str::parse) {
-                Some(Ok(id)) => id,
+            Principal::Server { key } => match named.map(str::parse) {
+                Some(Ok(id)) => (id, key),
                 Some(Err(_)) => return Err(Problem::not_found("tenant")),
                 None => {
                     let detail =
@@ -91,6 +96,7 @@ impl<L: Least> FromRequestParts<ApiState> for Caller<L> {
             .ok_or_else(|| Problem::not_found("tenant"))?;
         Ok(Self {
             tenant,
+            key,
             least: PhantomData,
         })
     }
@@ -230,6 +236,17 @@ pub(super) fn wait(
         .flat_map(|value| value.split(','))
         .find_map(|item| item.trim().strip_prefix("wait=")?.parse::<u32>().ok());
     Ok(wait.map(|seconds| Duration::from_secs(seconds.into()).min(longest)))
+}
+
+/// What makes a request one of a kind: the header `Idempotency-Key`.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    match header(headers, "idempotency-key")? {
+        Some(key) if key.is_empty() || key.len() > MAX_KEY => {
+            let detail = format!("`Idempotency-Key` must have 1 to {MAX_KEY} characters");
+            Err(Problem::new(Code::InvalidRequest, detail))
+        }
+        key => Ok(key.map(str::to_owned)),
+    }
 }
 
 /// A header's text.

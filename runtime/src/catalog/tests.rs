@@ -67,22 +67,6 @@ async fn an_application_is_in_force_though_its_client_hung_up() {
 }
 
 #[tokio::test]
-async fn a_state_that_nobody_could_answer_is_refused_by_its_name() {
-    let store = Arc::new(ModelStore::new());
-    let (catalog, _data) = load("tenants: [{id: a}]", &store).await;
-    let text =
-        "{workflows: [{name: w, states: [{name: Ask, type: EventTask, event: paid, end: true}]}]}";
-    let source = Bytes::from_static(text.as_bytes());
-    let (tenant, none) = (id("a"), Precondition::None);
-    let applied = catalog.apply(&tenant, "app", "app.yaml", source, &none, NOW);
-    let refused = applied.await.expect_err("it could only time out");
-    assert!(
-        matches!(&refused, Error::NotServed { workflow, state } if workflow == "w" && state == "Ask"),
-        "{refused}"
-    );
-}
-
-#[tokio::test]
 async fn what_a_tenant_may_have_kept_is_bounded_in_bytes() {
     let store = Arc::new(ModelStore::new());
     let config = "tenants: [{id: a, limits: {uploaded_bytes: 2500}}, {id: b}]";

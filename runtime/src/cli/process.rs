@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Follow};
+use super::deliver::{self, Answer, Signal};
 use super::error::{Error, Exit};
 use super::output::{Output, Table, Tone, paint, plain};
 use super::replay;
@@ -64,6 +65,15 @@ pub(crate) enum Process {
         #[arg(long)]
         wait: bool,
     },
+    /// Send a signal to an execution
+    Signal(Signal),
+    /// List what an execution asks people
+    Tasks {
+        /// The execution's id
+        id: String,
+    },
+    /// Answer what an execution asks a person
+    Answer(Answer),
 }
 
 /// Start an execution
@@ -148,6 +158,9 @@ impl Process {
                 output.result(&view, || describe(&view));
                 Ok(())
             }
+            Self::Signal(signal) => signal.run(&client, output).await,
+            Self::Tasks { id } => deliver::print_tasks(&client, output, &id).await,
+            Self::Answer(answer) => answer.run(&client, output).await,
         }
     }
 }
@@ -209,11 +222,16 @@ pub(crate) async fn start(
         "workflow": workflow,
         "input": input,
     });
-    let key = key.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+    let key = key_or_new(key.map(str::to_owned));
     let request = client
         .request(Method::POST, &["v1", "executions"], &[])
         .header("Idempotency-Key", key);
     client.json(request.json(&body)).await
+}
+
+/// The key of a request, or one of its own.
+pub(crate) fn key_or_new(key: Option<String>) -> String {
+    key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())
 }
 
 /// Waits for the end of an execution.
@@ -361,7 +379,7 @@ async fn program_of(client: &Client, view: &ExecutionView) -> Result<Arc<Program
     replay::compile(&file, &source, &view.workflow)
 }
 
-fn describe(view: &ExecutionView) -> String {
+pub(crate) fn describe(view: &ExecutionView) -> String {
     let (tone, status) = status(view.status);
     let mut lines = vec![
         format!("{}  {}", paint(Tone::Strong, &view.id), paint(tone, status)),
@@ -389,7 +407,17 @@ fn describe(view: &ExecutionView) -> String {
         } else {
             format!("{}/{}", open.path, open.state)
         };
-        lines.push(format!("in        {place} ({}{attempt}{until})", open.step));
+        let whom = open.signal.as_deref().map(|name| format!(" for {name}"));
+        let whom = whom.or_else(|| {
+            open.assignee
+                .as_deref()
+                .map(|who| format!(" {}", plain(who)))
+        });
+        let whom = whom.unwrap_or_default();
+        lines.push(format!(
+            "in        {place} ({}{whom}{attempt}{until})",
+            open.step
+        ));
     }
     if let Some(error) = &view.error {
         let place = error.state.as_deref().map(|state| format!(" in {state}"));

@@ -19,6 +19,7 @@ use serde_json::json;
 use super::error::{Error, Exit};
 use super::local::{self, Caller, Local};
 use super::output::{Output, paint};
+use super::outside::{Outside, awaited};
 use super::source::{self, Found, Project};
 use super::validate;
 use super::{Session, activity, events, input};
@@ -44,6 +45,12 @@ pub(crate) struct Run {
     /// Folder of activities (.wasm files or crates); the CDL file's by default
     #[arg(long, value_name = "DIR")]
     activities: Option<PathBuf>,
+    /// A signal, sent at the start; it waits until an `EventTask` takes it
+    #[arg(long = "signal", value_name = "NAME=JSON")]
+    signals: Vec<String>,
+    /// The answer to a `HumanTask`, given when it asks
+    #[arg(long = "answer", value_name = "STATE=JSON")]
+    answers: Vec<String>,
 }
 
 impl Run {
@@ -60,6 +67,7 @@ impl Run {
         };
         let program = choose(&application, self.workflow.as_deref())?;
         let input = Json::from_value(&input::read(self.input.as_deref())?);
+        let outside = Outside::read(&self.signals, &self.answers)?;
         let folder = self.activities.unwrap_or_else(|| {
             let parent = self.file.parent().map(PathBuf::from);
             parent
@@ -76,7 +84,7 @@ impl Run {
             program: &program,
             output,
         };
-        let execution = runner.run(input).await?;
+        let execution = runner.run(input, outside).await?;
         conclude(output, &execution)
     }
 }
@@ -127,7 +135,7 @@ enum Input {
 
 impl Runner<'_> {
     /// Runs to the end, printing each event with what follows from it.
-    async fn run(&self, input: Json) -> Result<Execution, Error> {
+    async fn run(&self, input: Json, mut outside: Outside) -> Result<Execution, Error> {
         let id = ExecutionId(uuid::Uuid::now_v7());
         let mut execution = Execution::new(id, local::tenant());
         let caller = Caller {
@@ -136,6 +144,8 @@ impl Runner<'_> {
             execution: id,
         };
         let mut attempts = FuturesUnordered::new();
+        // What was said to be waited for.
+        let mut told = Vec::new();
         let mut cancels: HashMap<(TaskId, u32), Cancel> = HashMap::new();
         let mut next = EventKind::ExecutionStarted {
             input,
@@ -166,6 +176,18 @@ impl Runner<'_> {
             if execution.is_closed() {
                 return Ok(execution);
             }
+            if let Some(arrival) = outside.arrival(self.program, &execution)? {
+                next = arrival;
+                continue;
+            }
+            let awaited = awaited(self.program, &execution);
+            if awaited != told {
+                for what in &awaited {
+                    self.output
+                        .note(format!("{what}; nobody else can send it here"));
+                }
+                told.clone_from(&awaited);
+            }
             let due = execution.timers.iter().min_by_key(|(_, timer)| timer.at);
             let due = due.map(|(id, timer)| (*id, timer.at));
             let input = tokio::select! {
@@ -179,7 +201,7 @@ impl Runner<'_> {
                         None => std::future::pending().await,
                     }
                 }, if due.is_some() => timer,
-                else => return Err(Error::failed("the execution waits for nothing")),
+                else => return Err(stuck(&awaited)),
             };
             next = match input {
                 Input::Due(timer) => EventKind::TimerFired { timer },
@@ -215,6 +237,14 @@ impl Runner<'_> {
         self.output.note(events::step_text(&event, &records, start));
         Ok((transition.execution, transition.commands))
     }
+}
+
+/// Why an execution cannot go on.
+fn stuck(awaited: &[String]) -> Error {
+    if awaited.is_empty() {
+        return Error::failed("the execution waits for nothing");
+    }
+    Error::failed("the execution waits for what nobody can send here").hint(awaited.join("; "))
 }
 
 fn ended(task: &ActivityTask, outcome: Outcome) -> EventKind {

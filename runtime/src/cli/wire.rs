@@ -45,9 +45,42 @@ pub(crate) struct OpenState {
     pub state: String,
     pub step: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignee: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+}
+
+/// What a person is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HumanTask {
+    pub task: u64,
+    pub path: String,
+    pub state: String,
+    pub assignee: String,
+    pub input: Json,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    pub opened_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalates_at: Option<Timestamp>,
+    pub escalated: u32,
+}
+
+impl HumanTask {
+    /// Where it is, with the states around it: `Orders/3/Approve`.
+    pub(crate) fn place(&self) -> String {
+        if self.path.is_empty() {
+            self.state.clone()
+        } else {
+            format!("{}/{}", self.path, self.state)
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

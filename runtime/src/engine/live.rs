@@ -46,10 +46,10 @@ pub(super) enum Effect {
     Cancel(AttemptKey),
     /// The answer to a start that is being waited for.
     Started(oneshot::Sender<Result<Started, StartError>>, Started),
-    /// The answer to a cancel or retry.
+    /// The answer to what was done to it.
     Controlled(oneshot::Sender<Result<(), ControlError>>),
-    /// A refusal, which rests on what the execution is by now.
-    Refused(Box<dyn FnOnce() + Send>),
+    /// An answer that rests on what the execution is by now.
+    Tell(Box<dyn FnOnce() + Send>),
 }
 
 /// An execution that moves.
@@ -289,13 +289,13 @@ impl Live {
         }
     }
 
-    /// Refuses something, once what the refusal rests on is durable.
-    pub(super) fn refuse(&mut self, answer: impl FnOnce() + Send + 'static) {
+    /// Answers what changes nothing, once that on which the answer rests is durable.
+    pub(super) fn tell(&mut self, answer: impl FnOnce() + Send + 'static) {
         if self.is_durable() {
             answer();
         } else {
             self.urgent |= self.is_dirty();
-            self.held.push(Effect::Refused(Box::new(answer)));
+            self.held.push(Effect::Tell(Box::new(answer)));
         }
     }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_cdl::program::Program;
+use cascade_cdl::schema::{Schema, Unfit};
 use cascade_cdl::{Event, Execution, ExecutionId, Json, Record, TenantId, apply, apply_traced};
 
 use super::live::{self, Restoring};
-use super::{Context, Engine, View};
+use super::{Context, ControlError, Engine, View};
 use crate::places::Places;
 use crate::store::{self, PAGE_BYTES, Summary};
 
@@ -96,6 +97,36 @@ impl Engine {
         }
         Ok(tracing.page)
     }
+}
+
+impl Engine {
+    /// Whether an answer fits a schema. Some ten milliseconds at most, so that it
+    /// is done beside the shard, in one turn.
+    pub(super) async fn fit(
+        &self,
+        tenant: &TenantId,
+        schema: Arc<Schema>,
+        answer: Json,
+    ) -> Result<(), ControlError> {
+        let fitting = Fitting {
+            schema,
+            answer,
+            fits: Ok(()),
+        };
+        let check = |fitting: &mut Fitting, _| {
+            fitting.fits = fitting.schema.check(&fitting.answer.to_value());
+            Ok(true)
+        };
+        let fitting = in_turns(&self.inner.context, tenant, fitting, check).await?;
+        Ok(fitting.fits?)
+    }
+}
+
+/// An answer that is held against a schema.
+struct Fitting {
+    schema: Arc<Schema>,
+    answer: Json,
+    fits: Result<(), Unfit>,
 }
 
 /// Works until it is done, a turn at a time. `go_on` works until then, or a

@@ -14,6 +14,7 @@
 
 mod advance;
 mod commit;
+mod control;
 mod load;
 mod park;
 
@@ -31,7 +32,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::live::{Away, Frozen, Key, Live, Restored};
 use super::usage::{Charge, Holding, Place};
-use super::{Admission, Closed, Context, ControlError, Report, Start, StartError, Started};
+use super::{
+    Admission, Answer, Closed, Context, ControlError, Report, Signal, Start, StartError, Started,
+};
 use crate::dispatch::QueuedTask;
 use crate::store::{self, CommitError, Lease, ShardId};
 
@@ -94,18 +97,27 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 pub(super) enum Request {
     Start(Box<StartRequest>),
     Reports(Vec<Report>, ReportPermit),
-    Cancel {
-        tenant: TenantId,
-        id: ExecutionId,
-        reason: String,
-        reply: oneshot::Sender<Result<(), ControlError>>,
-        place: Place,
-    },
-    Retry {
-        tenant: TenantId,
-        id: ExecutionId,
-        reply: oneshot::Sender<Result<(), ControlError>>,
-        place: Place,
+    Control(Box<ControlRequest>),
+}
+
+/// What somebody wants done to an execution.
+pub(super) struct ControlRequest {
+    pub(super) tenant: TenantId,
+    pub(super) id: ExecutionId,
+    pub(super) control: Control,
+    pub(super) place: Place,
+    pub(super) reply: oneshot::Sender<Result<(), ControlError>>,
+}
+
+/// The kinds of it.
+pub(super) enum Control {
+    Cancel(String),
+    Retry,
+    Signal(Signal),
+    Answer {
+        answer: Answer,
+        /// Whether it was held against the schema of the state that asks.
+        is_checked: bool,
     },
 }
 
@@ -128,8 +140,7 @@ pub(super) struct StartRequest {
 enum Touch {
     Start(Box<StartRequest>),
     Report(Report, ReportPermit),
-    Cancel(String, oneshot::Sender<Result<(), ControlError>>, Place),
-    Retry(oneshot::Sender<Result<(), ControlError>>, Place),
+    Control(Box<ControlRequest>),
     Wake,
     /// There is memory for it: what it waits for can be asked for.
     Resume,
@@ -367,19 +378,12 @@ impl Shard {
                     self.report(report, permit.clone());
                 }
             }
-            Request::Cancel {
-                tenant,
-                id,
-                reason,
-                reply,
-                place,
-            } => self.touch((tenant, id), Touch::Cancel(reason, reply, place)),
-            Request::Retry {
-                tenant,
-                id,
-                reply,
-                place,
-            } => self.touch((tenant, id), Touch::Retry(reply, place)),
+            Request::Control(request) => {
+                self.touch(
+                    (request.tenant.clone(), request.id),
+                    Touch::Control(request),
+                );
+            }
         }
     }
 

@@ -39,8 +39,11 @@ const STEP_BYTES: usize = 96;
 /// What a `HumanTask` takes besides its texts.
 const ASKING_BYTES: usize = 128;
 
-/// What a signal in the inbox, or the id of one, takes besides its texts.
+/// What a signal in the inbox takes besides its payload.
 const SIGNAL_BYTES: usize = 128;
+
+/// What is kept of a signal or an answer that was taken, at most.
+const SEEN_BYTES: usize = 320;
 
 /// A context's size when it was walked last.
 #[derive(Default)]
@@ -121,7 +124,8 @@ fn kept(execution: &Execution) -> usize {
     let Execution { saga, inbox, .. } = execution;
     let texts = usize::try_from(saga.bytes + inbox.bytes).unwrap_or(usize::MAX);
     let steps = saga.completed.len() * STEP_BYTES;
-    let signals = (inbox.signals.len() + inbox.seen.len()) * SIGNAL_BYTES;
+    let signals =
+        inbox.signals.len() * SIGNAL_BYTES + (inbox.seen.len() + inbox.answered.len()) * SEEN_BYTES;
     texts.saturating_add(steps + signals)
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod attacks;
+mod outside;
 mod routes;
 mod rules;
 mod support;

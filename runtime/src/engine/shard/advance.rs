@@ -4,15 +4,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cascade_cdl::{
-    ActivityFailure, ActivityTask, Command, EventKind, Execution, SEMANTICS, Status, Timestamp,
-    limits,
-};
+use cascade_cdl::{ActivityFailure, ActivityTask, Command, EventKind, SEMANTICS, Timestamp};
 
 use super::{DEFER_BYTES, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::live::{Effect, Live};
-use crate::engine::{ControlError, Report, StartError};
+use crate::engine::{Report, StartError};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
 
@@ -77,40 +74,10 @@ impl Shard {
                     self.settle(live, false);
                 }
             }
-            Touch::Cancel(reason, reply, place) => {
-                drop(place);
-                // What is being compensated has an outcome already.
-                let ends = live.execution().is_compensating();
-                if ends || live.summary.closed_at.is_some() {
-                    live.refuse(|| drop(reply.send(Err(ControlError::AlreadyClosed))));
-                    return self.settle(live, false);
-                }
-                live.urgent = true;
-                live.held.push(Effect::Controlled(reply));
-                self.advance(live, EventKind::CancelRequested { reason });
-            }
-            Touch::Retry(reply, place) => {
-                drop(place);
-                if let Err(error) = self.check_retry(&live) {
-                    live.refuse(|| drop(reply.send(Err(error))));
-                    return self.settle(live, false);
-                }
-                live.urgent = true;
-                live.held.push(Effect::Controlled(reply));
-                self.advance(live, EventKind::RetryRequested {});
-            }
+            Touch::Control(request) => self.control(live, *request),
             Touch::Wake => self.wake(live),
             Touch::Resume => self.resume(live),
         }
-    }
-
-    fn check_retry(&mut self, live: &Live) -> Result<(), ControlError> {
-        if !can_retry(live.execution()) {
-            return Err(ControlError::NotRetryable);
-        }
-        let tenant = &live.summary.tenant;
-        let admission = self.context.definitions.admission(tenant);
-        Ok(self.admit(tenant, &admission)?)
     }
 
     /// A start of an execution that exists.
@@ -126,7 +93,7 @@ impl Shard {
             && live.summary.workflow == start.workflow
             && live.has_input(&start.input);
         if !same {
-            live.refuse(move || drop(started.send(Err(StartError::KeyReused(id)))));
+            live.tell(move || drop(started.send(Err(StartError::KeyReused(id)))));
             return self.settle(live, false);
         }
         let reply = live.started(false);
@@ -249,16 +216,6 @@ impl Shard {
             live.held.push(Effect::Dispatch(Box::new(queued)));
         }
     }
-}
-
-/// Whether a retry would go on with something: the machine keeps the frames of
-/// what failed or timed out, unless it failed before it had any.
-fn can_retry(execution: &Execution) -> bool {
-    let failed = matches!(
-        execution.status,
-        Status::Failed { .. } | Status::TimedOut { .. }
-    );
-    failed && !execution.frames.is_empty() && execution.version < limits::MAX_EVENTS
 }
 
 fn ended(report: Report) -> EventKind {

@@ -150,7 +150,7 @@ impl Shard {
             // Callers may have given up waiting.
             Effect::Started(reply, started) => drop(reply.send(Ok(started))),
             Effect::Controlled(reply) => drop(reply.send(Ok(()))),
-            Effect::Refused(answer) => answer(),
+            Effect::Tell(answer) => answer(),
         }
     }
 }

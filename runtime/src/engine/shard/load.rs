@@ -114,11 +114,11 @@ impl Shard {
             for summary in page.items {
                 let key = (summary.tenant, summary.id);
                 self.holding(&key.0).opened();
-                let waits = !summary.idle || summary.wake_at.is_none();
                 if let Some(at) = summary.wake_at {
                     self.timers.insert((at, key.clone()));
                 }
-                if waits {
+                // What waits for time, signals or people is read when they come.
+                if !summary.idle {
                     self.park_unread(key);
                 }
             }
@@ -188,7 +188,7 @@ fn refuse(touch: Touch, error: Option<&store::Error>) {
                 let _ = start.started.send(Err(StartError::Store(error.clone())));
             }
         }
-        Touch::Cancel(_, reply, _) | Touch::Retry(reply, _) => drop(reply.send(Err(control()))),
+        Touch::Control(request) => drop(request.reply.send(Err(control()))),
         Touch::Report(..) | Touch::Wake | Touch::Resume => {}
     }
 }

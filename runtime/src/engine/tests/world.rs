@@ -68,6 +68,27 @@ workflows:
           - {name: Right, type: Task, resource: urn:cascade:activity:pure_a}
         result: $.both
         end: true
+  paid:
+    states:
+      - {name: Paid, type: EventTask, event: paid, result: $.payment, next: Ship}
+      - {name: Ship, type: Task, resource: urn:cascade:activity:charge, parameters: '{{ $.payment }}', result: $.shipped, end: true}
+  paid_later:
+    states:
+      - {name: Ship, type: Task, resource: urn:cascade:activity:charge, parameters: 1, result: $.shipped, next: Paid}
+      - {name: Paid, type: EventTask, event: paid, result: $.payment, end: true}
+  paid_twice:
+    states:
+      - {name: First, type: EventTask, event: paid, result: $.first, next: Second}
+      - {name: Second, type: EventTask, event: paid, result: $.second, end: true}
+  approve:
+    states:
+      - name: Ask
+        type: HumanTask
+        assignee: bob
+        ui: {schema: {properties: {ok: {type: boolean}}}}
+        timeout: 1h
+        result: $.decision
+        end: true
 ";
 
 /// The definitions of one file, with activities that exist by name only: those

@@ -1,0 +1,117 @@
+//! Signals and answers survive the end of the process, and are taken once.
+
+use cascade_tests::Server;
+use serde_json::{Value, json};
+
+const ORDER: &str = "
+schemas:
+  decision: { type: object, required: [approved], properties: { approved: { type: boolean } } }
+workflows:
+  - name: order
+    states:
+      - { name: Paid, type: EventTask, event: paid, result: $.payment, next: Book }
+      - { name: Book, type: Task, resource: urn:cascade:activity:echo, parameters: '{{ $.payment }}', result: $.booked, next: Approve }
+      - { name: Approve, type: HumanTask, assignee: boss, parameters: '{{ $.booked }}', ui: { schema: 'urn:cascade:schema:decision' }, result: $.decision, next: Posted }
+      - { name: Posted, type: EventTask, event: posted, result: $.posted, end: true }
+";
+
+fn start(server: &Server, n: u32) -> String {
+    let answer = server.start_execution("order", "order", &json!({}), &format!("order-{n}"));
+    let answer = answer.expect("the server answers");
+    answer.body["id"].as_str().expect("an id").to_owned()
+}
+
+/// Sends a signal under a key, and gives the number of events afterwards.
+fn signal(server: &Server, id: &str, name: &str, payload: &Value, key: &str) -> Value {
+    let path = format!("/v1/executions/{id}/signals");
+    let body = json!({ "name": name, "payload": payload }).to_string();
+    let sent = server.request("POST", &path, &[("Idempotency-Key", key)], &body);
+    let sent = sent.expect("the server answers");
+    assert_eq!(sent.status, 200, "{}", sent.body);
+    sent.body["events"].clone()
+}
+
+/// The task that is open, once there is one: what is before it runs by itself.
+fn task(server: &Server, id: &str) -> Value {
+    loop {
+        let tasks = server.cli(&["process", "tasks", id, "--output", "json"]);
+        let tasks = tasks.succeeds().json();
+        if let Some(task) = tasks["items"].get(0) {
+            return task.clone();
+        }
+    }
+}
+
+#[test]
+fn a_killed_server_takes_signals_and_answers_once() {
+    let mut server = Server::start();
+    server.push("echo", None);
+    server.apply("order", ORDER);
+    let ids: Vec<String> = (0..5).map(|n| start(&server, n)).collect();
+    for id in &ids {
+        // One that comes early, and the one that is waited for.
+        signal(&server, id, "posted", &json!("early"), "post");
+        signal(&server, id, "paid", &json!({ "amount": 7 }), "pay");
+    }
+    server.kill();
+    server.restart();
+    for id in &ids {
+        // As a client does that was not told.
+        signal(&server, id, "paid", &json!({ "amount": 7 }), "pay");
+        let task = task(&server, id);
+        assert_eq!(task["input"], json!({ "amount": 7 }), "{task}");
+        assert_eq!(task["schema"]["required"], json!(["approved"]), "{task}");
+        let answer = ["process", "answer", id, "Approve", "--input"];
+        server
+            .cli(&[&answer[..], &["{\"approved\": 1}"]].concat())
+            .exits(1);
+        let yes = [&answer[..], &["{\"approved\": true}"]].concat();
+        server.cli(&yes).succeeds();
+        // By its state it cannot be found any more, by its number it is known.
+        server.cli(&yes).exits(4);
+        let number = task["task"].to_string();
+        let again = [
+            "process",
+            "answer",
+            id,
+            &number,
+            "--input",
+            "{\"approved\": true}",
+        ];
+        server.cli(&again).succeeds();
+    }
+    server.kill();
+    server.restart();
+    for id in &ids {
+        let view = server.wait(id);
+        assert_eq!(view["status"], "completed", "{view}");
+        let expected = json!({ "payment": { "amount": 7 }, "booked": { "amount": 7 },
+            "decision": { "approved": true }, "posted": "early" });
+        assert_eq!(view["output"], expected, "{view}");
+        // Start, two signals, one attempt, one answer.
+        assert_eq!(view["events"], 5, "{view}");
+        assert_eq!(signal(&server, id, "posted", &json!("early"), "post"), 5);
+        server.cli(&["replay", id]).succeeds();
+    }
+}
+
+#[test]
+fn a_signal_is_sent_from_the_command_line() {
+    let server = Server::start();
+    server.apply("order", ORDER);
+    let id = start(&server, 0);
+    let shown = server.cli(&["process", "show", &id]).succeeds();
+    assert!(shown.stdout.contains("listening for paid"), "{shown:?}");
+    server.cli(&["process", "signal", &id, "refunded"]).exits(1);
+    let payload = [
+        "process",
+        "signal",
+        &id,
+        "posted",
+        "--payload",
+        "{\"n\": 1}",
+    ];
+    server.cli(&payload).succeeds();
+    server.cli(&["process", "cancel", &id]).succeeds();
+    server.cli(&payload).exits(5);
+}
