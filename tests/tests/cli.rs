@@ -103,3 +103,56 @@ fn keys_are_made_used_and_revoked() {
     server.cli(&["key", "revoke", id]).succeeds();
     server.cli(&["--key", key, "process", "list"]).exits(4);
 }
+
+/// The server keeps the bindings with the definition: after a restart it compiles
+/// both again.
+#[test]
+fn a_definition_runs_by_what_its_arns_are_bound_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).expect("a file");
+        file.to_str().expect("a temporary path is UTF-8").to_owned()
+    };
+    let bindings = write(
+        "bindings.yaml",
+        "arn:aws:lambda:*:function:f: urn:cascade:activity:echo\n",
+    );
+    let arn = "arn:aws:lambda:us-east-1:123456789012:function:f";
+    let json = format!(
+        r#"{{"StartAt":"A","States":{{"A":{{"Type":"Task","Resource":"{arn}","End":true}}}}}}"#
+    );
+    let yaml = format!(
+        "StartAt: A # first\nStates:\n  A: {{ Type: Task, Resource: '{arn}', End: true }}\n"
+    );
+    let files = [write("one.asl.json", &json), write("two.yaml", &yaml)];
+    for file in &files {
+        let unbound = alone(&["validate", file]).succeeds();
+        assert!(unbound.stderr.contains("CDL0909"), "{unbound:?}");
+        let bound = alone(&["validate", file, "--bind", &bindings, "--strict"]).succeeds();
+        assert_eq!(bound.stderr, "");
+    }
+    let damaged = write("damaged.yaml", "arn: 'urn:cascade:activity:'\n");
+    let refused = alone(&["validate", &files[0], "--bind", &damaged]).exits(1);
+    assert!(
+        refused.stderr.contains("the name is missing"),
+        "{refused:?}"
+    );
+
+    let mut server = Server::start();
+    server.push("echo", None);
+    for file in &files {
+        server.cli(&["apply", file, "--bind", &bindings]).succeeds();
+    }
+    server.kill();
+    server.restart();
+    for name in ["one", "two"] {
+        let input = serde_json::json!({ "n": 7 });
+        let started = server.start_execution(name, name, &input, name);
+        let started = started.expect("the server answers");
+        let id = started.body["id"].as_str().expect("an id").to_owned();
+        let ended = server.wait(&id);
+        assert_eq!(ended["status"], "completed", "{ended}");
+        assert_eq!(ended["output"], input, "{ended}");
+    }
+}

@@ -179,7 +179,7 @@ a-name: { activity: urn:cascade:activity:plain, envelope: none }
             ),
             (
                 format!("bindings: [a]\n{definition}"),
-                "1:11: error[CDL0203]",
+                "1:12: error[CDL0203]",
             ),
             ("definition: 5\n".to_owned(), "1:13: error"),
         ] {
@@ -198,7 +198,7 @@ a-name: { activity: urn:cascade:activity:plain, envelope: none }
                 "1:39: error[CDL0201]",
             ),
             ("a: {envelope: none}", "needs the key `activity`"),
-            ("a: urn:cascade:activity:", "the name is missing"),
+            ("a: 'urn:cascade:activity:'", "the name is missing"),
             (
                 "a: urn:cascade:workflow:x",
                 "bound to an activity, not to child workflows",

@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::pin::pin;
 use std::process::{Command, Stdio};
+use std::task::Poll;
 
 use futures::future::join_all;
 use futures::{join, poll};
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
-use tokio::task::unconstrained;
+use tokio::task::{unconstrained, yield_now};
 
 use super::*;
 use crate::store::contract::{ROOM, commit, id, lease, row, tenant};
@@ -92,8 +93,18 @@ async fn a_flood_of_key_value_writes_does_not_hold_up_a_commit() {
             let batch = vec![commit(row("acme", 1, 1), 0)];
             store.commit(&lease, batch).await
         };
-        together(&store, batch).await.expect("commits");
+        // The writer has the connection for one transaction: its lock is fair.
+        let mut batch = pin!(unconstrained(batch));
+        let held = store.connection().await.expect("is open");
+        assert!(poll!(batch.as_mut()).is_pending());
+        yield_now().await; // the writer asks for the connection
+        let mut back = pin!(store.connection());
+        assert!(poll!(back.as_mut()).is_pending());
+        drop(held);
+        let held = back.await.expect("is open");
         assert_eq!(store.counters().commits, 1, "{bytes} bytes");
+        assert!(matches!(poll!(batch.as_mut()), Poll::Ready(Ok(()))));
+        drop(held);
         for write in writes.await {
             write.expect("sets");
         }
