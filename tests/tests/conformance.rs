@@ -139,5 +139,5 @@ fn each_case_is_one_line_of_json() {
 fn a_folder_without_cases_is_a_mistake() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     conformance(folder.path(), &[]).exits(2);
-    conformance(&folder.path().join("nowhere"), &[]).exits(1);
+    conformance(&folder.path().join("nowhere"), &[]).exits(2);
 }

@@ -220,9 +220,10 @@ a-name: { activity: urn:cascade:activity:plain, envelope: none }
             let told = read(text).expect_err(text);
             assert!(told.contains(expected), "{text}: {told}");
         }
-        let many: String = (0..1_001)
-            .map(|n| format!("a{n}: urn:cascade:activity:x\n"))
+        let many: Vec<_> = (0..1_001)
+            .map(|n| format!("a{n}: urn:cascade:activity:x"))
             .collect();
+        let many = many.join("\n");
         assert!(read(&many).expect_err("too many").contains("at most 1000"));
     }
 }

@@ -243,7 +243,7 @@ impl Report {
             self.unjudged += 1;
         }
         let right = case.expected.as_ref().map(|_| reasons.is_empty());
-        self.tell(&case.id, outcome, right, &reasons, output);
+        tell(&case.id, outcome, right, &reasons, output);
     }
 
     /// What is wrong with the counts of the states that were entered.
@@ -280,39 +280,7 @@ impl Report {
             }
             None => self.unjudged += 1,
         }
-        self.tell(id, &outcome, right, &reasons, output);
-    }
-
-    fn tell(
-        &self,
-        id: &str,
-        outcome: &Outcome,
-        right: Option<bool>,
-        reasons: &[String],
-        output: Output,
-    ) {
-        if output.is_json() {
-            let line = Line {
-                id,
-                outcome,
-                right,
-                reasons,
-            };
-            output.item(&line, String::new);
-            return;
-        }
-        match right {
-            Some(true) => {}
-            Some(false) => {
-                let reasons = reasons.join("; ");
-                output.note(format!("{} {id}: {reasons}", paint(Tone::Bad, "wrong")));
-            }
-            None => output.item(&(), || {
-                let Outcome { status, error, .. } = outcome;
-                let error = error.as_deref().unwrap_or_default();
-                format!("{id}: {status} {error}").trim_end().to_owned()
-            }),
-        }
+        tell(id, &outcome, right, &reasons, output);
     }
 
     fn conclude(&self, output: Output) -> Result<(), Error> {
@@ -348,5 +316,31 @@ impl Report {
         } else {
             Err(Error::told(Exit::Failed))
         }
+    }
+}
+
+/// Tells how a case ended, if that is worth a line.
+fn tell(id: &str, outcome: &Outcome, right: Option<bool>, reasons: &[String], output: Output) {
+    if output.is_json() {
+        let line = Line {
+            id,
+            outcome,
+            right,
+            reasons,
+        };
+        output.item(&line, String::new);
+        return;
+    }
+    match right {
+        Some(true) => {}
+        Some(false) => {
+            let reasons = reasons.join("; ");
+            output.note(format!("{} {id}: {reasons}", paint(Tone::Bad, "wrong")));
+        }
+        None => output.item(&(), || {
+            let Outcome { status, error, .. } = outcome;
+            let error = error.as_deref().unwrap_or_default();
+            format!("{id}: {status} {error}").trim_end().to_owned()
+        }),
     }
 }

@@ -93,18 +93,20 @@ async fn a_flood_of_key_value_writes_does_not_hold_up_a_commit() {
             let batch = vec![commit(row("acme", 1, 1), 0)];
             store.commit(&lease, batch).await
         };
-        // The writer has the connection for one transaction: its lock is fair.
-        let mut batch = pin!(unconstrained(batch));
-        let held = store.connection().await.expect("is open");
-        assert!(poll!(batch.as_mut()).is_pending());
-        yield_now().await; // the writer asks for the connection
-        let mut back = pin!(store.connection());
-        assert!(poll!(back.as_mut()).is_pending());
-        drop(held);
-        let held = back.await.expect("is open");
-        assert_eq!(store.counters().commits, 1, "{bytes} bytes");
-        assert!(matches!(poll!(batch.as_mut()), Poll::Ready(Ok(()))));
-        drop(held);
+        {
+            // The writer has the connection for one transaction: its lock is fair.
+            let mut batch = pin!(unconstrained(batch));
+            let held = store.connection().await.expect("is open");
+            assert!(poll!(batch.as_mut()).is_pending());
+            yield_now().await; // the writer asks for the connection
+            let mut back = pin!(store.connection());
+            assert!(poll!(back.as_mut()).is_pending());
+            drop(held);
+            let held = back.await.expect("is open");
+            assert_eq!(store.counters().commits, 1, "{bytes} bytes");
+            assert!(matches!(poll!(batch.as_mut()), Poll::Ready(Ok(()))));
+            drop(held);
+        }
         for write in writes.await {
             write.expect("sets");
         }
