@@ -111,6 +111,8 @@ mod tests {
 
     use sha2::{Digest, Sha256};
 
+    use super::WASM;
+
     /// Of `activities/stand_in/src/lib.rs` when `stand_in.wasm` was made from it.
     const MADE_FROM: &str = "7df9a75743abb9705de8fc18f982e7993183f12d89c108e421f0307a3d8a23bd";
 
@@ -126,5 +128,11 @@ mod tests {
             "run scripts/build-guests.sh, copy target/guest/stand_in.wasm to \
              runtime/src/cli/conformance/, and write the new digest here"
         );
+    }
+
+    #[test]
+    fn the_module_does_not_tell_where_it_was_built() {
+        let home = b"/.cargo/registry/";
+        assert!(!WASM.windows(home.len()).any(|part| part == home));
     }
 }
