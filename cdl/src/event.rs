@@ -81,6 +81,15 @@ pub enum EventKind {
         /// Who.
         by: String,
     },
+    /// Whoever has the token of a task told how it goes.
+    CallbackReceived {
+        /// The state entry.
+        task: TaskId,
+        /// Which try, from 1.
+        attempt: u32,
+        /// What they told.
+        callback: Callback,
+    },
     /// Somebody asked for the execution to stop.
     CancelRequested {
         /// Why, in their words.
@@ -88,6 +97,26 @@ pub enum EventKind {
     },
     /// Somebody asked for a failed execution to go on from where it failed.
     RetryRequested {},
+}
+
+/// What whoever has a task's token tells of it, as `SendTaskSuccess`,
+/// `SendTaskFailure` and `SendTaskHeartbeat` do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Callback {
+    /// It is done.
+    Succeeded {
+        /// The result of the state.
+        output: Json,
+    },
+    /// It failed.
+    Failed {
+        /// Error name, as `Retry` and `Catch` match it.
+        error: String,
+        /// For people.
+        cause: String,
+    },
+    /// It goes on.
+    Heartbeat {},
 }
 
 /// Why an attempt failed.

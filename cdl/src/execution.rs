@@ -338,6 +338,20 @@ pub enum Step {
     },
     /// In a `HumanTask` that nobody has done.
     Asking(Box<Asking>),
+    /// The activity has passed the token of the task on; how it went is told from
+    /// outside.
+    Calling {
+        /// The state entry.
+        task: TaskId,
+        /// Which try, from 1.
+        attempt: u32,
+        /// Timer of the attempt's timeout.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<TimerId>,
+        /// Timer of the longest silence.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heartbeat: Option<TimerId>,
+    },
     /// In a Parallel state: its branches are the frames whose parent this is.
     Joining {
         /// Number of branches that have neither reached their end nor failed.
@@ -388,6 +402,8 @@ pub enum TimerKind {
     WaitTimeout(FrameId),
     /// A `HumanTask`'s next escalation.
     Escalation(FrameId),
+    /// The longest silence of whoever has a task's token.
+    Heartbeat(FrameId),
     /// The workflow's `timeout`.
     WorkflowTimeout,
 }
@@ -562,6 +578,9 @@ impl Step {
                 (Some(*timer), None)
             }
             Self::Asking(asking) => (asking.timeout, asking.escalation),
+            Self::Calling {
+                timeout, heartbeat, ..
+            } => (*timeout, *heartbeat),
             Self::Joining { .. }
             | Self::Mapping(_)
             | Self::Done { .. }

@@ -2,15 +2,20 @@
 //! taken, and the signals that came too early.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::hash::Hasher;
+use std::str::FromStr;
 
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
+use crate::asl::program::Kind;
+use crate::event::Callback;
 use crate::execution::Asking;
+use crate::machine::CALLBACKS;
 use crate::machine::limits::{ANSWERED_TASKS, MAX_INBOX_BYTES, MAX_SIGNALS, SEEN_SIGNALS};
 use crate::program::{HumanTask, Program, StateKind};
-use crate::{Execution, FrameId, Json, Status, Step, TaskId};
+use crate::{Execution, ExecutionId, FrameId, Json, Status, Step, TaskId, Timestamp};
 
 /// Signals that came before anybody waited for them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -103,6 +108,72 @@ impl AnswerRefused {
     }
 }
 
+/// Why what whoever has a token tells is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
+pub enum CallbackRefused {
+    /// This very outcome was taken before.
+    Repeated,
+    /// A heartbeat that moves nothing, or not enough to be worth an event.
+    Needless,
+    /// Nobody waits for it: it went otherwise, its time was up, or it never was.
+    NotAwaited,
+}
+
+impl CallbackRefused {
+    /// Why, in words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Repeated => "this outcome was received before",
+            Self::Needless => "the task needs no heartbeat now",
+            Self::NotAwaited => "nobody waits for the outcome of this task any more",
+        }
+    }
+}
+
+/// Names one try of a task whose outcome is told from outside; what a definition
+/// sees at `$$.Task.Token`. It is a name and no secret: who uses it needs a key of
+/// the tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskToken {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// The state entry.
+    pub task: TaskId,
+    /// Which try, from 1.
+    pub attempt: u32,
+}
+
+impl fmt::Display for TaskToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.execution, self.task.0, self.attempt)
+    }
+}
+
+/// The text is not a [`TaskToken`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a task token looks like EXECUTION:TASK:ATTEMPT")]
+pub struct InvalidToken;
+
+impl FromStr for TaskToken {
+    type Err = InvalidToken;
+
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let mut parts = text.split(':');
+        let mut part = || parts.next().ok_or(InvalidToken);
+        let (execution, task, attempt) = (part()?, part()?, part()?);
+        let token = Self {
+            execution: execution.parse().map_err(|_| InvalidToken)?,
+            task: TaskId(task.parse().map_err(|_| InvalidToken)?),
+            attempt: attempt.parse().map_err(|_| InvalidToken)?,
+        };
+        match parts.next() {
+            None => Ok(token),
+            Some(_) => Err(InvalidToken),
+        }
+    }
+}
+
 impl Inbox {
     pub(crate) fn is_empty(&self) -> bool {
         self.signals.is_empty() && self.seen.is_empty() && self.answered.is_empty()
@@ -147,6 +218,15 @@ impl Inbox {
         self.answered.push_back(Answered { task, hash });
     }
 
+    /// Notes a callback that was taken, as an answer.
+    pub(crate) fn note_callback(&mut self, task: TaskId, attempt: u32, callback: &Callback) {
+        if self.answered.len() >= ANSWERED_TASKS {
+            self.answered.pop_front();
+        }
+        let hash = hash_callback(attempt, callback);
+        self.answered.push_back(Answered { task, hash });
+    }
+
     /// Whether a signal with this id was taken, and if so, whether it was this one.
     fn has_seen(&self, id: &str, name: &str, payload: &Json) -> Option<bool> {
         let seen = self.seen.iter().find(|seen| seen.id == id)?;
@@ -162,6 +242,17 @@ fn hash(name: &str, payload: &Json) -> u64 {
     hash.write(&[0]);
     hash.write(payload.as_str().as_bytes());
     hash.finish()
+}
+
+fn hash_callback(attempt: u32, callback: &Callback) -> u64 {
+    let text = |text: &str| Json::from_value(&text.into());
+    match callback {
+        Callback::Succeeded { output } => hash(&format!("succeeded {attempt}"), output),
+        Callback::Failed { error, cause } => {
+            hash(&format!("failed {attempt} {error}"), &text(cause))
+        }
+        Callback::Heartbeat {} => hash(&format!("heartbeat {attempt}"), &text("")),
+    }
 }
 
 impl Execution {
@@ -223,6 +314,106 @@ impl Execution {
             return Err(AnswerRefused::Repeated);
         }
         Err(AnswerRefused::NotAsked)
+    }
+
+    /// Whether what whoever has a token tells would be taken at `now`.
+    ///
+    /// A heartbeat that would move the end of the longest silence by less than a
+    /// quarter of it is not: each is an event, and a history has room for so many.
+    ///
+    /// # Errors
+    ///
+    /// [`CallbackRefused`] says why it would not be.
+    pub fn accepts_callback(
+        &self,
+        program: &Program,
+        task: TaskId,
+        attempt: u32,
+        callback: &Callback,
+        now: Timestamp,
+    ) -> Result<(), CallbackRefused> {
+        if let Some(id) = self.frame_calling(program, task, attempt) {
+            return match callback {
+                Callback::Heartbeat {} if !self.needs_heartbeat(id, now) => {
+                    Err(CallbackRefused::Needless)
+                }
+                _ => Ok(()),
+            };
+        }
+        let hash = hash_callback(attempt, callback);
+        let mut answered = self.inbox.answered.iter();
+        if answered.any(|answered| answered.task == task && answered.hash == hash) {
+            return Err(CallbackRefused::Repeated);
+        }
+        Err(CallbackRefused::NotAwaited)
+    }
+
+    fn needs_heartbeat(&self, id: FrameId, now: Timestamp) -> bool {
+        let Some(frame) = self.frames.get(&id) else {
+            return false;
+        };
+        let Step::Calling {
+            heartbeat: Some(timer),
+            ..
+        } = &frame.step
+        else {
+            return false;
+        };
+        let data = frame.data.as_ref();
+        let limit = data.and_then(|data| data.heartbeat_ms).unwrap_or_default();
+        let due = self.timers.get(timer).map(|timer| timer.at);
+        due.is_some_and(|at| at.since(now) <= limit - limit / 4)
+    }
+
+    /// The tasks whose outcome is told from outside, in the order of the frames.
+    pub fn called(&self) -> impl Iterator<Item = (FrameId, TaskToken)> {
+        self.frames.iter().filter_map(|(id, frame)| {
+            let Step::Calling { task, attempt, .. } = &frame.step else {
+                return None;
+            };
+            let token = TaskToken {
+                execution: self.id,
+                task: *task,
+                attempt: *attempt,
+            };
+            Some((*id, token))
+        })
+    }
+
+    /// Whether the state that a frame is in ends with a callback.
+    pub(crate) fn waits_for_callback(&self, program: &Program, id: FrameId) -> bool {
+        let frame = self.frames.get(&id);
+        let state = frame.and_then(|frame| program.states.get(frame.state.0 as usize));
+        let Some(StateKind::Asl(state)) = state.map(|state| &state.kind) else {
+            return false;
+        };
+        let calls = matches!(&state.kind, Kind::Task(task) if task.waits_for_callback());
+        calls && self.machine >= CALLBACKS
+    }
+
+    /// The frame that waits for what becomes of this token.
+    pub(crate) fn frame_calling(
+        &self,
+        program: &Program,
+        task: TaskId,
+        attempt: u32,
+    ) -> Option<FrameId> {
+        let calls = |id: FrameId, step: &Step| match step {
+            Step::Calling {
+                task: t,
+                attempt: a,
+                ..
+            } => (*t, *a) == (task, attempt),
+            // Whoever got the token may be faster than who gave it.
+            Step::Activity {
+                task: t,
+                attempt: a,
+                ..
+            } => (*t, *a) == (task, attempt) && self.waits_for_callback(program, id),
+            _ => false,
+        };
+        let mut frames = self.frames.iter();
+        frames.find_map(|(id, frame)| calls(*id, &frame.step).then_some(*id))
     }
 
     /// What people are asked for, in the order of the frames.

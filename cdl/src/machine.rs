@@ -47,9 +47,15 @@ use walk::Machine;
 /// What no program could say before needs no number: an older machine refuses
 /// the source of a program that says it.
 ///
+/// Version 3 waits for the callback of a `.waitForTaskToken` resource; before, its
+/// activity's output was the result.
+///
 /// Version 2 counts the data that an event moves, and the parts of steps that
 /// expressions take, against [`limits::MAX_STEPS`]; version 1 did not.
-pub const SEMANTICS: u32 = 2;
+pub const SEMANTICS: u32 = 3;
+
+/// The first version that waits for callbacks.
+pub(crate) const CALLBACKS: u32 = 3;
 
 /// What follows from an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,6 +242,7 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             Some(TimerKind::AttemptTimeout(frame)) => machine.attempt_timed_out(frame)?,
             Some(TimerKind::WaitTimeout(frame)) => machine.wait_timed_out(frame)?,
             Some(TimerKind::Escalation(frame)) => machine.escalate(frame)?,
+            Some(TimerKind::Heartbeat(frame)) => machine.heartbeat_missed(frame)?,
             Some(TimerKind::WorkflowTimeout) => machine.time_out(),
             None => machine.ignore("this timer is not set, or not yet due"),
         },
@@ -245,6 +252,11 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
         EventKind::HumanTaskCompleted { task, output, by } => {
             machine.complete_human(*task, output, by);
         }
+        EventKind::CallbackReceived {
+            task,
+            attempt,
+            callback,
+        } => machine.callback(*task, *attempt, callback)?,
         EventKind::CancelRequested { reason } => match machine.execution.status {
             Status::Running => machine.close(Status::Cancelled {
                 reason: reason.clone(),

@@ -10,6 +10,7 @@
 
 mod activities;
 mod applications;
+mod callbacks;
 mod connection;
 mod executions;
 mod history;
@@ -171,6 +172,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(executions::routes())
         .merge(signals::routes())
         .merge(tasks::routes())
+        .merge(callbacks::routes())
         .merge(history::routes())
         .merge(applications::routes())
         .merge(activities::routes())

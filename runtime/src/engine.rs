@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
-    ActivityFailure, BUCKETS, Execution, ExecutionId, Json, Receipt, Status, TaskId, TenantId,
-    Timestamp,
+    ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, Receipt, Status, TaskId,
+    TaskToken, TenantId, Timestamp,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -231,6 +231,8 @@ pub enum ControlError {
     PayloadTooLarge { size: u64, limit: u64 },
     #[error("nobody is asked for this: it was answered, its time was up, or it never was")]
     NotAsked,
+    #[error("nobody waits for this: it was told before, its time was up, or it never was")]
+    NotAwaited,
     #[error("the answer cannot be taken: {0}")]
     Unfit(#[from] Unfit),
     #[error(transparent)]
@@ -516,6 +518,25 @@ impl Engine {
         let bytes = answer.output.len() + answer.by.len();
         let control = Control::Answer { answer, is_checked };
         self.control(tenant, id, bytes, control).await
+    }
+
+    /// Tells an execution what became of one of its tasks; returns when that is durable.
+    pub async fn callback(
+        &self,
+        tenant: &TenantId,
+        token: TaskToken,
+        callback: Callback,
+    ) -> Result<(), ControlError> {
+        let bytes = match &callback {
+            Callback::Succeeded { output } => {
+                self.check_payload(tenant, output)?;
+                output.len()
+            }
+            Callback::Failed { error, cause } => error.len() + cause.len(),
+            Callback::Heartbeat {} => 0,
+        };
+        let control = Control::Callback { token, callback };
+        self.control(tenant, token.execution, bytes, control).await
     }
 
     fn check_payload(&self, tenant: &TenantId, payload: &Json) -> Result<(), ControlError> {

@@ -15,6 +15,23 @@ workflows:
       - { name: Posted, type: EventTask, event: posted, result: $.posted, end: true }
 ";
 
+/// Its activity gives back what it got, which is the token.
+const CALLED: &str = "
+bindings: { 'arn:aws:states:::sqs:*': { activity: 'urn:cascade:activity:echo' } }
+definition:
+  StartAt: Send
+  States:
+    Send:
+      Type: Task
+      Resource: arn:aws:states:::sqs:sendMessage.waitForTaskToken
+      Parameters: { MessageBody.$: $$.Task.Token }
+      HeartbeatSeconds: 3600
+      Catch: [{ ErrorEquals: [OutOfStock], ResultPath: $.error, Next: Refunded }]
+      Next: Shipped
+    Shipped: { Type: Succeed }
+    Refunded: { Type: Succeed }
+";
+
 fn start(server: &Server, n: u32) -> String {
     let answer = server.start_execution("order", "order", &json!({}), &format!("order-{n}"));
     let answer = answer.expect("the server answers");
@@ -114,4 +131,66 @@ fn a_signal_is_sent_from_the_command_line() {
     server.cli(&payload).succeeds();
     server.cli(&["process", "cancel", &id]).succeeds();
     server.cli(&payload).exits(5);
+}
+
+/// The token that an execution waits for, once it does.
+fn token(server: &Server, id: &str) -> String {
+    loop {
+        let view = server.cli(&["process", "show", id, "--output", "json"]);
+        let view = view.succeeds().json();
+        if let Some(token) = view["open_states"][0]["token"].as_str() {
+            return token.to_owned();
+        }
+    }
+}
+
+#[test]
+fn a_killed_server_is_told_the_outcome_of_a_task_once() {
+    let mut server = Server::start();
+    server.push("echo", None);
+    server.apply("called", CALLED);
+    let ids = ["shipped", "refunded"].map(|key| {
+        let started = server.start_execution("called", "called", &json!({}), key);
+        let body = started.expect("the server answers").body;
+        body["id"].as_str().expect("an id").to_owned()
+    });
+    let tokens = ids.each_ref().map(|id| token(&server, id));
+    server.kill();
+    server.restart();
+    let [shipped, refunded] = &tokens;
+    let beat = ["process", "callback", shipped, "--heartbeat"];
+    server.cli(&beat).succeeds();
+    let done = ["process", "callback", shipped, "--result", "{\"n\": 1}"];
+    let failed = [
+        "process",
+        "callback",
+        refunded,
+        "--error",
+        "OutOfStock",
+        "--cause",
+        "none",
+    ];
+    server.cli(&done).succeeds();
+    server.cli(&failed).succeeds();
+    server.kill();
+    server.restart();
+    // As one does that was not told; another outcome comes too late.
+    server.cli(&done).succeeds();
+    server
+        .cli(&[&beat[..3], &["--result", "2"]].concat())
+        .exits(5);
+    server
+        .cli(&["process", "callback", "x:1:1", "--heartbeat"])
+        .exits(4);
+    let expected = [
+        json!({ "n": 1 }),
+        json!({ "error": { "Error": "OutOfStock", "Cause": "none" } }),
+    ];
+    for (id, expected) in ids.iter().zip(expected) {
+        let view = server.wait(id);
+        assert_eq!(view["output"], expected, "{view}");
+        // Start, the activity, the outcome; the heartbeat was not worth an event.
+        assert_eq!(view["events"], 3, "{view}");
+        server.cli(&["replay", id]).succeeds();
+    }
 }

@@ -205,6 +205,14 @@ pub(crate) struct Task {
     pub(crate) heartbeat: Option<Amount>,
 }
 
+impl Task {
+    /// Whether the activity only passes a token on, with which somebody else tells
+    /// how the task went.
+    pub(crate) fn waits_for_callback(&self) -> bool {
+        self.resource.ends_with(".waitForTaskToken")
+    }
+}
+
 /// The activity behind a resource.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Bound {

@@ -4,7 +4,8 @@
 //! here, each frame has the input of the state that it is in, and variables. A
 //! state's output is the input of the next one. Frames, timers, attempts,
 //! joining and Map are the machine's own. `flow` moves data into a state and
-//! out of it, `task` asks for activities, `iterate` makes items of data, and
+//! out of it, `task` asks for activities, `callback` waits for what becomes of a
+//! token, `iterate` makes items of data, and
 //! `recover` is `Retry` and `Catch`.
 //!
 //! All of it is evaluated when it is needed, from the frame's data and the
@@ -14,11 +15,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::ApplyError;
 use super::data::Output;
 use super::limits::MAX_WAIT_MS;
 use super::record::Record;
 use super::walk::{Machine, Work};
+use super::{ApplyError, CALLBACKS};
 use crate::asl::fault::Fault;
 use crate::asl::path::Path;
 use crate::asl::program::{Amount, AmountSource, Data, Flow, Kind, Rule, State, Until, Words};
@@ -27,8 +28,9 @@ use crate::asl::scope::{Scope, Variables, quote};
 use crate::asl::time::parse_timestamp;
 use crate::asl::{jsonata, names};
 use crate::program::{Next, ScopeId, StateId, StateKind, Strategy};
-use crate::{Failure, FrameId, Json, Step, TimerKind, Timestamp};
+use crate::{Failure, FrameId, Json, Step, TaskId, TaskToken, TimerKind, Timestamp};
 
+mod callback;
 mod flow;
 mod iterate;
 mod recover;
@@ -408,10 +410,21 @@ impl<'a> Machine<'a> {
             let retries = data.map_or(0, |data| data.retries.iter().sum::<u32>());
             context["State"]["RetryCount"] = retries.into();
             if let Kind::Task(task) = &state.kind
-                && task.resource.ends_with(".waitForTaskToken")
+                && task.waits_for_callback()
             {
-                let entry = data.and_then(|data| data.task).map_or(0, |task| task.0);
-                context["Task"] = json!({"Token": format!("{own}:{entry}")});
+                let entry = data.and_then(|data| data.task).unwrap_or(TaskId(0));
+                let token = if execution.machine < CALLBACKS {
+                    format!("{own}:{}", entry.0)
+                } else {
+                    let (execution, task, attempt) = (own, entry, retries + 1);
+                    TaskToken {
+                        execution,
+                        task,
+                        attempt,
+                    }
+                    .to_string()
+                };
+                context["Task"] = json!({ "Token": token });
             }
         }
         if let Some(iteration) = execution.iterations(id).next() {

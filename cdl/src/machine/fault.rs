@@ -278,7 +278,7 @@ impl Machine<'_> {
 
     /// Says that nobody waits for the outcome of a step. An attempt that this
     /// same event asked for is not asked for in the first place.
-    fn cancel(&mut self, step: &Step) {
+    pub(super) fn cancel(&mut self, step: &Step) {
         let Step::Activity { task, attempt, .. } = step else {
             return;
         };
@@ -319,6 +319,7 @@ fn is_under_way(step: &Step) -> bool {
         | Step::Waiting { .. }
         | Step::Listening { .. }
         | Step::Retrying { .. }
+        | Step::Calling { .. }
         | Step::Asking(_) => true,
         Step::Joining { .. }
         | Step::Mapping(_)

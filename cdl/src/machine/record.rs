@@ -89,6 +89,24 @@ pub enum Record {
         /// Who.
         by: String,
     },
+    /// The activity has passed a token on; what becomes of it is awaited.
+    CallbackAwaited {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Which try.
+        attempt: u32,
+    },
+    /// Whoever has the token told how it went.
+    CallbackTaken {
+        /// Where and which.
+        place: Place,
+        /// The state entry.
+        task: TaskId,
+        /// Which try.
+        attempt: u32,
+    },
     /// A timer was set.
     TimerSet {
         /// Which.

@@ -128,6 +128,10 @@ impl<'a> Machine<'a> {
 
     /// An awaited attempt returned.
     pub(super) fn complete(&mut self, frame: FrameId, output: &Json) -> Result<(), ApplyError> {
+        if self.execution.waits_for_callback(self.program, frame) {
+            self.await_callback(frame);
+            return Ok(());
+        }
         let step = self.take_step(frame);
         if self.execution.is_compensating() {
             self.compensated(output);

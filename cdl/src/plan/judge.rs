@@ -77,7 +77,7 @@ impl Plan<'_> {
         }
         let matters: &[&str] = match &frame.step {
             Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource"],
-            Step::Waiting { .. } | Step::Retrying { .. } => &["type"],
+            Step::Waiting { .. } | Step::Retrying { .. } | Step::Calling { .. } => &["type"],
             Step::Listening { .. } => &["type", "event", "timeout"],
             Step::Asking(_) => &["type", "ui", "timeout", "escalate"],
             Step::Joining { .. } => &["type", "branches", "completion_strategy"],

@@ -1,6 +1,7 @@
 //! The machine's tests.
 
 mod asl;
+mod callback;
 mod compensate;
 mod compile;
 mod failures;

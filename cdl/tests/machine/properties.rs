@@ -11,12 +11,14 @@ use std::sync::Arc;
 use cascade_cdl::asl::{Binding, Bindings, Envelope};
 use cascade_cdl::plan::{Plan, Verdict};
 use cascade_cdl::program::{Program, Resource, StateKind};
-use cascade_cdl::{AslOptions, EventKind, Execution, SEMANTICS, Status, Step, TaskId, TimerId};
+use cascade_cdl::{
+    AslOptions, Callback, EventKind, Execution, SEMANTICS, Status, Step, TaskId, TaskToken, TimerId,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::compile::{compile_asl, compile_value};
-use crate::transcript::{Run, completed, failed, json as text, signal};
+use crate::transcript::{Run, called_back, completed, failed, json as text, signal};
 
 mod asl;
 mod cdl;
@@ -182,7 +184,10 @@ impl Story {
                 let told = self.apply(signal(name, text("1"), id.as_deref()));
                 assert_eq!(taken.is_ok(), !told[0].starts_with("ignored"), "{told:?}");
             }
-            Move::Answer(at) => self.answer(*at),
+            Move::Answer(at) => {
+                self.answer(*at);
+                self.call_back(*at);
+            }
             Move::Repeat(at) => self.repeat(*at),
             Move::Stray(number) => self.stray(*number),
             Move::Cancel => {
@@ -222,6 +227,43 @@ impl Story {
                 output: text("{\"n\":2}"),
                 by: "ann".to_owned(),
             });
+        }
+    }
+
+    /// Whoever has a token tells something; before the activity has returned, too.
+    fn call_back(&mut self, at: usize) {
+        let run = &self.run;
+        let mut tokens: Vec<_> = run.execution.called().map(|(_, token)| token).collect();
+        tokens.extend(run.outstanding.keys().map(|&(task, attempt)| TaskToken {
+            execution: run.execution.id,
+            task,
+            attempt,
+        }));
+        let Some(token) = tokens.get(at % tokens.len().max(1)).copied() else {
+            return;
+        };
+        let callback = match at % 3 {
+            0 => Callback::Succeeded {
+                output: text(OUTPUTS[0]),
+            },
+            1 => Callback::Failed {
+                error: ERRORS[at % ERRORS.len()].to_owned(),
+                cause: "told".to_owned(),
+            },
+            _ => Callback::Heartbeat {},
+        };
+        let TaskToken { task, attempt, .. } = token;
+        let (execution, program) = (&run.execution, &run.program);
+        let accepted = execution.accepts_callback(program, task, attempt, &callback, run.now());
+        // A heartbeat that is not worth an event changes something all the same.
+        let is_beat = callback == Callback::Heartbeat {};
+        let told = self.apply(called_back(task, attempt, callback));
+        if !is_beat {
+            assert_eq!(
+                accepted.is_ok(),
+                !told[0].starts_with("ignored"),
+                "{told:?}"
+            );
         }
     }
 
@@ -270,6 +312,10 @@ impl Story {
             self.is_ignored(completed(task, attempt, text("1")));
             self.is_ignored(failed(task, attempt, "Declined", None));
         }
+        if !awaits && !execution_calls(&self.run.execution, task, attempt) {
+            let output = text("1");
+            self.is_ignored(called_back(task, attempt, Callback::Succeeded { output }));
+        }
         if !is_asked {
             self.is_ignored(EventKind::HumanTaskCompleted {
                 task,
@@ -312,6 +358,11 @@ impl Story {
                     self.apply(completed(task, attempt, text(OUTPUTS[0])));
                 }
             }
+            let called: Vec<_> = self.run.execution.called().collect();
+            for (_, TaskToken { task, attempt, .. }) in called {
+                let output = text(OUTPUTS[0]);
+                self.apply(called_back(task, attempt, Callback::Succeeded { output }));
+            }
             let execution = &self.run.execution;
             if let Some(at) = execution.wake_at().filter(|_| execution.is_idle()) {
                 self.run.pass_until(at);
@@ -320,6 +371,11 @@ impl Story {
         }
         self.run.execution.is_closed()
     }
+}
+
+fn execution_calls(execution: &Execution, task: TaskId, attempt: u32) -> bool {
+    let mut called = execution.called();
+    called.any(|(_, token)| (token.task, token.attempt) == (task, attempt))
 }
 
 fn cancelled() -> EventKind {
@@ -352,6 +408,7 @@ fn compile_definition(definition: &Value) -> Arc<Program> {
             entries: vec![
                 binding("arn:aws:lambda:*", "function"),
                 binding(asl::READER, "reader"),
+                binding(asl::CALLED, "sender"),
             ],
         },
         ..AslOptions::default()

@@ -22,9 +22,9 @@ use std::sync::Arc;
 
 use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Frame, Json,
-    Place, Receipt, Record, SEMANTICS, Saga, Status, Step, TaskId, TenantId, TimerKind, Timestamp,
-    Transition, apply, apply_traced, replay,
+    ActivityFailure, ActivityTask, Callback, Command, Event, EventKind, Execution, ExecutionId,
+    Frame, Json, Place, Receipt, Record, SEMANTICS, Saga, Status, Step, TaskId, TenantId,
+    TimerKind, Timestamp, Transition, apply, apply_traced, replay,
 };
 
 use crate::compile::compile;
@@ -136,6 +136,20 @@ impl Run {
                 output: json(detail),
                 by: "ann".to_owned(),
             },
+            "succeed" | "refuse" | "beat" => {
+                let (task, attempt) = self.attempt(subject);
+                let callback = match word {
+                    "succeed" => Callback::Succeeded {
+                        output: json(detail),
+                    },
+                    "refuse" => Callback::Failed {
+                        error: detail.to_owned(),
+                        cause: "told".to_owned(),
+                    },
+                    _ => Callback::Heartbeat {},
+                };
+                called_back(task, attempt, callback)
+            }
             "cancel" => EventKind::CancelRequested {
                 reason: rest.to_owned(),
             },
@@ -316,7 +330,12 @@ impl Run {
     /// Whether a signal or somebody is waited for.
     fn waits_outside(&self) -> bool {
         let mut frames = self.execution.frames.values();
-        frames.any(|frame| matches!(frame.step, Step::Listening { .. } | Step::Asking(_)))
+        frames.any(|frame| {
+            matches!(
+                frame.step,
+                Step::Listening { .. } | Step::Asking(_) | Step::Calling { .. }
+            )
+        })
     }
 
     /// A replay gives the same execution, and what is still to be done.
@@ -375,7 +394,14 @@ impl Run {
                 place, assignee, ..
             } => format!("ask {assignee} for {}", at(place)),
             Record::PersonAnswered { place, by, .. } => format!("{by} answered {}", at(place)),
+            Record::CallbackAwaited { place, attempt, .. } => {
+                format!("call {}#{attempt}", at(place))
+            }
+            Record::CallbackTaken { place, attempt, .. } => {
+                format!("told {}#{attempt}", at(place))
+            }
             Record::TimerSet { at, kind, .. } => match kind {
+                TimerKind::Heartbeat(_) => format!("heartbeat at {}", ms(at)),
                 TimerKind::WaitTimeout(_) => format!("wait timeout at {}", ms(at)),
                 TimerKind::Escalation(_) => format!("escalation at {}", ms(at)),
                 TimerKind::Resume(_) => format!("timer at {}", ms(at)),
@@ -442,6 +468,14 @@ pub(crate) fn completed(task: TaskId, attempt: u32, output: Json) -> EventKind {
         attempt,
         output,
         receipt: Receipt::default(),
+    }
+}
+
+pub(crate) fn called_back(task: TaskId, attempt: u32, callback: Callback) -> EventKind {
+    EventKind::CallbackReceived {
+        task,
+        attempt,
+        callback,
     }
 }
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
-    Execution, ExecutionId, Failure, Frame, Json, Status, Step, TenantId, Timestamp,
+    Execution, ExecutionId, Failure, Frame, Json, Status, Step, TaskToken, TenantId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -111,8 +111,8 @@ struct OpenState {
     /// The Parallel states and branches around it, as in `Checks/us`; empty at the top.
     path: String,
     state: String,
-    /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `joining` or
-    /// `stopped`.
+    /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `calling`, `joining`
+    /// or `stopped`.
     step: &'static str,
     /// The signal that it listens for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +120,9 @@ struct OpenState {
     /// Who is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     assignee: Option<String>,
+    /// The token with which the outcome is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
     /// When the attempt was scheduled.
@@ -571,6 +574,12 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             let until = asking.timeout.as_ref().and_then(due);
             ("asking", None, Some(asking.opened_at), until)
         }
+        Step::Calling {
+            attempt, timeout, ..
+        } => {
+            let until = timeout.as_ref().and_then(due);
+            ("calling", Some(*attempt), None, until)
+        }
         Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,
@@ -585,6 +594,18 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
         step,
         signal: match (&frame.step, &state.kind) {
             (Step::Listening { .. }, StateKind::Event(kind)) => Some(kind.event.to_string()),
+            _ => None,
+        },
+        token: match &frame.step {
+            Step::Calling { task, attempt, .. } => {
+                let (execution, task, attempt) = (execution.id, *task, *attempt);
+                let token = TaskToken {
+                    execution,
+                    task,
+                    attempt,
+                };
+                Some(token.to_string())
+            }
             _ => None,
         },
         assignee: match &frame.step {

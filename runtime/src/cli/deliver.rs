@@ -1,7 +1,7 @@
-//! `cascade process signal`, `tasks` and `answer`: what comes to an execution from
+//! `cascade process signal`, `tasks`, `answer` and `callback`: what comes to an execution from
 //! outside.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use reqwest::Method;
 use serde_json::json;
 
@@ -40,6 +40,40 @@ pub(crate) struct Answer {
     /// Who answers; it goes into the history
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
+}
+
+/// Tell how a task went, by its token
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("outcome").required(true).args(["result", "error", "heartbeat"]))]
+pub(crate) struct Callback {
+    /// The token, as `$$.Task.Token` and `cascade process show` give it
+    token: String,
+    /// It is done: JSON, or @FILE, or - for standard input
+    #[arg(long, value_name = "JSON")]
+    result: Option<String>,
+    /// It failed, with an error of this name
+    #[arg(long, value_name = "NAME")]
+    error: Option<String>,
+    /// Why it failed
+    #[arg(long, value_name = "TEXT", requires = "error")]
+    cause: Option<String>,
+    /// It goes on
+    #[arg(long)]
+    heartbeat: bool,
+}
+
+impl Callback {
+    pub(crate) async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
+        let (what, body) = match (&self.result, &self.error) {
+            (Some(result), _) => ("succeed", json!({ "output": input::read(Some(result))? })),
+            (None, Some(error)) => ("fail", json!({ "error": error, "cause": self.cause })),
+            (None, None) => ("heartbeat", json!({})),
+        };
+        let path = ["v1", "tasks", &self.token, what];
+        let view: ExecutionView = client.post(&path, &body).await?;
+        output.result(&view, || describe(&view));
+        Ok(())
+    }
 }
 
 impl Signal {

@@ -2,8 +2,8 @@
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId, Timestamp,
-    apply_traced,
+    Callback, Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId,
+    Timestamp, apply_traced,
 };
 
 use super::error::Error;
@@ -101,12 +101,29 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             let detail = format!("task {} by {by} → {}", task.0, json(output));
             (Tone::Good, "HumanTaskCompleted", detail)
         }
+        EventKind::CallbackReceived {
+            task,
+            attempt,
+            callback,
+        } => {
+            let which = attempt_name(task.0, *attempt);
+            let (tone, told) = match callback {
+                Callback::Succeeded { output } => (Tone::Good, format!("→ {}", json(output))),
+                Callback::Failed { error, cause } => (Tone::Bad, format!("{error}: {cause}")),
+                Callback::Heartbeat {} => (Tone::Faint, "goes on".to_owned()),
+            };
+            (tone, "CallbackReceived", format!("{which} {told}"))
+        }
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
     }
 }
 
 /// A consequence on one line.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each kind of record, and the compiler sees that none is missing"
+)]
 fn record_line(record: &Record) -> String {
     let (tone, text) = match record {
         Record::StateEntered { place } => {
@@ -157,6 +174,17 @@ fn record_line(record: &Record) -> String {
         Record::PersonAnswered { place, by, .. } => {
             (Tone::Good, format!("  {by} answers {}", place.state))
         }
+        Record::CallbackAwaited { task, attempt, .. } => (
+            Tone::Busy,
+            format!(
+                "  its outcome is told from outside: {}",
+                attempt_name(task.0, *attempt)
+            ),
+        ),
+        Record::CallbackTaken { place, .. } => (
+            Tone::Good,
+            format!("  {} was told its outcome", place.state),
+        ),
         Record::TimerSet { timer, at, .. } => {
             (Tone::Faint, format!("  timer {} set to {at}", timer.0))
         }

@@ -2,13 +2,13 @@
 //!
 //! Nobody can send anything to an execution in memory, so all of it stands on
 //! the command line. Signals are sent at the start, in their order, and wait in the inbox;
-//! an answer is given when its state asks.
+//! an answer is given when its state asks, or waits for what becomes of a token.
 
 use std::collections::VecDeque;
 
 use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::schema::Unfit;
-use cascade_cdl::{EventKind, Execution, Json, Step};
+use cascade_cdl::{Callback, EventKind, Execution, Json, Step};
 
 use super::error::Error;
 use super::input;
@@ -43,6 +43,20 @@ impl Outside {
             taken.map_err(|refused| Error::usage(format!("signal `{name}`: {refused}")))?;
             let id = None;
             return Ok(Some(EventKind::SignalReceived { name, payload, id }));
+        }
+        for (frame, token) in execution.called() {
+            let state = execution.frames.get(&frame).map(|frame| frame.state);
+            let name = state.map(|state| &*program.state(state).name);
+            let mut given = self.answers.iter();
+            if let Some(at) = given.position(|(state, _)| Some(&**state) == name)
+                && let Some((_, output)) = self.answers.remove(at)
+            {
+                return Ok(Some(EventKind::CallbackReceived {
+                    task: token.task,
+                    attempt: token.attempt,
+                    callback: Callback::Succeeded { output },
+                }));
+            }
         }
         for (frame, asking, human) in execution.asked(program) {
             let state = execution.frames.get(&frame).map(|frame| frame.state);
@@ -95,6 +109,10 @@ pub(crate) fn awaited(program: &Program, execution: &Execution) -> Vec<String> {
             (Step::Asking(asking), _) => Some(format!(
                 "state `{}` waits for an answer of {} (--answer '{}=JSON')",
                 state.name, asking.assignee, state.name
+            )),
+            (Step::Calling { .. }, _) => Some(format!(
+                "state `{}` waits to be told its outcome (--answer '{}=JSON')",
+                state.name, state.name
             )),
             _ => None,
         }

@@ -10,12 +10,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Follow};
-use super::deliver::{self, Answer, Signal};
+use super::deliver::{self, Answer, Callback, Signal};
 use super::error::{Error, Exit};
 use super::output::{Output, Table, Tone, paint, plain};
 use super::replay;
 use super::wire::{
-    CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage, TenantView,
+    ApplicationView, CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage, Items,
+    TenantView,
 };
 use super::{Session, events, input};
 use crate::store::StatusName;
@@ -74,17 +75,22 @@ pub(crate) enum Process {
     },
     /// Answer what an execution asks a person
     Answer(Answer),
+    /// Tell how a task went, by its token
+    Callback(Callback),
 }
 
 /// Start an execution
 #[derive(Debug, Args)]
 pub(crate) struct Start {
+    /// The workflow; its application may be left out where only one has such a workflow
+    #[arg(value_name = "[APP/]WORKFLOW", required_unless_present = "workflow")]
+    target: Option<String>,
     /// The application
-    #[arg(long, short)]
-    app: String,
+    #[arg(long, short, requires = "workflow", conflicts_with = "target")]
+    app: Option<String>,
     /// The workflow
-    #[arg(long, short)]
-    workflow: String,
+    #[arg(long, short, conflicts_with = "target")]
+    workflow: Option<String>,
     /// JSON, or @FILE, or - for standard input; {} by default
     #[arg(long, short, value_name = "JSON")]
     input: Option<String>,
@@ -161,6 +167,7 @@ impl Process {
             Self::Signal(signal) => signal.run(&client, output).await,
             Self::Tasks { id } => deliver::print_tasks(&client, output, &id).await,
             Self::Answer(answer) => answer.run(&client, output).await,
+            Self::Callback(callback) => callback.run(&client, output).await,
         }
     }
 }
@@ -169,7 +176,11 @@ impl Start {
     async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
         let input = input::read(self.input.as_deref())?;
         let key = self.idempotency_key.as_deref();
-        let view = start(client, &self.app, &self.workflow, &input, key).await?;
+        let (app, workflow) = match (self.app, self.target.or(self.workflow)) {
+            (Some(app), Some(workflow)) => (app, workflow),
+            (_, workflow) => address(client, &workflow.unwrap_or_default()).await?,
+        };
+        let view = start(client, &app, &workflow, &input, key).await?;
         if self.wait {
             return until_closed(client, output, view).await;
         }
@@ -206,6 +217,50 @@ impl List {
         output.result(&page, || table(&page));
         Ok(())
     }
+}
+
+/// The application and the workflow that `[APP/]WORKFLOW` means.
+pub(crate) async fn address(client: &Client, text: &str) -> Result<(String, String), Error> {
+    if let Some((application, workflow)) = text.split_once('/') {
+        return Ok((application.to_owned(), workflow.to_owned()));
+    }
+    let list: Items<ApplicationView> = client.get(&["v1", "applications"], &[]).await?;
+    let mut all = Vec::new();
+    for application in &list.items {
+        for workflow in &application.workflows {
+            all.push((application.name.as_str(), workflow.name.as_str()));
+        }
+    }
+    let named = |(_, workflow): &&(&str, &str)| *workflow == text;
+    let owners: Vec<_> = all.iter().filter(named).collect();
+    match owners[..] {
+        [(application, workflow)] => Ok(((*application).to_owned(), (*workflow).to_owned())),
+        [] => Err(Error::new(
+            Exit::NotFoundOrDenied,
+            format!("no application here has a workflow `{text}`"),
+        )
+        .hint(offer(&all))),
+        _ => {
+            let owners: Vec<_> = owners.into_iter().copied().collect();
+            let message = format!("several applications have a workflow `{text}`");
+            Err(Error::usage(message).hint(offer(&owners)))
+        }
+    }
+}
+
+/// Workflows to choose from, as many as fit a line or two.
+fn offer(workflows: &[(&str, &str)]) -> String {
+    const SHOWN: usize = 20;
+    if workflows.is_empty() {
+        return "there is none yet; `cascade apply FILE` brings one".to_owned();
+    }
+    let names: Vec<String> = workflows
+        .iter()
+        .take(SHOWN)
+        .map(|(application, workflow)| format!("{application}/{workflow}"))
+        .collect();
+    let more = if workflows.len() > SHOWN { ", ..." } else { "" };
+    format!("choose one of: {}{more}", names.join(", "))
 }
 
 /// Starts an execution. Without a key it gets one of its own, so that a request
@@ -413,7 +468,11 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
                 .as_deref()
                 .map(|who| format!(" {}", plain(who)))
         });
-        let whom = whom.unwrap_or_default();
+        let token = open
+            .token
+            .as_deref()
+            .map(|token| format!(", token {token}"));
+        let whom = whom.or(token).unwrap_or_default();
         lines.push(format!(
             "in        {place} ({}{whom}{attempt}{until})",
             open.step

@@ -48,7 +48,7 @@ pub(crate) struct Run {
     /// A signal, sent at the start; it waits until an `EventTask` takes it
     #[arg(long = "signal", value_name = "NAME=JSON")]
     signals: Vec<String>,
-    /// The answer to a `HumanTask`, given when it asks
+    /// The answer to a `HumanTask`, or the result of a `.waitForTaskToken`, given when it waits
     #[arg(long = "answer", value_name = "STATE=JSON")]
     answers: Vec<String>,
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ActivityTask, ApplyError, Event, EventKind, Execution, ExecutionId, Json, Status, Step, TaskId,
-    TenantId, Timestamp, apply,
+    ActivityTask, ApplyError, Callback, Event, EventKind, Execution, ExecutionId, Json, Status,
+    Step, TaskId, TenantId, Timestamp, apply,
 };
 use tokio::sync::oneshot;
 
@@ -681,6 +681,11 @@ fn payload_len(kind: &EventKind) -> usize {
         EventKind::ActivityFailed { failure, .. } => failure.message.len(),
         EventKind::SignalReceived { name, payload, .. } => name.len() + payload.len(),
         EventKind::HumanTaskCompleted { output, by, .. } => output.len() + by.len(),
+        EventKind::CallbackReceived { callback, .. } => match callback {
+            Callback::Succeeded { output } => output.len(),
+            Callback::Failed { error, cause } => error.len() + cause.len(),
+            Callback::Heartbeat {} => 0,
+        },
         EventKind::CancelRequested { reason } => reason.len(),
         EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
     }

@@ -252,6 +252,8 @@ fn record_len(record: &Record) -> usize {
         | Record::CompensationStarted { .. }
         | Record::EventIgnored { .. }
         | Record::ExecutionRetried {}
+        | Record::CallbackAwaited { .. }
+        | Record::CallbackTaken { .. }
         | Record::ExecutionTimedOut { .. } => 0,
     };
     payload + RECORD_OVERHEAD

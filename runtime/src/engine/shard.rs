@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{ExecutionId, TenantId, Timestamp};
+use cascade_cdl::{Callback, ExecutionId, TaskToken, TenantId, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -118,6 +118,10 @@ pub(super) enum Control {
         answer: Answer,
         /// Whether it was held against the schema of the state that asks.
         is_checked: bool,
+    },
+    Callback {
+        token: TaskToken,
+        callback: Callback,
     },
 }
 

@@ -107,6 +107,7 @@ fn held(step: &Step) -> usize {
         | Step::Listening { .. }
         | Step::Joining { .. }
         | Step::Retrying { .. }
+        | Step::Calling { .. }
         | Step::Stopped {} => 0,
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::super::CALLBACKS;
 use super::super::record::Record;
 use super::super::walk::Machine;
 use super::{MAX_STATE_BYTES, flow, whole};
@@ -102,7 +103,9 @@ impl<'a> Machine<'a> {
         }
         let result = self.parse(id, text)?;
         let envelope = task.bound.as_ref().map(|bound| bound.envelope);
-        Ok(match envelope {
+        // What a callback brings is the result as it is.
+        let is_told = task.waits_for_callback() && self.execution.machine >= CALLBACKS;
+        Ok(match envelope.filter(|_| !is_told) {
             Some(Envelope::LambdaInvoke) => Arc::new(json!({
                 "ExecutedVersion": "$LATEST",
                 "Payload": result.as_ref(),

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 /// A field that is not there; `null` means something in ASL.
 const ABSENT: &str = "absent";
 
+/// A resource that passes its token on, which tests bind.
+pub(super) const CALLED: &str = "arn:aws:states:::sqs:sendMessage.waitForTaskToken";
+
 /// The resource of item readers, which tests bind.
 pub(super) const READER: &str = "arn:aws:states:::s3:getObject";
 
@@ -135,7 +138,8 @@ fn task(is_query: bool) -> BoxedStrategy<Value> {
             "Resource",
             one_of(json!([
                 "urn:cascade:activity:do",
-                "arn:aws:lambda:x:1:function:f"
+                "arn:aws:lambda:x:1:function:f",
+                CALLED
             ])),
         ),
     ]);
@@ -146,11 +150,13 @@ fn task(is_query: bool) -> BoxedStrategy<Value> {
                 "TimeoutSeconds",
                 one_of(json!([ABSENT, 3, "{% $states.input.a %}"])),
             ),
+            ("HeartbeatSeconds", one_of(json!([ABSENT, 1]))),
         ]
     } else {
         [
             ("Parameters", payload()),
             ("TimeoutSeconds", one_of(json!([ABSENT, 3]))),
+            ("HeartbeatSeconds", one_of(json!([ABSENT, 1]))),
         ]
     });
     object(fields)

@@ -1,11 +1,14 @@
 //! What people and programs do to an execution: cancel it, retry it, bring it a
-//! signal or an answer.
+//! signal, an answer or the outcome of a task.
 //!
 //! Whether it can be done is asked before anything is recorded. The answer
 //! waits until what was recorded, or what a refusal rests on, is durable; a
 //! crash before that loses both, and who asked has to ask again.
 
-use cascade_cdl::{AnswerRefused, EventKind, Execution, SignalRefused, Status, limits};
+use cascade_cdl::{
+    AnswerRefused, Callback, CallbackRefused, EventKind, Execution, SignalRefused, Status,
+    TaskToken, Timestamp, limits,
+};
 
 use super::{Control, ControlRequest, Shard};
 use crate::engine::live::{Effect, Live};
@@ -60,6 +63,10 @@ impl Shard {
             }
             Control::Signal(signal) => return signalled(live, signal),
             Control::Answer { answer, is_checked } => return answered(live, answer, is_checked),
+            Control::Callback { token, callback } => {
+                let now = self.context.clock.now();
+                return called_back(live, token, callback, now);
+            }
         };
         Ok(Due::Event(kind))
     }
@@ -112,5 +119,24 @@ fn answered(live: &Live, answer: Answer, is_checked: bool) -> Result<Due, Contro
         // It was not when the schema was looked for: then nobody can know of it.
         Ok(()) | Err(AnswerRefused::NotAsked) => Err(ControlError::NotAsked),
         Err(AnswerRefused::Repeated) => Ok(Due::Done),
+    }
+}
+
+fn called_back(
+    live: &Live,
+    token: TaskToken,
+    callback: Callback,
+    now: Timestamp,
+) -> Result<Due, ControlError> {
+    let TaskToken { task, attempt, .. } = token;
+    let execution = live.execution();
+    match execution.accepts_callback(&live.program, task, attempt, &callback, now) {
+        Ok(()) => Ok(Due::Event(EventKind::CallbackReceived {
+            task,
+            attempt,
+            callback,
+        })),
+        Err(CallbackRefused::Repeated | CallbackRefused::Needless) => Ok(Due::Done),
+        Err(CallbackRefused::NotAwaited) => Err(ControlError::NotAwaited),
     }
 }
