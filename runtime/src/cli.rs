@@ -51,7 +51,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 /// Durable workflows of sandboxed WebAssembly activities.
 ///
 /// Exit codes: 0 done; 1 the answer is no (an execution failed, a file is
-/// invalid); 2 usage; 3 no server; 4 not found or denied; 5 conflict;
+/// invalid); 2 usage; 3 no answer from the server; 4 not found or denied; 5 conflict;
 /// 6 the server is busy; 7 the server failed.
 #[derive(Debug, Parser)]
 #[command(name = "cascade", version, max_term_width = 100)]

@@ -59,7 +59,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("cannot listen on {address}; choose another with server.listen or --listen")]
+    #[error("cannot listen on {address} (`server.listen`, --listen)")]
     Listen {
         address: SocketAddr,
         #[source]

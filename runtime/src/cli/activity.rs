@@ -32,7 +32,7 @@ pub(crate) enum Activity {
     List,
     /// Show what an activity is and can do
     Inspect {
-        /// Its name
+        /// Its name, or NAME:VERSION
         name: String,
         /// One version; all by default
         #[arg(long)]
@@ -101,7 +101,12 @@ impl Activity {
             Self::Push(push) => push.run(&session.client()?, output).await,
             Self::List => list(&session.client()?, output).await,
             Self::Inspect { name, version } => {
-                inspect(&session.client()?, output, &name, version.as_deref()).await
+                let (name, inline) = match name.split_once(':') {
+                    Some((name, version)) => (name, Some(version)),
+                    None => (name.as_str(), None),
+                };
+                let version = version.as_deref().or(inline);
+                inspect(&session.client()?, output, name, version).await
             }
             Self::Run(run) => run.run(output).await,
         }
@@ -125,7 +130,8 @@ impl New {
             lines.push("next:".to_owned());
             lines.push(format!("  cd {dir}"));
             lines.push("  cargo test                  # its unit tests, natively".to_owned());
-            lines.push("  cascade activity push       # build it and upload it".to_owned());
+            lines.push("  cascade activity run .      # build it and run it once, here".to_owned());
+            lines.push("  cascade activity push       # upload it, once a server is up".to_owned());
             lines.join("\n")
         });
         Ok(())

@@ -180,8 +180,9 @@ impl Client {
             .get(reqwest::header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
+        let lister = lister(response.url());
         let body = self.body(response).await?;
-        Err(refusal(status, retry_after.as_deref(), &body))
+        Err(refusal(status, retry_after.as_deref(), lister, &body))
     }
 
     /// Follows a live history from `after` until `on_event` says that it has
@@ -404,8 +405,29 @@ fn bearer(key: &str) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
+/// The command that lists what the path of `url` names one of.
+fn lister(url: &Url) -> Option<&'static str> {
+    let kind = url
+        .path()
+        .split('/')
+        .skip_while(|part| *part != "v1")
+        .nth(1);
+    match kind? {
+        "executions" => Some("cascade process list"),
+        "activities" => Some("cascade activity list"),
+        "tenants" => Some("cascade tenant list"),
+        "keys" => Some("cascade key list"),
+        _ => None,
+    }
+}
+
 /// What a status says to a script, and to a person.
-fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8]) -> Error {
+fn refusal(
+    status: StatusCode,
+    retry_after: Option<&str>,
+    lister: Option<&str>,
+    body: &[u8],
+) -> Error {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let mut message = problem
         .detail
@@ -424,7 +446,10 @@ fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8]) -> Error 
             Exit::NotFoundOrDenied,
             Some("use a key whose role allows it (`cascade key create --role ...`)".to_owned()),
         ),
-        StatusCode::NOT_FOUND | StatusCode::GONE => (Exit::NotFoundOrDenied, None),
+        StatusCode::NOT_FOUND | StatusCode::GONE => (
+            Exit::NotFoundOrDenied,
+            lister.map(|command| format!("`{command}` shows what there is")),
+        ),
         StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => (Exit::Conflict, None),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (
             Exit::Busy,
@@ -521,15 +546,36 @@ mod tests {
             (500, Exit::Server),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            assert_eq!(refusal(status, None, b"").exit(), exit, "{status}");
+            assert_eq!(refusal(status, None, None, b"").exit(), exit, "{status}");
         }
     }
 
     #[test]
     fn a_problem_document_speaks_for_itself() {
         let body = br#"{"title":"Not found","detail":"no execution x","code":"not_found"}"#;
-        let error = refusal(StatusCode::NOT_FOUND, None, body);
+        let error = refusal(StatusCode::NOT_FOUND, None, None, body);
         assert_eq!(error.to_string(), "no execution x (not_found)");
+    }
+
+    #[test]
+    fn what_is_not_there_comes_with_the_command_that_lists_what_is() {
+        for (path, command) in [
+            ("v1/executions/x/history", Some("cascade process list")),
+            ("v1/activities/x", Some("cascade activity list")),
+            ("below/v1/keys/x", Some("cascade key list")),
+            ("v1/applications/x", None),
+        ] {
+            let url = Url::parse(&format!("http://localhost/{path}")).expect("a URL");
+            assert_eq!(lister(&url), command, "{path}");
+        }
+        let error = refusal(
+            StatusCode::NOT_FOUND,
+            None,
+            Some("cascade process list"),
+            b"",
+        );
+        let hint = error.hint_text().expect("a hint");
+        assert!(hint.contains("`cascade process list`"), "{hint}");
     }
 
     #[test]

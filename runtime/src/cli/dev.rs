@@ -20,11 +20,11 @@ use super::context::{self, Context, DATA_FOLDER};
 use super::error::{Error, Exit};
 use super::output::{Output, Tone, paint};
 use super::source::Project;
-use super::wire::{ApplicationView, Items};
-use super::{Session, chain, input, process, serve};
+use super::{Session, input, process, serve};
 use crate::config::{Config, HttpPolicy, KeyConfig, Policy, TenantConfig};
 use crate::sandbox::{Capability, HostPattern};
 use crate::server::{self, Running};
+use crate::store::StatusName;
 use crate::telemetry::LogFormat;
 use crate::tenancy::{Digest, Role, key};
 use load::Loader;
@@ -35,6 +35,10 @@ const TENANT: &str = "default";
 
 /// Name of the configuration in a project's folder.
 const CONFIG_FILE: &str = "cascade.yaml";
+
+/// What lies in the data folder is nobody's source, but for the SDK that `activity
+/// new` brings along, which is to be committed with the activity.
+const NOT_SOURCE: &str = "/*\n!/sdk/\n";
 
 /// Run everything in this process for one developer, and reload what changes
 #[derive(Debug, Args)]
@@ -68,7 +72,7 @@ impl Dev {
         serve::log(LogFormat::Text, "warn,activity=info")?;
         let running = server::start(config, server::Options::default())
             .await
-            .map_err(|error| Error::failed(chain(&error)))?;
+            .map_err(|error| serve::refused(&error))?;
         let result = self.serve(session, &data, &running, project).await;
         context::remove(&data.folder);
         running.shutdown().await;
@@ -103,7 +107,14 @@ impl Dev {
         tokio::pin!(stop);
         tokio::select! {
             () = &mut stop => return Ok(()),
-            _ = loader.load(&Change::Everything) => {}
+            project = loader.load(&Change::Everything) => {
+                if project.is_empty() {
+                    output.note(format!(
+                        "nothing in {} yet: it takes CDL files (*.yaml) and activities (crates, *.wasm)",
+                        self.dir.display()
+                    ));
+                }
+            }
         }
         if let Some(workflow) = &self.start {
             tokio::select! {
@@ -136,15 +147,17 @@ impl Dev {
         output: Output,
         workflow: &str,
     ) -> Result<(), Error> {
-        let (application, workflow) = match workflow.split_once('/') {
-            Some((application, workflow)) => (application.to_owned(), workflow.to_owned()),
-            None => (owner(client, workflow).await?, workflow.to_owned()),
-        };
+        let (application, workflow) = process::address(client, workflow).await?;
         output.note(format!("\nstarting {application}/{workflow}"));
         let input = input::read(self.input.as_deref())?;
         let view = process::start(client, &application, &workflow, &input, None).await?;
         let view = process::wait(client, view).await?;
-        process::print_history(client, output, &view.id).await
+        process::print_history(client, output, &view.id).await?;
+        // Whoever stays has seen it; a script is told.
+        if self.once && view.status != StatusName::Completed {
+            return Err(Error::told(Exit::Failed));
+        }
+        Ok(())
     }
 
     /// The project's configuration if it has one, made fit for development:
@@ -177,19 +190,6 @@ impl Dev {
         }
         Ok(config)
     }
-}
-
-/// The application that has a workflow of this name.
-async fn owner(client: &Client, workflow: &str) -> Result<String, Error> {
-    let list: Items<ApplicationView> = client.get(&["v1", "applications"], &[]).await?;
-    let has = |application: &&ApplicationView| {
-        let mut workflows = application.workflows.iter();
-        workflows.any(|candidate| candidate.name == workflow)
-    };
-    let owner = list.items.iter().find(has);
-    owner
-        .map(|application| application.name.clone())
-        .ok_or_else(|| Error::failed(format!("no application here has a workflow `{workflow}`")))
 }
 
 /// What a developer's own activities may do: all that their manifests ask for,
@@ -225,7 +225,7 @@ fn banner(output: Output, context: &Context) {
     let key = context.key.as_deref().unwrap_or_default();
     output.note(format!(
         "{}  {}\n{}  {key}\n\nin another terminal, in this folder:\n  \
-         cascade process list\n  cascade process start --app APP --workflow WORKFLOW --input '{{}}' --wait\n",
+         cascade process list\n  cascade process start WORKFLOW --input '{{}}' --wait\n",
         paint(Tone::Strong, "url"),
         context.url,
         paint(Tone::Strong, "key"),
@@ -244,9 +244,8 @@ struct Data {
 impl Data {
     fn open(folder: &Path) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(|source| Error::file("make", folder, &source))?;
-        // What lies here is nobody's source.
         let ignore = folder.join(".gitignore");
-        fs::write(&ignore, "*\n").map_err(|source| Error::file("write", &ignore, &source))?;
+        fs::write(&ignore, NOT_SOURCE).map_err(|source| Error::file("write", &ignore, &source))?;
         let lock = lock(&folder.join("lock"))?;
         let (key, server_key) = keys(&folder.join("keys"))?;
         Ok(Self {

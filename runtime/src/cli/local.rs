@@ -159,13 +159,15 @@ impl Local {
 
     fn unknown(&self, resource: &Resource) -> Outcome {
         let known: Vec<&str> = self.names().collect();
+        let known = if known.is_empty() {
+            "there are none at all (--activities names their folder)".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
         Outcome {
             result: Err(ActivityFailure {
                 error: "ActivityNotFound".to_owned(),
-                message: format!(
-                    "there is no activity `{resource}` here; there are: {}",
-                    known.join(", ")
-                ),
+                message: format!("there is no activity `{resource}` here; {known}"),
                 retryable: Some(false),
                 details: None,
             }),

@@ -1,6 +1,6 @@
 //! `cascade server`.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ impl Server {
         log(self.log_format, "info")?;
         let running = server::start(config, server::Options::default())
             .await
-            .map_err(|error| Error::failed(chain(&error)))?;
+            .map_err(|error| refused(&error))?;
         // On stdout, so that whoever starts it with port 0 can read the port.
         session.output.item(&json!({ "url": running.url }), || {
             format!("listening on {}", running.url)
@@ -63,6 +63,19 @@ impl Server {
         told_to_stop().await;
         running.shutdown().await;
         Ok(())
+    }
+}
+
+/// Why a server does not start, and what to do about it.
+pub(crate) fn refused(error: &server::Error) -> Error {
+    let text = Error::failed(chain(error));
+    match error {
+        server::Error::Listen { address, source } if source.kind() == ErrorKind::AddrInUse => text
+            .hint(format!(
+                "another server listens on {address}: use that one (--url http://{address}), end it, \
+                 or give this one a free port with --listen 127.0.0.1:0"
+            )),
+        _ => text,
     }
 }
 

@@ -79,9 +79,16 @@ impl Project {
         Ok(project)
     }
 
+    /// Whether it has nothing that could be loaded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cdl.is_empty() && self.modules.is_empty() && self.crates.is_empty()
+    }
+
     fn folder(&mut self, folder: &Path, depth: usize, walk: &mut Walk) -> Result<(), Error> {
         self.folders.push(folder.to_owned());
-        // What lies inside of a crate is the crate's business.
+        // What lies inside of a crate is the crate's business, but for what stands right
+        // in the folder that was pointed at: a workflow beside the one activity it uses.
+        let pointed_at = depth == MAX_DEPTH;
         let enters_crate = !walk.in_crate && is_activity_crate(folder);
         if enters_crate {
             self.crates.push(folder.to_owned());
@@ -111,7 +118,7 @@ impl Project {
                 if depth > 0 {
                     self.folder(&path, depth - 1, walk)?;
                 }
-            } else if !walk.in_crate {
+            } else if pointed_at || !walk.in_crate {
                 self.file(path);
             }
         }
@@ -140,7 +147,12 @@ impl Project {
 pub(crate) fn is_activity_crate(folder: &Path) -> bool {
     let manifest = folder.join("Cargo.toml");
     fs::read_to_string(manifest).is_ok_and(|text| {
-        text.contains("[package.metadata.cascade") || text.contains("cascade-sdk")
+        let mut lines = text.lines().map(str::trim);
+        text.contains("[package.metadata.cascade")
+            // A workspace may name the SDK for its members, and the SDK names itself.
+            || (lines.any(|line| line == "[package]")
+                && text.contains("cascade-sdk")
+                && !text.contains("name = \"cascade-sdk"))
     })
 }
 
@@ -224,6 +236,11 @@ mod tests {
                 ("activities/charge/fixtures/not-a-flow.yaml", ""),
                 ("target/wasm/old.wasm", ""),
                 (".cascade/x.yaml", ""),
+                (
+                    "Cargo.toml",
+                    "[workspace.dependencies]\ncascade-sdk = { path = \"sdk\" }",
+                ),
+                ("sdk/Cargo.toml", "[package]\nname = \"cascade-sdk\""),
                 ("inputs/order.yaml", ""),
                 ("flows/machine.asl.json", ""),
                 ("flows/data.json", ""),
@@ -240,6 +257,25 @@ mod tests {
         );
         assert_eq!(project.modules, under(&["activities/echo.wasm"]));
         assert_eq!(project.crates, under(&["activities/charge"]));
+    }
+
+    #[test]
+    fn a_workflow_may_stand_beside_the_one_activity_it_uses() {
+        let root = tempfile::tempdir().expect("a folder");
+        touch(
+            root.path(),
+            &[
+                (
+                    "Cargo.toml",
+                    "[package]\n[dependencies]\ncascade-sdk = \"1\"",
+                ),
+                ("hello.yaml", ""),
+                ("fixtures/not-a-flow.yaml", ""),
+            ],
+        );
+        let project = Project::scan(root.path()).expect("scanned");
+        assert_eq!(project.crates, [root.path()]);
+        assert_eq!(project.cdl, [root.path().join("hello.yaml")]);
     }
 
     #[test]
