@@ -35,5 +35,5 @@ pub use inbox::{AnswerRefused, Answered, Inbox, Seen, Signal, SignalRefused};
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,
-    limits, replay,
+    limits, migrate, replay, replay_moved,
 };

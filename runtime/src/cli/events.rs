@@ -103,6 +103,10 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
         }
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
+        EventKind::ExecutionMigrated { from, to, .. } => {
+            let detail = format!("version {from} → {to}");
+            (Tone::Busy, "ExecutionMigrated", detail)
+        }
     }
 }
 
@@ -190,6 +194,7 @@ fn record_line(record: &Record) -> String {
             Tone::Bad,
             format!("  {} was not compensated: {error}: {message}", place.state),
         ),
+        Record::ExecutionMigrated { to, .. } => (Tone::Busy, format!("goes on under version {to}")),
         Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
         Record::ExecutionCompleted { output } => {
             (Tone::Good, format!("completed {}", json(output)))

@@ -682,6 +682,9 @@ fn payload_len(kind: &EventKind) -> usize {
         EventKind::SignalReceived { name, payload, .. } => name.len() + payload.len(),
         EventKind::HumanTaskCompleted { output, by, .. } => output.len() + by.len(),
         EventKind::CancelRequested { reason } => reason.len(),
+        EventKind::ExecutionMigrated { states, .. } => {
+            states.iter().map(|(old, new)| old.len() + new.len()).sum()
+        }
         EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
     }
 }

@@ -252,6 +252,7 @@ fn record_len(record: &Record) -> usize {
         | Record::CompensationStarted { .. }
         | Record::EventIgnored { .. }
         | Record::ExecutionRetried {}
+        | Record::ExecutionMigrated { .. }
         | Record::ExecutionTimedOut { .. } => 0,
     };
     payload + RECORD_OVERHEAD
