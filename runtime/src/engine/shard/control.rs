@@ -1,5 +1,5 @@
-//! What people and programs do to an execution: cancel it, retry it, bring it a
-//! signal or an answer.
+//! What people and programs do to an execution: cancel it, retry it, move it to another
+//! version, bring it a signal or an answer.
 //!
 //! Whether it can be done is asked before anything is recorded. The answer
 //! waits until what was recorded, or what a refusal rests on, is durable; a
@@ -7,7 +7,7 @@
 
 use cascade_cdl::{AnswerRefused, EventKind, Execution, SignalRefused, Status, limits};
 
-use super::{Control, ControlRequest, Shard};
+use super::{Control, ControlRequest, Move, Shard};
 use crate::engine::live::{Effect, Live};
 use crate::engine::{Answer, ControlError, Signal};
 
@@ -15,6 +15,8 @@ use crate::engine::{Answer, ControlError, Signal};
 enum Due {
     /// To record this.
     Event(EventKind),
+    /// To move it.
+    Move(Move),
     /// Nothing: it was done before.
     Done,
 }
@@ -33,6 +35,11 @@ impl Shard {
                 live.urgent = true;
                 live.held.push(Effect::Controlled(reply));
                 self.advance(live, kind);
+            }
+            Ok(Due::Move(to)) => {
+                live.urgent = true;
+                live.held.push(Effect::Controlled(reply));
+                self.migrate(live, &to);
             }
             Ok(Due::Done) => {
                 live.tell(|| drop(reply.send(Ok(()))));
@@ -59,6 +66,7 @@ impl Shard {
                 EventKind::RetryRequested {}
             }
             Control::Signal(signal) => return signalled(live, signal),
+            Control::Migrate(to) => return movable(live, to),
             Control::Answer { answer, is_checked } => return answered(live, answer, is_checked),
         };
         Ok(Due::Event(kind))
@@ -82,6 +90,21 @@ fn can_retry(execution: &Execution) -> bool {
         Status::Failed { .. } | Status::TimedOut { .. }
     );
     failed && !execution.frames.is_empty() && execution.version < limits::MAX_EVENTS
+}
+
+/// What was judged is what the store had: if more has happened since, it has to be
+/// judged again. That is not done here, where others would wait for it.
+fn movable(live: &Live, to: Move) -> Result<Due, ControlError> {
+    if live.summary.closed_at.is_some() {
+        return Err(ControlError::AlreadyClosed);
+    }
+    if live.summary.application_version >= to.version {
+        return Ok(Due::Done);
+    }
+    if live.execution().version != to.judged {
+        return Err(ControlError::MovedOn);
+    }
+    Ok(Due::Move(to))
 }
 
 fn signalled(live: &Live, signal: Signal) -> Result<Due, ControlError> {
