@@ -14,6 +14,7 @@ mod connection;
 mod executions;
 mod history;
 mod list;
+mod plan;
 pub mod problem;
 mod request;
 mod serve;
@@ -173,6 +174,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(tasks::routes())
         .merge(history::routes())
         .merge(applications::routes())
+        .merge(plan::routes())
         .merge(activities::routes())
         .merge(tenants::routes())
         .merge(system::routes())
