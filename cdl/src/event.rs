@@ -5,6 +5,8 @@
 //! and cannot contradict itself. The encoding is JSON with external tags;
 //! fields are only ever added, with defaults, so old histories read for ever.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Json, TaskId, TimerId, Timestamp};
@@ -97,6 +99,17 @@ pub enum EventKind {
     },
     /// Somebody asked for a failed execution to go on from where it failed.
     RetryRequested {},
+    /// The execution goes on under another version of its workflow: what follows in
+    /// the history belongs to that one. Applied by [`migrate`](crate::migrate).
+    ExecutionMigrated {
+        /// The application's version that it ran.
+        from: u32,
+        /// The one that it runs now.
+        to: u32,
+        /// The new paths of states that were renamed, by the old ones.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        states: BTreeMap<String, String>,
+    },
 }
 
 /// What whoever has a task's token tells of it, as `SendTaskSuccess`,

@@ -45,6 +45,10 @@ pub struct Execution {
     /// The semantics that it started with; see [`crate::SEMANTICS`].
     #[serde(default)]
     pub machine: u32,
+    /// The application's version that it was started with, if it has been moved
+    /// to another one since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<u32>,
     /// Where it stands.
     pub status: Status,
     /// When its first event was recorded.
@@ -416,6 +420,7 @@ impl Execution {
             tenant,
             version: 0,
             machine: 0,
+            origin: None,
             status: Status::Running,
             started_at: Timestamp::default(),
             updated_at: Timestamp::default(),

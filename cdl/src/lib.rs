@@ -38,5 +38,5 @@ pub use inbox::{
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,
-    limits, replay,
+    limits, migrate, replay, replay_moved,
 };

@@ -29,11 +29,13 @@ mod fault;
 mod join;
 pub mod limits;
 mod map;
+mod migrate;
 mod outside;
 mod record;
 mod retry;
 mod walk;
 
+pub use migrate::{migrate, replay_moved};
 pub use record::{Place, Record};
 use walk::Machine;
 
@@ -148,6 +150,19 @@ pub enum ApplyError {
         /// The state that the program does not have, or of another kind.
         state: StateId,
     },
+    /// The event moves the execution to another version of its program, which was
+    /// not given, or does not have the states that the execution is in.
+    #[error(
+        "execution {execution} cannot be moved to version {to} of its application by event {seq}"
+    )]
+    Move {
+        /// The execution.
+        execution: ExecutionId,
+        /// The version that it is moved to.
+        to: u32,
+        /// The number of the event.
+        seq: u64,
+    },
 }
 
 /// Applies one event to an execution.
@@ -156,6 +171,9 @@ pub enum ApplyError {
 /// or twice is not an error; it changes nothing but [`Execution::version`].
 /// So does a retry of an execution that did not fail or time out, and a
 /// cancellation of one that has ended.
+///
+/// An event that moves the execution to another program takes both: see
+/// [`migrate`].
 ///
 /// # Errors
 ///
@@ -270,6 +288,7 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             Status::Failed { .. } | Status::TimedOut { .. } => machine.retry(),
             _ => machine.ignore("the execution neither failed nor timed out"),
         },
+        EventKind::ExecutionMigrated { to, .. } => return Err(machine.cannot_move(event, *to)),
     }
     machine.walk()?;
     Ok(machine.finish())

@@ -16,14 +16,14 @@
 //! reached from where an execution stands has to be as it was.
 //!
 //! Pure, like the machine: whoever moves executions decides by this, records
-//! it, and carries each over with [`Plan::carry`].
+//! it as an event, and lets the machine carry each over ([`migrate`](crate::migrate)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::Execution;
 use crate::program::{Program, ScopeId, StateId, StateKind};
 
 mod ahead;
@@ -32,11 +32,15 @@ mod judge;
 
 /// Two versions of a workflow, side by side.
 #[derive(Debug)]
-pub struct Plan<'p> {
-    old: &'p Program,
-    new: &'p Program,
+pub struct Plan {
+    old: Arc<Program>,
+    new: Arc<Program>,
+    /// The new path of states by the old one, as it was given.
+    renamed: BTreeMap<String, String>,
     /// For each state of the old program the one of the new.
     states: Vec<Option<StateId>>,
+    /// The same the other way round.
+    origins: BTreeMap<StateId, StateId>,
     /// The same of scopes.
     scopes: Vec<Option<ScopeId>>,
     diff: Diff,
@@ -97,21 +101,31 @@ pub enum Verdict {
     },
 }
 
-impl<'p> Plan<'p> {
+impl Plan {
     /// Compares two versions. `renamed` gives the new path of states by the old one.
-    pub fn new(old: &'p Program, new: &'p Program, renamed: &BTreeMap<String, String>) -> Self {
+    pub fn new(old: &Arc<Program>, new: &Arc<Program>, renamed: &BTreeMap<String, String>) -> Self {
         let names = Names::of(new);
         let follow = Follow {
             old,
             names: &names,
             renamed,
         };
-        let states = ids(&old.states).map(|at| follow.state(StateId(at)));
+        let states: Vec<_> = ids(&old.states)
+            .map(|at| follow.state(StateId(at)))
+            .collect();
+        let mut origins = BTreeMap::new();
+        for (at, new) in (0..).map(StateId).zip(&states) {
+            if let Some(new) = new {
+                origins.entry(*new).or_insert(at);
+            }
+        }
         let scopes = ids(&old.scopes).map(|at| follow.scope(ScopeId(at)));
         let mut plan = Self {
-            old,
-            new,
-            states: states.collect(),
+            old: Arc::clone(old),
+            new: Arc::clone(new),
+            renamed: renamed.clone(),
+            states,
+            origins,
             scopes: scopes.collect(),
             diff: Diff {
                 workflow: new.name.clone(),
@@ -124,18 +138,19 @@ impl<'p> Plan<'p> {
         plan
     }
 
+    /// The version that executions are moved to.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.new
+    }
+
+    /// The new path of states by the old one, as it was given.
+    pub fn renamed(&self) -> &BTreeMap<String, String> {
+        &self.renamed
+    }
+
     /// What differs.
     pub fn diff(&self) -> &Diff {
         &self.diff
-    }
-
-    /// An execution of the old program as one of the new; none unless it is
-    /// [`Verdict::Safe`].
-    pub fn carry(&self, execution: Execution) -> Option<Execution> {
-        match self.judge(&execution) {
-            Verdict::Safe => self.renumbered(execution),
-            Verdict::NeedsMapping { .. } | Verdict::Stuck { .. } => None,
-        }
     }
 
     fn counterpart(&self, id: StateId) -> Option<StateId> {
@@ -144,12 +159,11 @@ impl<'p> Plan<'p> {
 
     /// The old state that became this one.
     fn origin(&self, id: StateId) -> Option<StateId> {
-        let at = self.states.iter().position(|new| *new == Some(id))?;
-        u32::try_from(at).ok().map(StateId)
+        self.origins.get(&id).copied()
     }
 
     fn workflow_fields(&self) -> Vec<&'static str> {
-        let (old, new) = (self.old, self.new);
+        let (old, new) = (&*self.old, &*self.new);
         let start = |program: &Program| program.scope(ScopeId::ROOT).start;
         let output = |program: &Program| format!("{:?}", program.output);
         let differs = [
@@ -166,10 +180,10 @@ impl<'p> Plan<'p> {
         let mut changes = Vec::new();
         for (at, counterpart) in (0..).map(StateId).zip(&self.states) {
             let (state, what) = match counterpart {
-                None => (path(self.old, at), What::Removed),
+                None => (path(&self.old, at), What::Removed),
                 Some(new) => match self.differences(at, *new) {
                     fields if fields.is_empty() => continue,
-                    fields => (path(self.new, *new), What::Changed { fields }),
+                    fields => (path(&self.new, *new), What::Changed { fields }),
                 },
             };
             changes.push(Change { state, what });
@@ -177,7 +191,7 @@ impl<'p> Plan<'p> {
         for id in ids(&self.new.states).map(StateId) {
             if self.origin(id).is_none() {
                 changes.push(Change {
-                    state: path(self.new, id),
+                    state: path(&self.new, id),
                     what: What::Added,
                 });
             }
@@ -189,11 +203,11 @@ impl<'p> Plan<'p> {
     /// The fields in which a state differs from what it became.
     fn differences(&self, old: StateId, new: StateId) -> Vec<&'static str> {
         // By the names that it has now, so that a renamed target is no change.
-        let old = fields::of(self.old, old, &|id| match self.counterpart(id) {
-            Some(new) => path(self.new, new),
-            None => format!("{} of before", path(self.old, id)),
+        let old = fields::of(&self.old, old, &|id| match self.counterpart(id) {
+            Some(new) => path(&self.new, new),
+            None => format!("{} of before", path(&self.old, id)),
         });
-        let new = fields::of(self.new, new, &|id| path(self.new, id));
+        let new = fields::of(&self.new, new, &|id| path(&self.new, id));
         if old.kind != new.kind {
             return vec!["type"];
         }
@@ -202,6 +216,12 @@ impl<'p> Plan<'p> {
         let differing = pairs.filter(|((_, old), (_, new))| old != new);
         differing.map(|((name, _), _)| *name).collect()
     }
+}
+
+/// The paths of a program's states, by which a mapping names them.
+pub fn paths(program: &Program) -> BTreeSet<String> {
+    let states = ids(&program.states).map(StateId);
+    states.map(|id| path(program, id)).collect()
 }
 
 /// The places of a list as ids have them. Programs are small.

@@ -15,6 +15,7 @@ mod connection;
 mod executions;
 mod history;
 mod list;
+mod plan;
 pub mod problem;
 mod request;
 mod serve;
@@ -175,6 +176,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(callbacks::routes())
         .merge(history::routes())
         .merge(applications::routes())
+        .merge(plan::routes())
         .merge(activities::routes())
         .merge(tenants::routes())
         .merge(system::routes())

@@ -248,7 +248,7 @@ impl Catalog {
         Some((entry.version, Arc::clone(program)))
     }
 
-    /// A workflow as it was in some version: what its executions run for ever.
+    /// A workflow as it was in some version.
     ///
     /// # Errors
     ///
@@ -339,8 +339,31 @@ impl Catalog {
         Ok(parse(file, source, Some(place)).await)
     }
 
+    /// An application of this name, compiled and not put in force, with warnings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with all problems of the source, and as the variants say.
+    pub async fn compile(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        file: &str,
+        source: Bytes,
+    ) -> Result<(Arc<Application>, Vec<Diagnostic>), Error> {
+        let parsed = self.parse(tenant, file, source).await?;
+        let (compiled, diagnostics) = valid(parsed)?;
+        if compiled.name != name {
+            return Err(Error::OtherName {
+                declared: compiled.name.clone(),
+                requested: name.to_owned(),
+            });
+        }
+        Ok((compiled, diagnostics))
+    }
+
     /// Puts an application in force. Executions that run go on with the version
-    /// that they started with.
+    /// that they run.
     ///
     /// # Errors
     ///
@@ -357,14 +380,7 @@ impl Catalog {
         if !is_name(name) {
             return Err(Error::Name(clip(name)));
         }
-        let parsed = self.parse(tenant, file, source.clone()).await?;
-        let (compiled, diagnostics) = valid(parsed)?;
-        if compiled.name != name {
-            return Err(Error::OtherName {
-                declared: compiled.name.clone(),
-                requested: name.to_owned(),
-            });
-        }
+        let (compiled, diagnostics) = self.compile(tenant, name, file, source.clone()).await?;
         let row = ApplicationVersion {
             name: name.to_owned(),
             version: 0, // the store counts

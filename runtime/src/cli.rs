@@ -20,6 +20,7 @@ mod input;
 mod local;
 mod output;
 mod outside;
+mod plan;
 mod process;
 mod push;
 mod replay;
@@ -89,6 +90,8 @@ enum Command {
     Validate(validate::Validate),
     /// Bring a CDL file, or a folder of them, to the server
     Apply(apply::Apply),
+    /// Say what a CDL file would change, and which executions could go on under it
+    Plan(plan::Plan),
     /// Run a workflow once, in memory, without a server
     Run(run::Run),
     /// Make, push and look at activities
@@ -176,6 +179,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Server(server) => all_threads(server.run(session)),
         Command::Validate(validate) => validate.run(session),
         Command::Apply(apply) => one_thread(apply.run(session)),
+        Command::Plan(plan) => one_thread(plan.run(session)),
         Command::Run(run) => all_threads(run.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),

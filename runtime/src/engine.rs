@@ -6,6 +6,7 @@
 //! over again and goes on from what the store holds.
 
 mod live;
+mod moves;
 mod replay;
 mod shard;
 mod size;
@@ -34,6 +35,7 @@ use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::places::Places;
 use crate::store::{self, ShardId, Store, Summary};
+pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
 pub use replay::Traced;
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};
 use usage::{Place, Usage, Usages};
@@ -229,6 +231,8 @@ pub enum ControlError {
     InboxFull(String),
     #[error("the payload has {size} bytes, the limit is {limit} (tenants[].limits.input_bytes)")]
     PayloadTooLarge { size: u64, limit: u64 },
+    #[error("the execution went on while it was looked at")]
+    MovedOn,
     #[error("nobody is asked for this: it was answered, its time was up, or it never was")]
     NotAsked,
     #[error("nobody waits for this: it was told before, its time was up, or it never was")]

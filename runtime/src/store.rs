@@ -104,7 +104,7 @@ pub struct Summary {
     pub id: ExecutionId,
     pub bucket: u32,
     pub application: Arc<str>,
-    /// The application version that it runs, for ever.
+    /// The application version that it runs: that of its start, unless it was moved.
     pub application_version: u32,
     pub workflow: Arc<str>,
     pub status: StatusName,

@@ -5,6 +5,7 @@ mod cli;
 mod conformance;
 mod direction;
 mod examples;
+mod moves;
 mod outside;
 mod polyglot;
 mod readme;

@@ -105,7 +105,11 @@ impl Machine<'_> {
 
     /// The workflow's `timeout` is over.
     pub(super) fn time_out(&mut self) {
-        let timeout_ms = self.program.timeout_ms.unwrap_or_default();
+        let timeout_ms = match self.execution.origin {
+            None => self.program.timeout_ms.unwrap_or_default(),
+            // The limit was set under a version that may have had another one.
+            Some(_) => self.now.since(self.execution.started_at),
+        };
         self.close(Status::TimedOut { timeout_ms });
     }
 

@@ -166,6 +166,13 @@ pub enum Record {
     },
     /// The execution goes on after a failure.
     ExecutionRetried {},
+    /// The execution goes on under another version of its workflow.
+    ExecutionMigrated {
+        /// The application's version that it ran.
+        from: u32,
+        /// The one that it runs now.
+        to: u32,
+    },
     /// The execution ended well.
     ExecutionCompleted {
         /// Its output.

@@ -14,7 +14,7 @@ struct Obstacles {
     reasons: BTreeSet<String>,
 }
 
-impl Plan<'_> {
+impl Plan {
     /// Whether an execution of the old program can go on under the new one.
     pub fn judge(&self, execution: &Execution) -> Verdict {
         let mut found = Obstacles::default();
@@ -49,7 +49,7 @@ impl Plan<'_> {
     /// A step that was done may have to be undone, in the way that its Task said.
     fn judge_undoing(&self, id: StateId, found: &mut Obstacles) {
         let Some(new) = self.counterpart(id) else {
-            found.missing.insert(path(self.old, id));
+            found.missing.insert(path(&self.old, id));
             return;
         };
         let differing = self.differences(id, new);
@@ -57,7 +57,7 @@ impl Plan<'_> {
             .iter()
             .any(|field| ["type", "compensate"].contains(field))
         {
-            let state = path(self.new, new);
+            let state = path(&self.new, new);
             let reason = format!("`{state}` was done, and what undoes it has changed");
             found.reasons.insert(reason);
         }
@@ -66,10 +66,10 @@ impl Plan<'_> {
     /// What a frame does has to mean the same.
     fn judge_frame(&self, frame: &Frame, found: &mut Obstacles) {
         let Some(new) = self.counterpart(frame.state) else {
-            found.missing.insert(path(self.old, frame.state));
+            found.missing.insert(path(&self.old, frame.state));
             return;
         };
-        let state = path(self.new, new);
+        let state = path(&self.new, new);
         if self.scope_of(frame.scope) != Some(self.new.state(new).scope) {
             let reason = format!("`{state}` is not where the execution stands");
             found.reasons.insert(reason);
@@ -105,10 +105,10 @@ impl Plan<'_> {
             return;
         };
         if self.new.is_asl() {
-            for id in ahead::reached(self.new, &moved) {
+            for id in ahead::reached(&self.new, &moved) {
                 let origin = self.origin(id);
                 if origin.is_none_or(|old| !self.differences(old, id).is_empty()) {
-                    let state = path(self.new, id);
+                    let state = path(&self.new, id);
                     let reason = format!("`{state}` is ahead, and is not what it was");
                     found.reasons.insert(reason);
                 }
@@ -116,25 +116,25 @@ impl Plan<'_> {
             return;
         }
         // What was missing before is no fault of the new version.
-        let before: BTreeSet<_> = ahead::unmet(self.old, execution)
+        let before: BTreeSet<_> = ahead::unmet(&self.old, execution)
             .into_iter()
             .filter_map(|(reader, key)| match reader {
                 Some(id) => self.counterpart(id).map(|id| (Some(id), key)),
                 None => Some((None, key)),
             })
             .collect();
-        let writers = ahead::writers(self.new);
-        for unmet in ahead::unmet(self.new, &moved) {
+        let writers = ahead::writers(&self.new);
+        for unmet in ahead::unmet(&self.new, &moved) {
             let (reader, key) = &unmet;
             if before.contains(&unmet) {
                 continue;
             }
             let reader = match reader {
-                Some(id) => format!("`{}`", path(self.new, *id)),
+                Some(id) => format!("`{}`", path(&self.new, *id)),
                 None => "the workflow's output".to_owned(),
             };
             let giver = match writers.get(key.as_str()) {
-                Some(id) => format!("which `{}` gives: that is behind", path(self.new, *id)),
+                Some(id) => format!("which `{}` gives: that is behind", path(&self.new, *id)),
                 None => "which nothing gives".to_owned(),
             };
             let reason = format!("{reader} needs `$.{key}`, {giver}");
@@ -143,7 +143,7 @@ impl Plan<'_> {
     }
 
     /// An execution with the numbers that states and scopes have in the new program.
-    pub(super) fn renumbered(&self, mut execution: Execution) -> Option<Execution> {
+    pub(crate) fn renumbered(&self, mut execution: Execution) -> Option<Execution> {
         for frame in execution.frames.values_mut() {
             frame.state = self.counterpart(frame.state)?;
             frame.scope = self.scope_of(frame.scope)?;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use cascade_cdl::plan::{Plan, Verdict};
 use cascade_cdl::program::Program;
+use cascade_cdl::{ApplyError, Event, EventKind, apply, migrate, replay};
 use serde_json::json;
 
 use crate::compile::compile;
-use crate::transcript::{Run, completed, json as text};
+use crate::transcript::{Run, completed, id, json as text, tenant};
 
 const OLD: &str = r#"
 states:
@@ -150,6 +151,96 @@ fn a_state_that_is_gone_needs_a_mapping_and_goes_on_with_one() {
     let plan = Plan::new(&run.program, &new, &mapping);
     assert_eq!(plan.judge(&run.execution), Verdict::Safe);
     assert!(plan.diff().states.is_empty(), "a new name is no change");
+
+    let mut run = run;
+    assert_eq!(
+        run.migrate(Arc::clone(&new), mapping),
+        ["moved from 1 to 2"]
+    );
+    assert_eq!(run.execution.origin, Some(1));
+    let task = run.only_task();
+    assert_eq!(&*task.state, "Validate");
+    let told = run.apply(completed(task.task, 1, text(r#"{"total":1,"id":2}"#)));
+    assert_eq!(told[0], r#"exit Validate {"total":1,"id":2}"#);
+    run.check_replay();
+}
+
+#[test]
+fn what_was_moved_goes_through_the_states_of_the_new_version_and_replays() {
+    let mut run = standing_in("Wait");
+    let added = changed(&[
+        ("duration: 1h, next: Approve", "duration: 1h, next: Note"),
+        (
+            "  - {name: Approve",
+            "  - {name: Note, type: Task, next: Approve}\n  - {name: Approve",
+        ),
+    ]);
+    run.migrate(added, BTreeMap::new());
+    let wake = run.execution.wake_at().expect("the timer runs on");
+    run.pass_until(wake);
+    let told = run.fire_due_timers();
+    assert!(told.contains(&"enter Note".to_owned()), "{told:?}");
+    let task = run.only_task();
+    // Back again, and on from where it stands.
+    run.migrate(
+        changed(&[
+            ("name: Ship", "name: Send"),
+            ("next: Ship", "next: Note"),
+            (
+                "{name: Approve",
+                "{name: Note, type: Task, next: Send}\n  - {name: Approve",
+            ),
+        ]),
+        BTreeMap::new(),
+    );
+    let told = run.apply(completed(task.task, 1, text("1")));
+    assert!(told.contains(&"enter Send".to_owned()), "{told:?}");
+    assert_eq!(run.execution.origin, Some(1), "what it was started with");
+    run.check_replay();
+}
+
+#[test]
+fn a_timeout_of_the_workflow_runs_on_as_it_was_set() {
+    let waiting = "states: [{name: W, type: Wait, duration: 10m, end: true}]";
+    let mut run = Run::new(compile(&format!("timeout: 2m\n{waiting}")));
+    run.start(text("{}"));
+    run.pass_time(60_000);
+    run.migrate(compile(waiting), BTreeMap::new());
+    let wake = run.execution.wake_at().expect("it waits");
+    assert_eq!(wake.since(run.execution.started_at), 120_000);
+    run.pass_until(wake);
+    // The new version has no limit that it could name.
+    assert_eq!(run.fire_due_timers(), ["timed out after 120000"]);
+    run.check_replay();
+}
+
+#[test]
+fn a_move_without_its_programs_or_to_one_that_lacks_a_state_is_an_error() {
+    let run = standing_in("Check");
+    let event = |states| Event {
+        seq: run.execution.version + 1,
+        at: run.now(),
+        kind: EventKind::ExecutionMigrated {
+            from: 1,
+            to: 2,
+            states,
+        },
+    };
+    let to_nowhere = |error: Option<ApplyError>| {
+        assert!(
+            matches!(error, Some(ApplyError::Move { to: 2, .. })),
+            "{error:?}"
+        );
+    };
+    let move_only = event(BTreeMap::new());
+    to_nowhere(apply(&run.program, run.execution.clone(), &move_only).err());
+    let new = changed(&[("Check", "Validate")]);
+    let plan = Plan::new(&run.program, &new, &BTreeMap::new());
+    let moved = migrate(&plan, run.execution.clone(), &move_only, &mut |_| ());
+    to_nowhere(moved.err());
+    let mut history = run.history.clone();
+    history.push(move_only);
+    to_nowhere(replay(&run.program, id(), tenant(), &history).err());
 }
 
 #[test]

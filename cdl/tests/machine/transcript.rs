@@ -20,11 +20,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cascade_cdl::plan::Plan;
 use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Callback, Command, Event, EventKind, Execution, ExecutionId,
     Frame, Json, Place, Receipt, Record, SEMANTICS, Saga, Status, Step, TaskId, TenantId,
-    TimerKind, Timestamp, Transition, apply, apply_traced, replay,
+    TimerKind, Timestamp, Transition, apply, apply_traced, migrate, replay_moved,
 };
 
 use crate::compile::compile;
@@ -84,6 +85,8 @@ fn unindent(text: &str) -> String {
 #[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) program: Arc<Program>,
+    /// All that it ran, the first being version 1.
+    versions: Vec<Arc<Program>>,
     pub(crate) execution: Execution,
     pub(crate) history: Vec<Event>,
     pub(crate) outstanding: BTreeMap<(TaskId, u32), ActivityTask>,
@@ -97,6 +100,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new(program: Arc<Program>) -> Self {
         Self {
+            versions: vec![Arc::clone(&program)],
             program,
             execution: Execution::new(id(), tenant()),
             history: Vec::new(),
@@ -205,6 +209,43 @@ impl Run {
         told
     }
 
+    /// Goes on under another version of the program, with `states` renamed.
+    pub(crate) fn migrate(
+        &mut self,
+        program: Arc<Program>,
+        states: BTreeMap<String, String>,
+    ) -> Vec<String> {
+        let from = u32::try_from(self.versions.len()).expect("a few");
+        self.versions.push(program);
+        self.apply(EventKind::ExecutionMigrated {
+            from,
+            to: from + 1,
+            states,
+        })
+    }
+
+    /// Applies one event to an execution as it was before.
+    fn applied(
+        &self,
+        before: Execution,
+        event: &Event,
+        observe: Option<&mut dyn FnMut(Record)>,
+    ) -> Transition {
+        let applied = match (&event.kind, observe) {
+            (EventKind::ExecutionMigrated { states, .. }, observe) => {
+                let new = self.versions.last().expect("the first, at least");
+                let plan = Plan::new(&self.program, new, states);
+                match observe {
+                    Some(observe) => migrate(&plan, before, event, observe),
+                    None => migrate(&plan, before, event, &mut |_| ()),
+                }
+            }
+            (_, Some(observe)) => apply_traced(&self.program, before, event, observe),
+            (_, None) => apply(&self.program, before, event),
+        };
+        applied.expect("the event can follow")
+    }
+
     /// Applies one event and checks what holds for each: the observer changes
     /// nothing, a snapshot in between changes nothing, what the execution says
     /// is pending is what was commanded, and what has ended stays quiet.
@@ -217,10 +258,9 @@ impl Run {
         let before = self.execution.clone();
         let snapshot = serde_json::to_string(&before).expect("an execution is JSON");
         let restored = serde_json::from_str(&snapshot).expect("a snapshot reads back");
-        let quiet = apply(&self.program, restored, &event).expect("the event can follow");
+        let quiet = self.applied(restored, &event, None);
         let mut records = Vec::new();
-        let observed = apply_traced(&self.program, before, &event, &mut |r| records.push(r))
-            .expect("the event can follow");
+        let observed = self.applied(before, &event, Some(&mut |r| records.push(r)));
         assert_eq!(
             quiet, observed,
             "a snapshot or an observer makes a difference"
@@ -253,6 +293,17 @@ impl Run {
             _ => true,
         });
         self.execution = observed.execution;
+        if let EventKind::ExecutionMigrated { .. } = &event.kind {
+            self.program = Arc::clone(self.versions.last().expect("the first, at least"));
+            // The same attempts; a new version may give them other times to end.
+            for task in self.execution.pending_tasks(&self.program) {
+                let key = (task.task, task.attempt);
+                assert!(
+                    self.outstanding.insert(key, task).is_some(),
+                    "begun by a move"
+                );
+            }
+        }
         self.history.push(event);
         let mut pending = self.execution.pending_tasks(&self.program);
         pending.sort_by_key(|task| (task.task, task.attempt));
@@ -340,8 +391,10 @@ impl Run {
 
     /// A replay gives the same execution, and what is still to be done.
     pub(crate) fn check_replay(&self) {
+        let version = |number: u32| self.versions.get(number as usize - 1).cloned();
         let (replayed, pending) =
-            replay(&self.program, id(), tenant(), &self.history).expect("the history replays");
+            replay_moved(&self.versions[0], version, id(), tenant(), &self.history)
+                .expect("the history replays");
         assert_eq!(replayed, self.execution, "replay differs from live");
         assert_eq!(pending.len(), self.outstanding.len());
     }
@@ -430,6 +483,7 @@ impl Run {
             }
             Record::EventIgnored { reason } => format!("ignored: {reason}"),
             Record::ExecutionRetried {} => "goes on".to_owned(),
+            Record::ExecutionMigrated { from, to } => format!("moved from {from} to {to}"),
             Record::ExecutionCompleted { output } => format!("completed {}", output.as_str()),
             Record::ExecutionFailed { failure } => format!(
                 "failed {} at {}: {}",

@@ -133,7 +133,7 @@ async fn validate(
 /// Put an application in force
 ///
 /// The body is the CDL file. Executions that run go on with the version that
-/// they started with. The same source twice is one version.
+/// they run, until they are moved (`migrate`). The same source twice is one version.
 #[utoipa::path(
     put, path = "/v1/applications/{name}", tag = "applications",
     params(("name" = String, Path, description = "The application's name"), FileQuery,
@@ -260,7 +260,7 @@ fn view(entry: &ApplicationEntry) -> ApplicationView {
 }
 
 /// The name under which diagnostics show a file; a shorthand is named after it.
-fn file_name(given: Option<String>, name: &str) -> Result<String, Problem> {
+pub(super) fn file_name(given: Option<String>, name: &str) -> Result<String, Problem> {
     let file = given.unwrap_or_else(|| format!("{name}.yaml"));
     if file.is_empty() || file.len() > MAX_FILE_NAME || file.chars().any(char::is_control) {
         let detail =

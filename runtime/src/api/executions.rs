@@ -69,8 +69,11 @@ pub(super) struct ExecutionView {
     #[schema(value_type = String)]
     id: ExecutionId,
     application: String,
-    /// The version that it runs, for ever.
+    /// The version that it runs.
     application_version: u32,
+    /// The version that it was started with, if it has been moved to another since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_version: Option<u32>,
     workflow: String,
     #[schema(value_type = String, example = "completed")]
     status: StatusName,
@@ -454,6 +457,7 @@ impl ExecutionView {
             id: summary.id,
             application: summary.application.to_string(),
             application_version: summary.application_version,
+            started_version: None,
             workflow: summary.workflow.to_string(),
             status: summary.status,
             input: None,
@@ -479,6 +483,7 @@ impl ExecutionView {
             id: started.id,
             application: application.to_owned(),
             application_version: started.application_version,
+            started_version: None,
             workflow: workflow.to_owned(),
             status: StatusName::Running,
             input: None,
@@ -509,6 +514,7 @@ impl ExecutionView {
         let mut shown = Self::of_summary(summary);
         shown.error = None;
         shown.input = Some(input);
+        shown.started_version = execution.origin;
         shown.open_states = Some(open_states(&execution, &program));
         // An execution that has ended has none any more.
         shown.context = (context && !execution.context.is_null()).then_some(execution.context);

@@ -251,6 +251,7 @@ impl From<ControlError> for Problem {
             ControlError::InboxFull(_) => Self::new(Code::InboxFull, detail),
             ControlError::PayloadTooLarge { .. } => Self::new(Code::TooLarge, detail),
             ControlError::NotAsked | ControlError::NotAwaited => Self::new(Code::NotAsked, detail),
+            ControlError::MovedOn => Self::new(Code::Conflict, detail),
             ControlError::Unfit(Unfit::TooMuch) => Self::new(Code::InvalidAnswer, detail),
             ControlError::Unfit(Unfit::Misfits(misfits)) => {
                 Self::new(Code::InvalidAnswer, detail).errors(&misfits)

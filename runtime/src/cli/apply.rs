@@ -1,6 +1,6 @@
 //! `cascade apply`: brings CDL files to the server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -8,8 +8,9 @@ use super::Session;
 use super::client::Client;
 use super::error::Error;
 use super::output::{Tone, paint};
+use super::plan::{self, Renamed};
 use super::validate::{self, Checked};
-use super::wire::Applied;
+use super::wire::{Applied, Tally};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 
@@ -21,6 +22,11 @@ pub(crate) struct Apply {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     bind: validate::Bind,
+    /// Let open executions go on under the new version if that is safe
+    #[arg(long)]
+    migrate: bool,
+    #[command(flatten)]
+    renamed: Renamed,
 }
 
 impl Apply {
@@ -38,10 +44,21 @@ impl Apply {
         if !usable {
             return Err(Error::failed("nothing was applied: a file is invalid"));
         }
+        let mapping = self.renamed.read(&checked)?;
+        if !self.migrate && !mapping.is_empty() {
+            return Err(Error::usage(
+                "--mapping is for --migrate, which is not given",
+            ));
+        }
         let mut applied = Vec::new();
         for file in &mut checked {
             file.bring(&bindings)?;
             applied.push(apply(&client, file).await?);
+        }
+        if self.migrate {
+            for (applied, file) in applied.iter_mut().zip(&checked) {
+                applied.executions = Some(plan::migrate(&client, file, &mapping).await?);
+            }
         }
         output.result(&applied, || {
             let lines: Vec<String> = applied.iter().map(describe).collect();
@@ -53,21 +70,12 @@ impl Apply {
 
 /// Sends one file that was found valid.
 pub(crate) async fn apply(client: &Client, file: &Checked) -> Result<Applied, Error> {
-    let application = file
-        .parsed
-        .application
-        .as_ref()
-        .ok_or_else(|| Error::failed(format!("{} is invalid", file.name)))?;
-    let path = Path::new(&file.name);
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned());
-    let query = name.map(|name| ("file", name));
+    let name = file.application()?;
     let request = client
         .request(
             Method::PUT,
-            &["v1", "applications", &application.name],
-            query.as_slice(),
+            &["v1", "applications", &name],
+            file.query().as_slice(),
         )
         .header(CONTENT_TYPE, "application/yaml")
         .body(file.text.clone());
@@ -85,6 +93,9 @@ pub(crate) fn describe(applied: &Applied) -> String {
     for missing in &applied.missing_activities {
         let note = paint(Tone::Busy, "note:");
         text = format!("{text}\n  {note} nobody has pushed {missing} yet");
+    }
+    for line in applied.executions.iter().flat_map(Tally::lines) {
+        text = format!("{text}\n  {line}");
     }
     text
 }

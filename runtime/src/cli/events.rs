@@ -1,9 +1,13 @@
 //! Histories as people read them: what happened, and what followed from it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
 use cascade_cdl::{
     Callback, Event, EventKind, Execution, ExecutionId, Failure, Json, Record, Status, TenantId,
-    Timestamp, apply_traced,
+    Timestamp, apply_traced, migrate,
 };
 
 use super::error::Error;
@@ -13,18 +17,34 @@ use super::output::{Tone, brief, paint, plain};
 const SHOWN_JSON: usize = 100;
 
 /// A history that is replayed as it arrives.
-pub(crate) struct Live<'a> {
-    program: &'a Program,
+pub(crate) struct Live {
+    program: Arc<Program>,
+    /// Other versions of it, to which the history may move.
+    versions: BTreeMap<u32, Arc<Program>>,
     execution: Option<Execution>,
 }
 
-impl<'a> Live<'a> {
-    /// Before the first event of an execution.
-    pub(crate) fn new(program: &'a Program, id: ExecutionId, tenant: TenantId) -> Self {
+impl Live {
+    /// Before the first event of an execution, which was started with `program`.
+    pub(crate) fn new(program: Arc<Program>, id: ExecutionId, tenant: TenantId) -> Self {
         Self {
             program,
+            versions: BTreeMap::new(),
             execution: Some(Execution::new(id, tenant)),
         }
+    }
+
+    /// The version that the next event moves to, if it is not known yet.
+    pub(crate) fn lacks(&self, event: &Event) -> Option<u32> {
+        match &event.kind {
+            EventKind::ExecutionMigrated { to, .. } if !self.versions.contains_key(to) => Some(*to),
+            _ => None,
+        }
+    }
+
+    /// Takes in a version of the program.
+    pub(crate) fn learn(&mut self, version: u32, program: Arc<Program>) {
+        self.versions.insert(version, program);
     }
 
     /// Applies the next event and says what followed from it.
@@ -34,7 +54,21 @@ impl<'a> Live<'a> {
         })?;
         let mut records = Vec::new();
         let mut observe = |record| records.push(record);
-        let transition = apply_traced(self.program, execution, event, &mut observe)
+        let moved = match &event.kind {
+            EventKind::ExecutionMigrated { to, states, .. } => {
+                self.versions.get(to).cloned().map(|new| {
+                    let plan = Plan::new(&self.program, &new, states);
+                    self.program = new;
+                    plan
+                })
+            }
+            _ => None,
+        };
+        let transition = match moved {
+            Some(plan) => migrate(&plan, execution, event, &mut observe),
+            None => apply_traced(&self.program, execution, event, &mut observe),
+        };
+        let transition = transition
             .map_err(|error| Error::failed(format!("the history does not replay: {error}")))?;
         self.execution = Some(transition.execution);
         Ok(records)
@@ -116,6 +150,10 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
         }
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
+        EventKind::ExecutionMigrated { from, to, .. } => {
+            let detail = format!("version {from} → {to}");
+            (Tone::Busy, "ExecutionMigrated", detail)
+        }
     }
 }
 
@@ -218,6 +256,7 @@ fn record_line(record: &Record) -> String {
             Tone::Bad,
             format!("  {} was not compensated: {error}: {message}", place.state),
         ),
+        Record::ExecutionMigrated { to, .. } => (Tone::Busy, format!("goes on under version {to}")),
         Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
         Record::ExecutionCompleted { output } => {
             (Tone::Good, format!("completed {}", json(output)))

@@ -1,5 +1,6 @@
 //! `cascade process`: starts executions and says how they stand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -345,10 +346,13 @@ pub(crate) async fn print_history(client: &Client, output: Output, id: &str) -> 
         output.result(&history, String::new);
         return Ok(());
     }
-    let program = program_of(client, &view).await?;
-    let mut live = live(&program, &view, load_tenant(client).await?)?;
+    let program = program_at(client, &view, view.first_version()).await?;
+    let mut live = live(program, &view, load_tenant(client).await?)?;
     let mut lines = vec![describe(&view), String::new()];
     for event in &history {
+        if let Some(version) = live.lacks(event) {
+            live.learn(version, program_at(client, &view, version).await?);
+        }
         let records = live.feed(event)?;
         lines.push(events::step_text(event, &records, view.started_at));
     }
@@ -359,9 +363,37 @@ pub(crate) async fn print_history(client: &Client, output: Output, id: &str) -> 
 /// Prints what happens until the execution ends, and returns how it ended.
 async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionView, Error> {
     let view = load(client, id).await?;
-    let program = program_of(client, &view).await?;
-    let mut live = live(&program, &view, load_tenant(client).await?)?;
-    let path = ["v1", "executions", id, "events"];
+    let tenant = load_tenant(client).await?;
+    let first = program_at(client, &view, view.first_version()).await?;
+    let (mut versions, mut shown) = (BTreeMap::new(), 0);
+    // Once, and again from the start for each version that it is moved to meanwhile.
+    while let Some(version) = follow(
+        client, output, &view, &tenant, &first, &versions, &mut shown,
+    )
+    .await?
+    {
+        versions.insert(version, program_at(client, &view, version).await?);
+    }
+    load(client, id).await
+}
+
+/// Prints the events after the `shown` ones, as they come, until the end or a move
+/// to a version that is not among `versions`, which it then gives back.
+async fn follow(
+    client: &Client,
+    output: Output,
+    view: &ExecutionView,
+    tenant: &TenantId,
+    first: &Arc<Program>,
+    versions: &BTreeMap<u32, Arc<Program>>,
+    shown: &mut u64,
+) -> Result<Option<u32>, Error> {
+    let mut live = live(Arc::clone(first), view, tenant.clone())?;
+    for (version, program) in versions {
+        live.learn(*version, Arc::clone(program));
+    }
+    let mut lacking = None;
+    let path = ["v1", "executions", &view.id, "events"];
     let follow = client.follow(&path, |message| {
         match message.event.as_str() {
             HISTORY_EVENT => {}
@@ -372,14 +404,21 @@ async fn watch(client: &Client, output: Output, id: &str) -> Result<ExecutionVie
         let event: Event = serde_json::from_str(&message.data).map_err(|error| {
             Error::new(Exit::Server, format!("an event does not read: {error}"))
         })?;
+        lacking = live.lacks(&event);
+        if lacking.is_some() {
+            return Ok(Follow::Enough);
+        }
         let records = live.feed(&event)?;
-        output.item(&event, || {
-            events::step_text(&event, &records, view.started_at)
-        });
+        if event.seq > *shown {
+            *shown = event.seq;
+            output.item(&event, || {
+                events::step_text(&event, &records, view.started_at)
+            });
+        }
         Ok(Follow::More)
     });
     follow.await?;
-    load(client, id).await
+    Ok(lacking)
 }
 
 /// Waits for the end, and lets the exit code tell how it went.
@@ -401,11 +440,11 @@ fn verdict(output: Output, view: &ExecutionView) -> Result<(), Error> {
 }
 
 /// A replay of an execution, before its first event.
-pub(crate) fn live<'a>(
-    program: &'a Program,
+pub(crate) fn live(
+    program: Arc<Program>,
     view: &ExecutionView,
     tenant: TenantId,
-) -> Result<events::Live<'a>, Error> {
+) -> Result<events::Live, Error> {
     let id: ExecutionId = view.id.parse().map_err(|_| {
         Error::new(
             Exit::Server,
@@ -415,12 +454,13 @@ pub(crate) fn live<'a>(
     Ok(events::Live::new(program, id, tenant))
 }
 
-/// File name and source of the application that an execution runs.
+/// File name and source of a version of the application that an execution runs.
 pub(crate) async fn load_source(
     client: &Client,
     view: &ExecutionView,
+    version: u32,
 ) -> Result<(String, String), Error> {
-    let query = [("version", view.application_version.to_string())];
+    let query = [("version", version.to_string())];
     let path = ["v1", "applications", &view.application, "source"];
     let source = client
         .text(client.request(Method::GET, &path, &query))
@@ -429,8 +469,12 @@ pub(crate) async fn load_source(
     Ok((format!("{}.yaml", view.application), source))
 }
 
-async fn program_of(client: &Client, view: &ExecutionView) -> Result<Arc<Program>, Error> {
-    let (file, source) = load_source(client, view).await?;
+async fn program_at(
+    client: &Client,
+    view: &ExecutionView,
+    version: u32,
+) -> Result<Arc<Program>, Error> {
+    let (file, source) = load_source(client, view, version).await?;
     replay::compile(&file, &source, &view.workflow)
 }
 

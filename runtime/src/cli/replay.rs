@@ -2,11 +2,12 @@
 //! comes out with what was recorded. Needs only what the history holds, so a
 //! saved one replays anywhere, years later.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{Event, Execution, Json, Source, Status, TenantId};
+use cascade_cdl::{Event, EventKind, Execution, Json, Source, Status, TenantId};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,7 +40,11 @@ struct Bundle {
     execution: ExecutionView,
     /// Name of the CDL file, for diagnostics.
     file: String,
+    /// Of the version that the execution was started with.
     source: String,
+    /// Of those that it was moved to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<u32, String>,
     events: Vec<Event>,
 }
 
@@ -55,8 +60,11 @@ impl Replay {
             let text = serde_json::to_string(&bundle).expect("plain values with text keys");
             std::fs::write(path, text).map_err(|source| Error::file("write", path, &source))?;
         }
-        let program = bundle.program()?;
-        let mut live = process::live(&program, &bundle.execution, bundle.tenant.clone())?;
+        let program = bundle.program(&bundle.source)?;
+        let mut live = process::live(program, &bundle.execution, bundle.tenant.clone())?;
+        for (version, source) in &bundle.versions {
+            live.learn(*version, bundle.program(source)?);
+        }
         for event in &bundle.events {
             let records = live.feed(event)?;
             if self.trace {
@@ -131,20 +139,29 @@ fn read(path: &Path) -> Result<Bundle, Error> {
 
 async fn fetch(client: &Client, id: &str) -> Result<Bundle, Error> {
     let execution = process::load(client, id).await?;
-    let (file, source) = process::load_source(client, &execution).await?;
+    let first = execution.first_version();
+    let (file, source) = process::load_source(client, &execution, first).await?;
     let events = process::load_history(client, id).await?;
+    let mut versions = BTreeMap::new();
+    for event in &events {
+        if let EventKind::ExecutionMigrated { to, .. } = &event.kind {
+            let (_, source) = process::load_source(client, &execution, *to).await?;
+            versions.insert(*to, source);
+        }
+    }
     Ok(Bundle {
         tenant: process::load_tenant(client).await?,
         execution,
         file,
         source,
+        versions,
         events,
     })
 }
 
 impl Bundle {
-    fn program(&self) -> Result<Arc<Program>, Error> {
-        compile(&self.file, &self.source, &self.execution.workflow)
+    fn program(&self, source: &str) -> Result<Arc<Program>, Error> {
+        compile(&self.file, source, &self.execution.workflow)
     }
 }
 

@@ -141,6 +141,19 @@ impl Checked {
         Self { name, text, parsed }
     }
 
+    /// Name of the application in it.
+    pub(crate) fn application(&self) -> Result<String, Error> {
+        let application = self.parsed.application.as_ref();
+        let name = application.map(|application| application.name.clone());
+        name.ok_or_else(|| Error::failed(format!("{} is invalid", self.name)))
+    }
+
+    /// Its name as a query tells the server, for diagnostics.
+    pub(crate) fn query(&self) -> Option<(&'static str, String)> {
+        let name = Path::new(&self.name).file_name();
+        name.map(|name| ("file", name.to_string_lossy().into_owned()))
+    }
+
     /// Puts what its resources are bound to into the text of a definition in the
     /// States Language: the server keeps one with the other.
     pub(crate) fn bring(&mut self, bindings: &Bindings) -> Result<(), Error> {

@@ -1,6 +1,8 @@
 //! What commands read from the API. Fields that they do not use are left out,
 //! and unknown ones ignored: the server may be newer.
 
+use std::collections::BTreeMap;
+
 use cascade_cdl::{Event, Failure, Json, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +22,8 @@ pub(crate) struct ExecutionView {
     pub id: String,
     pub application: String,
     pub application_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_version: Option<u32>,
     pub workflow: String,
     pub status: StatusName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +40,13 @@ pub(crate) struct ExecutionView {
     pub events: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_states: Option<Vec<OpenState>>,
+}
+
+impl ExecutionView {
+    /// The application version that it was started with.
+    pub(crate) fn first_version(&self) -> u32 {
+        self.started_version.unwrap_or(self.application_version)
+    }
 }
 
 /// A state that an execution is in.
@@ -108,6 +119,69 @@ pub(crate) struct Applied {
     pub created: bool,
     #[serde(default)]
     pub missing_activities: Vec<String>,
+    /// Added by `apply --migrate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executions: Option<Tally>,
+}
+
+/// What a file would change, with a page of executions.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanPage {
+    pub application: String,
+    #[serde(default)]
+    pub version: Option<u32>,
+    pub workflows: Vec<WorkflowPlan>,
+    pub executions: Vec<Fate>,
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// What a file would change of a workflow.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkflowPlan {
+    pub workflow: String,
+    pub change: String,
+    pub fields: Vec<String>,
+    pub states: Vec<StateChange>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct StateChange {
+    pub state: String,
+    pub change: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+}
+
+/// A page of executions that were to be moved.
+#[derive(Debug, Deserialize)]
+pub(crate) struct MigratePage {
+    pub executions: Vec<Fate>,
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// What would become, or became, of an execution.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Fate {
+    pub id: String,
+    pub workflow: String,
+    pub application_version: u32,
+    #[serde(alias = "outcome")]
+    pub verdict: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+/// The executions of an application by what becomes of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// How many there are of each kind.
+    pub counts: BTreeMap<String, u64>,
+    /// Some of those that stay, with the reasons.
+    pub obstructed: Vec<Fate>,
 }
 
 /// One version of an activity.

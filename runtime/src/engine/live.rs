@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
 use cascade_cdl::{
     ActivityTask, ApplyError, Callback, Event, EventKind, Execution, ExecutionId, Json, Status,
-    Step, TaskId, TenantId, Timestamp, apply,
+    Step, TaskId, TenantId, Timestamp, Transition, apply, migrate,
 };
 use tokio::sync::oneshot;
 
+use super::moves::{self, Versions};
 use super::size::{self, Walked};
 use super::usage::{Charge, Holding};
 use super::{Closed, Context, ControlError, StartError, Started, View};
@@ -190,17 +192,43 @@ impl Live {
         at: Timestamp,
         kind: EventKind,
     ) -> Result<Vec<cascade_cdl::Command>, ApplyError> {
-        let execution = self.execution.take().expect("see `execution`");
-        let event = Event {
-            seq: execution.version + 1,
-            at,
-            kind,
-        };
+        let (execution, event) = self.next(at, kind);
         if matches!(event.kind, EventKind::RetryRequested {}) {
             // Set again if it ends at once.
             self.summary.closed_at = None;
         }
         let transition = apply(&self.program, execution, &event)?;
+        Ok(self.applied(event, transition))
+    }
+
+    /// Goes on under another version of its application, as `plan` says.
+    pub(super) fn migrate(
+        &mut self,
+        at: Timestamp,
+        version: u32,
+        plan: &Plan,
+    ) -> Result<Vec<cascade_cdl::Command>, ApplyError> {
+        let kind = EventKind::ExecutionMigrated {
+            from: self.summary.application_version,
+            to: version,
+            states: plan.renamed().clone(),
+        };
+        let (execution, event) = self.next(at, kind);
+        let transition = migrate(plan, execution, &event, &mut |_| ())?;
+        self.program = Arc::clone(plan.program());
+        self.summary.application_version = version;
+        Ok(self.applied(event, transition))
+    }
+
+    /// The execution as it stands, and the event that comes next.
+    fn next(&mut self, at: Timestamp, kind: EventKind) -> (Execution, Event) {
+        let execution = self.execution.take().expect("see `execution`");
+        let seq = execution.version + 1;
+        (execution, Event { seq, at, kind })
+    }
+
+    fn applied(&mut self, event: Event, transition: Transition) -> Vec<cascade_cdl::Command> {
+        let at = event.at;
         let bytes = event_len(&event);
         self.tail_bytes += bytes;
         self.tail_events += 1;
@@ -209,7 +237,7 @@ impl Live {
         self.events.push(event);
         self.summarise(at);
         self.measure();
-        Ok(transition.commands)
+        transition.commands
     }
 
     /// Counts the memory that it takes now.
@@ -543,7 +571,7 @@ pub(super) async fn restore(context: &Context, stored: Stored) -> Result<View, s
 /// An execution as it was stored, on its way to how it stands.
 pub(super) struct Restoring {
     summary: Summary,
-    program: Arc<Program>,
+    versions: Versions,
     input: Json,
     /// `None` only while an event is applied.
     execution: Option<Execution>,
@@ -555,13 +583,15 @@ pub(super) async fn begin_restore(
     context: &Context,
     stored: Stored,
 ) -> Result<Restoring, store::Error> {
+    let first = moves::version_before(&stored);
     let Stored {
         summary,
         snapshot,
         tail,
         ..
     } = stored;
-    let program = program(context, &summary).await?;
+    let mut versions = Versions::begin(context, &summary, first).await?;
+    versions.fetch(context, &summary, &tail).await?;
     let input = match tail.first() {
         Some(first) if first.seq == 1 => input_of(first),
         // The beginning of a long history is in a chunk.
@@ -578,7 +608,7 @@ pub(super) async fn begin_restore(
     let execution = snapshot.unwrap_or_else(|| Execution::new(summary.id, summary.tenant.clone()));
     Ok(Restoring {
         summary,
-        program,
+        versions,
         input,
         execution: Some(execution),
         tail: tail.into_iter(),
@@ -590,7 +620,7 @@ impl Restoring {
     pub(super) fn go_on(&mut self, until: Instant) -> Result<bool, store::Error> {
         while let Some(event) = self.tail.next() {
             let execution = self.execution.take().expect("put back, or it is the end");
-            let applied = apply(&self.program, execution, &event);
+            let applied = self.versions.apply(execution, &event, None);
             let applied = applied.map_err(|error| damaged(&self.summary, &error))?;
             self.execution = Some(applied.execution);
             if Instant::now() >= until {
@@ -604,11 +634,12 @@ impl Restoring {
     pub(super) fn end(self) -> Result<View, store::Error> {
         let Self {
             summary,
-            program,
+            versions,
             input,
             execution,
             ..
         } = self;
+        let program = versions.current();
         let execution = execution.expect("put back, or it is the end");
         if execution.version != summary.version {
             let (end, row) = (execution.version, summary.version);
@@ -624,12 +655,13 @@ impl Restoring {
     }
 }
 
-/// The program that an execution runs, for ever.
+/// The program that an execution runs in a version of its application.
 pub(super) async fn program(
     context: &Context,
     summary: &Summary,
+    version: u32,
 ) -> Result<Arc<Program>, store::Error> {
-    let (application, version) = (&summary.application, summary.application_version);
+    let application = &summary.application;
     let program = context
         .definitions
         .workflow_at(&summary.tenant, application, version, &summary.workflow)
@@ -687,6 +719,9 @@ fn payload_len(kind: &EventKind) -> usize {
             Callback::Heartbeat {} => 0,
         },
         EventKind::CancelRequested { reason } => reason.len(),
+        EventKind::ExecutionMigrated { states, .. } => {
+            states.iter().map(|(old, new)| old.len() + new.len()).sum()
+        }
         EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
     }
 }

@@ -8,11 +8,11 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cascade_cdl::program::Program;
 use cascade_cdl::schema::{Schema, Unfit};
-use cascade_cdl::{Event, Execution, ExecutionId, Json, Record, TenantId, apply, apply_traced};
+use cascade_cdl::{Event, Execution, ExecutionId, Json, Record, TenantId};
 
 use super::live::{self, Restoring};
+use super::moves::{self, Versions};
 use super::{Context, ControlError, Engine, View};
 use crate::places::Places;
 use crate::store::{self, PAGE_BYTES, Summary};
@@ -74,8 +74,13 @@ impl Engine {
     ) -> Result<Vec<Traced>, store::Error> {
         let context = &self.inner.context;
         let (tenant, id) = (&summary.tenant, summary.id);
+        let Some(stored) = context.store.load(tenant, id).await? else {
+            return Ok(Vec::new());
+        };
+        let first = moves::version_at_start(&stored);
+        drop(stored);
         let mut tracing = Tracing {
-            program: live::program(context, summary).await?,
+            versions: Versions::begin(context, summary, first).await?,
             execution: Some(Execution::new(id, tenant.clone())),
             events: Vec::new().into_iter(),
             after,
@@ -92,6 +97,7 @@ impl Engine {
             if events.is_empty() {
                 break;
             }
+            tracing.versions.fetch(context, summary, &events).await?;
             tracing.events = events.into_iter();
             tracing = in_turns(context, tenant, tracing, Tracing::go_on).await?;
         }
@@ -131,7 +137,7 @@ struct Fitting {
 
 /// Works until it is done, a turn at a time. `go_on` works until then, or a
 /// little longer, and says whether it is done.
-async fn in_turns<W: Send + 'static>(
+pub(super) async fn in_turns<W: Send + 'static>(
     context: &Context,
     tenant: &TenantId,
     mut work: W,
@@ -160,7 +166,7 @@ async fn in_turns<W: Send + 'static>(
 
 /// A history that is being replayed for a page of it.
 struct Tracing {
-    program: Arc<Program>,
+    versions: Versions,
     /// `None` only while an event is applied.
     execution: Option<Execution>,
     /// Read, and not yet applied.
@@ -210,7 +216,7 @@ impl Tracing {
                     omitted += 1;
                 }
             };
-            let applied = apply_traced(&self.program, execution, &event, observe);
+            let applied = self.versions.apply(execution, &event, Some(observe));
             self.bytes += live::event_len(&event) + bytes;
             self.page.push(Traced {
                 event,
@@ -219,7 +225,7 @@ impl Tracing {
             });
             applied
         } else {
-            apply(&self.program, execution, &event)
+            self.versions.apply(execution, &event, None)
         };
         let damaged = |error| store::Error::Damaged(format!("history of execution {id}: {error}"));
         self.execution = Some(applied.map_err(damaged)?.execution);
@@ -254,6 +260,7 @@ fn record_len(record: &Record) -> usize {
         | Record::ExecutionRetried {}
         | Record::CallbackAwaited { .. }
         | Record::CallbackTaken { .. }
+        | Record::ExecutionMigrated { .. }
         | Record::ExecutionTimedOut { .. } => 0,
     };
     payload + RECORD_OVERHEAD

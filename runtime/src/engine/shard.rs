@@ -23,6 +23,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
 use cascade_cdl::{Callback, ExecutionId, TaskToken, TenantId, Timestamp};
 use futures::FutureExt;
@@ -114,6 +115,7 @@ pub(super) enum Control {
     Cancel(String),
     Retry,
     Signal(Signal),
+    Migrate(Move),
     Answer {
         answer: Answer,
         /// Whether it was held against the schema of the state that asks.
@@ -123,6 +125,14 @@ pub(super) enum Control {
         token: TaskToken,
         callback: Callback,
     },
+}
+
+/// A move to another version of the application that was found safe.
+pub(super) struct Move {
+    pub(super) version: u32,
+    pub(super) plan: Arc<Plan>,
+    /// Number of events of the execution that was judged.
+    pub(super) judged: u64,
 }
 
 /// Stands for the bytes of some reports, if they are many, until all of these

@@ -265,7 +265,8 @@ impl Row {
 
     fn append(&mut self, commit: Commit) {
         let new = commit.summary;
-        // What an execution is never changes; how it stands does.
+        // What an execution is never changes; how it stands, and what it runs, does.
+        self.summary.application_version = new.application_version;
         self.summary.status = new.status;
         self.summary.error = new.error;
         self.summary.closed_at = new.closed_at;

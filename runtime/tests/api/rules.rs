@@ -26,6 +26,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/applications", "viewer"),
     ("GET", "/v1/applications/{name}", "viewer"),
     ("PUT", "/v1/applications/{name}", "author"),
+    ("POST", "/v1/applications/{name}/plan", "viewer"),
+    ("POST", "/v1/applications/{name}/migrate", "author"),
     ("GET", "/v1/applications/{name}/source", "viewer"),
     ("GET", "/v1/activities", "viewer"),
     ("GET", "/v1/activities/{name}", "viewer"),

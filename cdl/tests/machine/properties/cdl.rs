@@ -268,6 +268,18 @@ pub(super) fn workflow(ends: bool) -> impl Strategy<Value = Value> {
     })
 }
 
+/// A workflow with states that nothing leads to before those that it has, in
+/// every list of them.
+pub(super) fn with_more_states(mut workflow: Value) -> Value {
+    if workflow["start"].is_null() {
+        workflow["start"] = json!("S0");
+    }
+    let unused = json!({"name": "Unused", "type": "Pass"});
+    let states = workflow["states"].as_array_mut().expect("a list");
+    states.insert(0, unused);
+    workflow
+}
+
 /// A change of a workflow: what, and of which of its states.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Edit {

@@ -4,9 +4,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cascade_cdl::{ActivityFailure, ActivityTask, Command, EventKind, SEMANTICS, Timestamp};
+use cascade_cdl::{
+    ActivityFailure, ActivityTask, ApplyError, Command, EventKind, SEMANTICS, Timestamp,
+};
 
-use super::{DEFER_BYTES, Shard, StartRequest, Touch};
+use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::live::{Effect, Live};
 use crate::engine::{Report, StartError};
@@ -128,10 +130,24 @@ impl Shard {
         self.advance_at(self.context.clock.now(), live, kind);
     }
 
-    fn advance_at(&mut self, at: Timestamp, mut live: Box<Live>, kind: EventKind) {
+    fn advance_at(&mut self, at: Timestamp, live: Box<Live>, kind: EventKind) {
+        self.advance_by(live, |live| live.apply(at, kind));
+    }
+
+    /// Moves an execution to another version of its application.
+    pub(super) fn migrate(&mut self, live: Box<Live>, to: &Move) {
+        let at = self.context.clock.now();
+        self.advance_by(live, |live| live.migrate(at, to.version, &to.plan));
+    }
+
+    fn advance_by(
+        &mut self,
+        mut live: Box<Live>,
+        step: impl FnOnce(&mut Live) -> Result<Vec<Command>, ApplyError>,
+    ) {
         let was_open = live.summary.version > 0 && live.summary.closed_at.is_none();
         let was_new = live.summary.version == 0;
-        let commands = match live.apply(at, kind) {
+        let commands = match step(&mut live) {
             Ok(commands) => commands,
             Err(error) => {
                 // A bug or damage, never a failing workflow. What was

@@ -1,5 +1,5 @@
-//! What people and programs do to an execution: cancel it, retry it, bring it a
-//! signal, an answer or the outcome of a task.
+//! What people and programs do to an execution: cancel it, retry it, move it to another
+//! version, bring it a signal, an answer or the outcome of a task.
 //!
 //! Whether it can be done is asked before anything is recorded. The answer
 //! waits until what was recorded, or what a refusal rests on, is durable; a
@@ -10,7 +10,7 @@ use cascade_cdl::{
     TaskToken, Timestamp, limits,
 };
 
-use super::{Control, ControlRequest, Shard};
+use super::{Control, ControlRequest, Move, Shard};
 use crate::engine::live::{Effect, Live};
 use crate::engine::{Answer, ControlError, Signal};
 
@@ -18,6 +18,8 @@ use crate::engine::{Answer, ControlError, Signal};
 enum Due {
     /// To record this.
     Event(EventKind),
+    /// To move it.
+    Move(Move),
     /// Nothing: it was done before.
     Done,
 }
@@ -36,6 +38,11 @@ impl Shard {
                 live.urgent = true;
                 live.held.push(Effect::Controlled(reply));
                 self.advance(live, kind);
+            }
+            Ok(Due::Move(to)) => {
+                live.urgent = true;
+                live.held.push(Effect::Controlled(reply));
+                self.migrate(live, &to);
             }
             Ok(Due::Done) => {
                 live.tell(|| drop(reply.send(Ok(()))));
@@ -62,6 +69,7 @@ impl Shard {
                 EventKind::RetryRequested {}
             }
             Control::Signal(signal) => return signalled(live, signal),
+            Control::Migrate(to) => return movable(live, to),
             Control::Answer { answer, is_checked } => return answered(live, answer, is_checked),
             Control::Callback { token, callback } => {
                 let now = self.context.clock.now();
@@ -89,6 +97,21 @@ fn can_retry(execution: &Execution) -> bool {
         Status::Failed { .. } | Status::TimedOut { .. }
     );
     failed && !execution.frames.is_empty() && execution.version < limits::MAX_EVENTS
+}
+
+/// What was judged is what the store had: if more has happened since, it has to be
+/// judged again. That is not done here, where others would wait for it.
+fn movable(live: &Live, to: Move) -> Result<Due, ControlError> {
+    if live.summary.closed_at.is_some() {
+        return Err(ControlError::AlreadyClosed);
+    }
+    if live.summary.application_version >= to.version {
+        return Ok(Due::Done);
+    }
+    if live.execution().version != to.judged {
+        return Err(ControlError::MovedOn);
+    }
+    Ok(Due::Move(to))
 }
 
 fn signalled(live: &Live, signal: Signal) -> Result<Due, ControlError> {

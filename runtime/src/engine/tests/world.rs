@@ -91,10 +91,13 @@ workflows:
         end: true
 ";
 
-/// The definitions of one file, with activities that exist by name only: those
+type Versions = Arc<Mutex<Vec<Application>>>;
+
+/// The versions of one file, with activities that exist by name only: those
 /// that start with `pure` are pure.
 pub(crate) struct OneFile {
-    application: Application,
+    /// The last is in force.
+    versions: Versions,
     limits: Arc<Mutex<Admission>>,
 }
 
@@ -102,17 +105,22 @@ pub(crate) struct OneFile {
 impl Definitions for OneFile {
     fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
         (app == "app").then_some(())?;
-        Some((1, self.application.workflows.get(name)?.clone()))
+        let versions = self.versions.lock().expect("no test panics with it");
+        let program = versions.last()?.workflows.get(name)?.clone();
+        Some((u32::try_from(versions.len()).ok()?, program))
     }
 
     async fn workflow_at(
         &self,
-        tenant: &TenantId,
+        _: &TenantId,
         app: &str,
-        _: u32,
+        version: u32,
         name: &str,
     ) -> Result<Option<Arc<Program>>, store::Error> {
-        Ok(self.workflow(tenant, app, name).map(|(_, program)| program))
+        let versions = self.versions.lock().expect("no test panics with it");
+        let application = versions.get(version as usize - 1);
+        let application = application.filter(|_| app == "app");
+        Ok(application.and_then(|found| found.workflows.get(name).cloned()))
     }
 
     fn activity(&self, _: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
@@ -196,6 +204,17 @@ pub(crate) struct Bench {
     pub(crate) queue: Arc<LocalQueue>,
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<Mutex<Admission>>,
+    versions: Versions,
+}
+
+fn compile(file: &str) -> Application {
+    let parsed = cascade_cdl::parse(&Source {
+        name: "app.yaml",
+        bytes: file.as_bytes(),
+    });
+    parsed
+        .application
+        .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
 }
 
 impl Bench {
@@ -230,13 +249,17 @@ impl Bench {
         store: Arc<ModelStore>,
         clock: Arc<HandClock>,
     ) -> Self {
-        let parsed = cascade_cdl::parse(&Source {
-            name: "app.yaml",
-            bytes: WORKFLOWS.as_bytes(),
-        });
-        let application = parsed
-            .application
-            .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+        let versions = Arc::new(Mutex::new(vec![compile(WORKFLOWS)]));
+        Self::serve(settings, limits, store, clock, versions).await
+    }
+
+    async fn serve(
+        settings: Settings,
+        limits: Arc<Mutex<Admission>>,
+        store: Arc<ModelStore>,
+        clock: Arc<HandClock>,
+        versions: Versions,
+    ) -> Self {
         let capacity = Capacity {
             places: 10_000,
             crowded_pace: u32::MAX,
@@ -255,7 +278,7 @@ impl Bench {
             queue.clone(),
             clock.clone(),
             Arc::new(OneFile {
-                application,
+                versions: versions.clone(),
                 limits: limits.clone(),
             }),
         )
@@ -267,13 +290,23 @@ impl Bench {
             queue,
             engine,
             limits,
+            versions,
         }
+    }
+
+    /// Puts the file in force with a text replaced, as its next version.
+    pub(crate) fn apply(&self, from: &str, to: &str) -> Arc<Application> {
+        assert!(WORKFLOWS.contains(from), "{from}");
+        let new = compile(&WORKFLOWS.replace(from, to));
+        let mut versions = self.versions.lock().expect("no test panics with it");
+        versions.push(new.clone());
+        Arc::new(new)
     }
 
     /// The process dies here, and another one takes over.
     pub(crate) async fn crash(self) -> Self {
         let settings = self.engine.inner.context.settings.clone();
-        Self::open(settings, self.limits, self.store, self.clock).await
+        Self::serve(settings, self.limits, self.store, self.clock, self.versions).await
     }
 
     pub(crate) fn advance(&self, millis: u64) {

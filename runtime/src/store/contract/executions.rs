@@ -9,6 +9,7 @@ use crate::store::{CommitError, Cursor, Error, Filter, Page};
 on_each!(
     what_was_committed_loads_after_a_crash,
     an_execution_grows_by_commits,
+    an_execution_keeps_the_version_that_it_was_moved_to,
     a_snapshot_moves_the_history_out_of_the_row,
     a_new_execution_may_come_with_a_snapshot,
     a_batch_may_hold_an_execution_twice,
@@ -65,6 +66,23 @@ async fn an_execution_grows_by_commits(subject: Subject) {
     let stored = stored.expect("loads").expect("is there");
     assert_eq!(stored.summary, closed);
     assert_eq!(numbers(&stored.tail), [1, 2, 3, 4]);
+}
+
+async fn an_execution_keeps_the_version_that_it_was_moved_to(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let at = |version, events| Summary {
+        application_version: version,
+        ..row("acme", 1, events)
+    };
+    commit_all(store, &lease, [commit(at(3, 1), 0)]).await;
+    commit_all(store, &lease, [commit(at(4, 2), 1)]).await;
+    assert_eq!(load(store, 1).await.summary, at(4, 2));
+    // The same where the history moves out of the row.
+    let spilled = with_snapshot(commit(at(5, 3), 2));
+    commit_all(store, &lease, [spilled]).await;
+    let subject = subject.crash().await;
+    assert_eq!(load(subject.store(), 1).await.summary, at(5, 3));
 }
 
 async fn a_snapshot_moves_the_history_out_of_the_row(subject: Subject) {

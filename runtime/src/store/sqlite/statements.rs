@@ -30,10 +30,11 @@ const INSERT_COLUMNS: usize = 14;
 
 /// The `+` keeps the planner from an index made on the spot over `new`, for
 /// which it would read the whole table: it guesses that many rows are updated.
-const UPDATE: &str = "WITH new (tenant, id, expected, status, error, closed_at, wake_at, idle, \
-     version, history) AS (VALUES ";
-const UPDATE_COLUMNS: usize = 10;
-const UPDATE_END: &str = ") UPDATE executions AS old SET status = new.status, error = new.error, \
+const UPDATE: &str = "WITH new (tenant, id, expected, application_version, status, error, \
+     closed_at, wake_at, idle, version, history) AS (VALUES ";
+const UPDATE_COLUMNS: usize = 11;
+const UPDATE_END: &str = ") UPDATE executions AS old SET \
+     application_version = new.application_version, status = new.status, error = new.error, \
      closed_at = new.closed_at, wake_at = new.wake_at, idle = new.idle, version = new.version, \
      history = old.history || new.history FROM new \
      WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
@@ -48,10 +49,11 @@ const SPILL_END: &str = ") INSERT OR FAIL INTO history_chunks (tenant, id, last_
      WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
 
 /// Second half of [`SPILL`]: recovery starts from the snapshot.
-const CUT: &str = "WITH new (tenant, id, expected, status, error, closed_at, wake_at, idle, \
-     version, snapshot) AS (VALUES ";
+const CUT: &str = "WITH new (tenant, id, expected, application_version, status, error, \
+     closed_at, wake_at, idle, version, snapshot) AS (VALUES ";
 const CUT_COLUMNS: usize = UPDATE_COLUMNS;
-const CUT_END: &str = ") UPDATE executions AS old SET status = new.status, error = new.error, \
+const CUT_END: &str = ") UPDATE executions AS old SET \
+     application_version = new.application_version, status = new.status, error = new.error, \
      closed_at = new.closed_at, wake_at = new.wake_at, idle = new.idle, version = new.version, \
      history = '', tail_first = new.version + 1, snapshot = new.snapshot FROM new \
      WHERE old.tenant = +new.tenant AND old.id = +new.id AND old.version = +new.expected";
@@ -276,6 +278,7 @@ fn updated<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(
         add(&mut arguments, summary.tenant.to_shared());
         add(&mut arguments, summary.id.0.as_bytes().to_vec());
         add(&mut arguments, codec::to_i64(expected(row)));
+        add(&mut arguments, i64::from(summary.application_version));
         add(&mut arguments, codec::status_code(summary.status));
         add(&mut arguments, summary.error.clone());
         add(
