@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Json, TaskId, TimerId, Timestamp};
+use crate::program::ParentClose;
+use crate::{ExecutionId, Json, TaskId, TimerId, Timestamp};
 
 /// One entry of a history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub enum EventKind {
         /// until it ends, whatever later versions of the machine do.
         #[serde(default)]
         machine: u32,
+        /// Whose child it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
     },
     /// An attempt returned.
     ActivityCompleted {
@@ -88,6 +92,21 @@ pub enum EventKind {
     },
     /// Somebody asked for a failed execution to go on from where it failed.
     RetryRequested {},
+}
+
+/// The attempt of another execution that started this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The other execution.
+    pub execution: ExecutionId,
+    /// The state entry that asked for it.
+    pub task: TaskId,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// How many executions are above this one, the parent included; from 1.
+    pub depth: u32,
+    /// What becomes of this execution if the attempt is given up.
+    pub on_close: ParentClose,
 }
 
 /// Why an attempt failed.

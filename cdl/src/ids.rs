@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::TaskId;
+
 /// Number of buckets that executions are spread over, for ever: ranges of
 /// buckets form shards, so shards can split and merge without moving keys.
 pub const BUCKETS: u32 = 4096;
@@ -58,6 +60,23 @@ impl ExecutionId {
         hash.update(tenant.as_str().as_bytes());
         hash.update([0]); // no tenant contains a NUL, so the pair is unambiguous
         hash.update(key.as_bytes());
+        let digest = hash.finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(Uuid::new_v8(bytes))
+    }
+
+    /// The execution that an attempt of a Task starts as its child. The same
+    /// attempt always names the same one, so that starting it again, after a crash,
+    /// starts no second one.
+    pub fn of_child(parent: Self, task: TaskId, attempt: u32) -> Self {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        // No tenant begins so, which keeps it apart from the keys of clients.
+        hash.update(b"\0child\0");
+        hash.update(parent.0.as_bytes());
+        hash.update(task.0.to_be_bytes());
+        hash.update(attempt.to_be_bytes());
         let digest = hash.finalize();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
@@ -186,6 +205,20 @@ mod tests {
             ExecutionId::from_key(&a, "k"),
             ExecutionId::from_key(&b, "k")
         );
+    }
+
+    #[test]
+    fn each_attempt_names_a_child_of_its_own() {
+        let [a, b] = [1, 2].map(|id| ExecutionId(Uuid::from_u128(id)));
+        let child = ExecutionId::of_child(a, TaskId(3), 1);
+        assert_eq!(child, ExecutionId::of_child(a, TaskId(3), 1));
+        for other in [
+            ExecutionId::of_child(b, TaskId(3), 1),
+            ExecutionId::of_child(a, TaskId(4), 1),
+            ExecutionId::of_child(a, TaskId(3), 2),
+        ] {
+            assert_ne!(child, other);
+        }
     }
 
     #[test]

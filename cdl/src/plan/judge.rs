@@ -76,7 +76,7 @@ impl Plan<'_> {
             return;
         }
         let matters: &[&str] = match &frame.step {
-            Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource"],
+            Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource", "wait"],
             Step::Waiting { .. } | Step::Retrying { .. } => &["type"],
             Step::Listening { .. } => &["type", "event", "timeout"],
             Step::Asking(_) => &["type", "ui", "timeout", "escalate"],

@@ -344,6 +344,7 @@ fn compile_definition(definition: &Value) -> Arc<Program> {
             name: name.into(),
             version: None,
             region: None,
+            child: None,
         },
         envelope: Envelope::None,
     };

@@ -157,6 +157,7 @@ impl Run {
             input,
             shards: 10,
             machine,
+            parent: None,
         })
     }
 

@@ -59,6 +59,7 @@ impl Shard {
             input: start.input,
             shards: self.context.settings.filter_shards,
             machine: SEMANTICS,
+            parent: None,
         };
         self.advance_at(now, live, kind);
     }
