@@ -1,6 +1,7 @@
 //! The machine's tests.
 
 mod asl;
+mod children;
 mod compensate;
 mod compile;
 mod failures;
