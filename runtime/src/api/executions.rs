@@ -94,6 +94,10 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     wake_at: Option<Timestamp>,
+    /// The execution whose child it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    parent: Option<ExecutionId>,
     /// Length of its history.
     events: u64,
     /// The states that it is in.
@@ -235,6 +239,7 @@ async fn start(
         input,
         id: body.id,
         idempotency_key,
+        parent: None,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -459,6 +464,7 @@ impl ExecutionView {
             started_at: summary.started_at,
             closed_at: summary.closed_at,
             wake_at: summary.wake_at,
+            parent: None,
             events: summary.version,
             open_states: None,
             context: None,
@@ -484,6 +490,7 @@ impl ExecutionView {
             started_at: started.started_at,
             closed_at: None,
             wake_at: None,
+            parent: None,
             events: 1,
             open_states: None,
             context: None,
@@ -506,6 +513,7 @@ impl ExecutionView {
         let mut shown = Self::of_summary(summary);
         shown.error = None;
         shown.input = Some(input);
+        shown.parent = execution.parent.map(|parent| parent.execution);
         shown.open_states = Some(open_states(&execution, &program));
         // An execution that has ended has none any more.
         shown.context = (context && !execution.context.is_null()).then_some(execution.context);

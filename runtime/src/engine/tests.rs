@@ -624,5 +624,6 @@ async fn a_clock_that_is_set_back_holds_no_commit_up() {
 }
 
 mod bounds;
+mod children;
 mod outside;
 pub(crate) mod world;
