@@ -88,6 +88,7 @@ fn start(program: &Program, execution: Execution, input: &Json) -> Execution {
         input: input.clone(),
         shards: 10,
         machine: cascade_cdl::SEMANTICS,
+        parent: None,
     };
     step(program, execution, started).execution
 }
@@ -211,6 +212,7 @@ fn order(program: &Program) -> Vec<(String, Execution, Event)> {
                 input: Json::parse(ORDER_INPUT.to_owned()).expect("JSON"),
                 shards: 10,
                 machine: cascade_cdl::SEMANTICS,
+                parent: None,
             },
         };
         execution = apply_one(name, execution, at, kind);

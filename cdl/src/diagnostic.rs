@@ -96,6 +96,7 @@ codes! {
     TargetOutOfScope = 305, Error, "transition out of its scope";
     NothingToRun = 306, Error, "nothing to run";
     NotReachable = 307, Error, "state that nothing leads to";
+    UnknownWorkflow = 308, Error, "unknown workflow";
 
     InvalidExpression = 401, Error, "invalid expression";
     InvalidResource = 402, Error, "invalid resource";

@@ -25,6 +25,15 @@ pub const TOLERANCE_EXCEEDED: &str = "FailureToleranceExceeded";
 pub const COMPENSATION_LIMIT: &str = "CompensationLimitExceeded";
 /// One event led through too many states without waiting: an endless loop.
 pub const STEP_LIMIT: &str = "StepLimitExceeded";
+/// Children of children, deeper than they may be.
+pub const NESTING_LIMIT: &str = "NestingLimitExceeded";
+/// A Task runs a workflow that is not there.
+pub const WORKFLOW_NOT_FOUND: &str = "WorkflowNotFound";
+/// The child that a Task waits for was cancelled.
+pub const CHILD_CANCELLED: &str = "ChildCancelled";
+/// The child that a Task waits for ran into a limit that is past every `catch`
+/// of its own, but not of its parent's.
+pub const CHILD_FAILED: &str = "ChildFailed";
 /// The history has as many events as it may.
 pub const HISTORY_LIMIT: &str = "HistoryLimitExceeded";
 

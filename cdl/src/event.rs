@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Json, TaskId, TimerId, Timestamp};
+use crate::program::ParentClose;
+use crate::{ExecutionId, Json, TaskId, TimerId, Timestamp};
 
 /// One entry of a history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub enum EventKind {
         /// until it ends, whatever later versions of the machine do.
         #[serde(default)]
         machine: u32,
+        /// Whose child it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
     },
     /// An attempt returned.
     ActivityCompleted {
@@ -130,6 +134,21 @@ pub enum Callback {
     },
     /// It goes on.
     Heartbeat {},
+}
+
+/// The attempt of another execution that started this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The other execution.
+    pub execution: ExecutionId,
+    /// The state entry that asked for it.
+    pub task: TaskId,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// How many executions are above this one, the parent included; from 1.
+    pub depth: u32,
+    /// What becomes of this execution if the attempt is given up.
+    pub on_close: ParentClose,
 }
 
 /// Why an attempt failed.

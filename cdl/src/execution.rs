@@ -10,7 +10,7 @@ use crate::machine::ActivityTask;
 use crate::program::{
     Attempted, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
 };
-use crate::{ExecutionId, Json, TenantId, Timestamp, asl};
+use crate::{ExecutionId, Json, Parent, TenantId, Timestamp, asl};
 
 /// One state entry that asked for an activity or a person; unique within its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,6 +56,9 @@ pub struct Execution {
     /// When its latest event was recorded. Time never runs backwards for an
     /// execution, even if the clocks of two servers differ.
     pub updated_at: Timestamp,
+    /// Whose child it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
@@ -424,6 +427,7 @@ impl Execution {
             status: Status::Running,
             started_at: Timestamp::default(),
             updated_at: Timestamp::default(),
+            parent: None,
             shards: 0,
             context: Value::Null,
             context_bytes: 0,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::TaskId;
+
 /// Number of buckets that executions are spread over, for ever: ranges of
 /// buckets form shards, so shards can split and merge without moving keys.
 pub const BUCKETS: u32 = 4096;
@@ -42,6 +44,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// How the ids of children end; of other ids of version 8 one in 65536 does.
+const CHILD: [u8; 2] = [0xc4, 0x1d];
+
 /// One run of a workflow. Time-ordered (UUID version 7) unless an idempotency
 /// key names it (version 8, a hash of tenant and key).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,6 +67,30 @@ impl ExecutionId {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         Self(Uuid::new_v8(bytes))
+    }
+
+    /// The execution that an attempt of a Task starts as its child. The same
+    /// attempt always names the same one, so that starting it again, after a crash,
+    /// starts no second one.
+    pub fn of_child(parent: Self, task: TaskId, attempt: u32) -> Self {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        // No tenant begins so, which keeps it apart from the keys of clients.
+        hash.update(b"\0child\0");
+        hash.update(parent.0.as_bytes());
+        hash.update(task.0.to_be_bytes());
+        hash.update(attempt.to_be_bytes());
+        let digest = hash.finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        bytes[14..].copy_from_slice(&CHILD);
+        Self(Uuid::new_v8(bytes))
+    }
+
+    /// Whether it may be a child by its id: each that is one may. So recovery
+    /// reads of what sleeps hardly more than the children.
+    pub fn may_be_child(self) -> bool {
+        self.0.get_version_num() == 8 && self.0.as_bytes().ends_with(&CHILD)
     }
 
     /// The bucket of an execution without a shard key of its own.
@@ -186,6 +215,22 @@ mod tests {
             ExecutionId::from_key(&a, "k"),
             ExecutionId::from_key(&b, "k")
         );
+    }
+
+    #[test]
+    fn each_attempt_names_a_child_of_its_own() {
+        let [a, b] = [1, 2].map(|id| ExecutionId(Uuid::from_u128(id)));
+        let child = ExecutionId::of_child(a, TaskId(3), 1);
+        assert_eq!(child, ExecutionId::of_child(a, TaskId(3), 1));
+        for other in [
+            ExecutionId::of_child(b, TaskId(3), 1),
+            ExecutionId::of_child(a, TaskId(4), 1),
+            ExecutionId::of_child(a, TaskId(3), 2),
+        ] {
+            assert_ne!(child, other);
+            assert!(other.may_be_child());
+        }
+        assert!(!a.may_be_child());
     }
 
     #[test]

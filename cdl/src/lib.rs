@@ -22,13 +22,14 @@ pub mod program;
 pub mod schema;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
-pub use event::{ActivityFailure, Callback, Event, EventKind, Receipt};
+pub use event::{ActivityFailure, Callback, Event, EventKind, Parent, Receipt};
 pub use execution::{
     Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status,
     Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
 pub use front::{
-    AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, parse, parse_bindings, parse_with,
+    AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, parse, parse_ahead, parse_bindings,
+    parse_with,
 };
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
 pub use inbox::{
@@ -38,5 +39,5 @@ pub use inbox::{
 pub use json::Json;
 pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,
-    limits, migrate, replay, replay_moved,
+    limits, migrate, outcome_of_child, replay, replay_moved,
 };

@@ -9,7 +9,7 @@
 //! workflow itself, the branches of the Parallel states and the iterations of the
 //! Map states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
-//! waits, `join` brings branches together, `map` iterations, `fault` deals with what goes wrong, `compensate` undoes what was done, `data` moves values between
+//! waits, `join` brings branches together, `map` iterations, `child` bounds what runs as a child, `fault` deals with what goes wrong, `compensate` undoes what was done, `data` moves values between
 //! states and the context, `budget` counts what that costs, `retry` says when
 //! to try again.
 
@@ -23,6 +23,7 @@ use crate::{
 
 mod asl;
 mod budget;
+mod child;
 mod compensate;
 mod data;
 mod fault;
@@ -35,6 +36,7 @@ mod record;
 mod retry;
 mod walk;
 
+pub use child::outcome_of_child;
 pub use migrate::{migrate, replay_moved};
 pub use record::{Place, Record};
 use walk::Machine;
@@ -233,7 +235,11 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             input,
             shards,
             machine: semantics,
-        } => machine.start(input, *shards, *semantics)?,
+            parent,
+        } => {
+            machine.execution.parent = *parent;
+            machine.start(input, *shards, *semantics)?;
+        }
         EventKind::ActivityCompleted {
             task,
             attempt,

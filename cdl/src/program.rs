@@ -84,7 +84,7 @@ pub struct State {
 /// The kinds of [`State`].
 #[derive(Debug, Clone)]
 pub enum StateKind {
-    /// Runs an activity.
+    /// Runs an activity, or a workflow as a child.
     Task(Task),
     /// Computes a value.
     Pass {
@@ -212,7 +212,7 @@ pub enum Next {
 pub struct Task {
     /// What runs.
     pub resource: Resource,
-    /// The activity's input; without it, the whole context.
+    /// The input of what runs; without it, the whole context.
     pub parameters: Option<Template>,
     /// Where the output goes; without it, into the history only.
     pub result: Option<Path>,
@@ -407,10 +407,11 @@ impl Default for RetryPolicy {
     }
 }
 
-/// `urn:cascade:activity:NAME[:VERSION][@REGION]`.
+/// What a Task runs: `urn:cascade:activity:NAME[:VERSION][@REGION]`, or
+/// `urn:cascade:workflow:[APPLICATION/]NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Resource {
-    /// The activity's name.
+    /// The activity's name, or the workflow's.
     pub name: Arc<str>,
     /// The version asked for; the newest if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -418,10 +419,45 @@ pub struct Resource {
     /// The region whose workers run it; any if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<Arc<str>>,
+    /// That it is a workflow, and how it is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<Arc<Child>>,
+}
+
+/// How a Task runs a workflow: each attempt is an execution of its own, whose
+/// id is [`ExecutionId::of_child`](crate::ExecutionId::of_child).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Child {
+    /// The application that has the workflow; absent, the parent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<Arc<str>>,
+    /// Whether the attempt ends as the child does. If not, it ends when the child
+    /// has started, and gives `{execution_id}`.
+    pub waits: bool,
+    /// What becomes of a child that nobody waits for any more.
+    pub on_close: ParentClose,
+}
+
+/// What becomes of a child when its parent gives its attempt up: because the
+/// parent ends, the attempt takes too long, or its branch is not needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParentClose {
+    /// It is cancelled.
+    Cancel,
+    /// It goes on by itself.
+    Abandon,
 }
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(child) = &self.child {
+            f.write_str("urn:cascade:workflow:")?;
+            if let Some(application) = &child.application {
+                write!(f, "{application}/")?;
+            }
+            return f.write_str(&self.name);
+        }
         write!(f, "urn:cascade:activity:{}", self.name)?;
         if let Some(version) = &self.version {
             write!(f, ":{version}")?;
@@ -445,7 +481,16 @@ impl Program {
                 StateKind::Asl(state) => (state.activity(), None),
                 _ => (None, None),
             };
+            let run = run.filter(|run| run.child.is_none());
             run.into_iter().chain(undo)
+        })
+    }
+
+    /// The workflows that it may run as children.
+    pub fn children(&self) -> impl Iterator<Item = &Resource> {
+        self.states.iter().filter_map(|state| match &state.kind {
+            StateKind::Task(task) => Some(&task.resource).filter(|run| run.child.is_some()),
+            _ => None,
         })
     }
 

@@ -98,6 +98,7 @@ fn start(program: &Program, input: &Json) -> Execution {
         input: input.clone(),
         shards: 10,
         machine: SEMANTICS,
+        parent: None,
     };
     step(program, execution, started, input.len())
 }

@@ -104,6 +104,7 @@ fn branches_are_scopes_of_their_own() {
         name: "validate_order".into(),
         version: Some("v2".into()),
         region: Some("us-east".into()),
+        child: None,
     };
     assert_eq!((&task.resource, task.next), (&resource, Next::End));
     // `start` names the second state.

@@ -129,6 +129,7 @@ fn execution() -> Commit {
             input: json.clone(),
             shards: 10,
             machine: 1,
+            parent: None,
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),

@@ -5,6 +5,7 @@
 //! them (`engine/shard.rs`). After a crash, [`Engine::open`] takes the shards
 //! over again and goes on from what the store holds.
 
+mod children;
 mod live;
 mod moves;
 mod replay;
@@ -23,8 +24,8 @@ use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
-    ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, Receipt, Status, TaskId,
-    TaskToken, TenantId, Timestamp,
+    ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, Parent, Receipt, Status,
+    TaskId, TaskToken, TenantId, Timestamp,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -156,6 +157,8 @@ pub struct Start {
     pub id: Option<ExecutionId>,
     /// Names the execution if `id` does not: the same key, the same execution.
     pub idempotency_key: Option<String>,
+    /// Whose child it is; only the engine says so.
+    pub parent: Option<Parent>,
 }
 
 /// An execution that has been started, now or before.
@@ -300,6 +303,8 @@ pub struct Engine {
 
 struct Inner {
     shards: Vec<ShardHandle>,
+    /// The task that brings children to their ends.
+    children: std::sync::Mutex<Option<JoinHandle<()>>>,
     context: Arc<Context>,
 }
 
@@ -324,6 +329,7 @@ struct Context {
     started: AtomicU64,
     closed: AtomicU64,
     stopping: CancellationToken,
+    children: children::Asks,
 }
 
 impl Engine {
@@ -337,7 +343,9 @@ impl Engine {
     ) -> Result<Self, store::Error> {
         let count = settings.shards.clamp(1, BUCKETS);
         let mailbox = settings.mailbox.max(1);
+        let (children, asks) = mpsc::unbounded_channel();
         let context = Arc::new(Context {
+            children,
             store,
             queue,
             clock,
@@ -364,8 +372,18 @@ impl Engine {
                 task,
             });
         }
-        let inner = Arc::new(Inner { shards, context });
-        Ok(Self { inner })
+        let stopping = context.stopping.clone();
+        let inner = Arc::new(Inner {
+            shards,
+            children: std::sync::Mutex::new(None),
+            context,
+        });
+        let engine = Self { inner };
+        let weak = Arc::downgrade(&engine.inner);
+        let task = tokio::spawn(children::run(weak, asks, stopping));
+        let slot = engine.inner.children.lock();
+        *slot.unwrap_or_else(PoisonError::into_inner) = Some(task);
+        Ok(engine)
     }
 
     /// Starts an execution; returns when that is durable.
@@ -618,6 +636,13 @@ impl Engine {
     /// Stops taking requests, commits what is known, and lets the shards end.
     pub async fn shutdown(&self) {
         self.inner.context.stopping.cancel();
+        let children = self.inner.children.lock();
+        let children = children.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = children
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "what serves children ended badly");
+        }
         for shard in &self.inner.shards {
             let task = shard
                 .task

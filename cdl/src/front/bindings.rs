@@ -92,8 +92,8 @@ fn activity(context: &mut Context<'_>, node: &Node) -> Option<Resource> {
     };
     match urn::parse(text) {
         Ok(urn::Parsed::Activity(activity)) => Some(activity),
-        Ok(urn::Parsed::Later(what)) => {
-            let message = format!("a resource is bound to an activity, not to {what}");
+        Ok(urn::Parsed::Workflow { .. }) => {
+            let message = "a resource is bound to an activity, not to child workflows";
             context.report(Finding::new(Code::InvalidResource, node.span, message));
             None
         }

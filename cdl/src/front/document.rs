@@ -7,7 +7,7 @@ use super::fields::{Context, Shape, is_name};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::{Key, Node, Yaml};
-use super::{asl, schemas, workflow};
+use super::{asl, child, schemas, workflow};
 use crate::diagnostic::Code;
 use crate::program::{Application, Program};
 
@@ -193,6 +193,7 @@ fn only_states(context: &mut Context<'_>, root: &Node, file: &str) -> Option<Wor
         None => (file, root.head()),
     };
     let program = workflow::compile(context, root, name, span);
+    child::check(context, &[name]);
     program.map(|program| BTreeMap::from([(program.name.clone(), Arc::new(program))]))
 }
 
@@ -207,6 +208,7 @@ fn workflows(context: &mut Context<'_>, node: &Node) -> Option<Workflows> {
     }
     let mut programs = BTreeMap::new();
     let mut complete = true;
+    let declared: Vec<_> = named.iter().map(|item| item.name).collect();
     for item in named {
         match workflow::compile(context, item.node, item.name, item.span) {
             Some(program) => {
@@ -215,6 +217,7 @@ fn workflows(context: &mut Context<'_>, node: &Node) -> Option<Workflows> {
             None => complete = false,
         }
     }
+    child::check(context, &declared);
     complete.then_some(programs)
 }
 

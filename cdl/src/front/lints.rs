@@ -31,7 +31,10 @@ pub(super) fn check(context: &mut Context<'_>, draft: &Draft<'_>) {
                         name,
                     );
                 }
-                blocking(context, task, name);
+                // A child keeps no worker busy.
+                if task.resource.child.is_none() {
+                    blocking(context, task, name);
+                }
                 retries(context, task, draft.timeout_ms, name);
             }
             StateKind::Choice { default: None, .. } => context.report(

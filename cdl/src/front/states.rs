@@ -2,6 +2,7 @@
 //!
 //! A new type is an entry in [`TYPES`] with its keys and its function.
 
+use super::child;
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
 use super::map::map;
@@ -42,7 +43,7 @@ struct Type {
 
 impl Type {
     /// The type that a Task is by its resource, if that is no activity.
-    fn alias(&self, node: &Node) -> Option<&'static Type> {
+    fn alias(&self, node: &Node, ahead: bool) -> Option<&'static Type> {
         let Yaml::Mapping(entries) = &node.yaml else {
             return None;
         };
@@ -55,6 +56,7 @@ impl Type {
         let name = match resource.text() {
             WAIT_FOR_EVENT => "EventTask",
             WAIT_FOR_HUMAN => "HumanTask",
+            text if ahead && text.starts_with(WORKFLOW) => "SubWorkflow",
             _ => return None,
         };
         let mut types = TYPES.iter().filter(|_| self.name == "Task");
@@ -74,6 +76,9 @@ const WAIT_FOR_EVENT: &str = "urn:cascade:waitFor:event";
 
 /// The resource of a Task that is a `HumanTask` by another name.
 const WAIT_FOR_HUMAN: &str = "urn:cascade:waitFor:human";
+
+/// How the resource of a Task begins that is a `SubWorkflow` by another name.
+pub(super) const WORKFLOW: &str = "urn:cascade:workflow:";
 
 /// Keys of a Map state, by either of its names.
 const MAP_KEYS: &[&str] = &[
@@ -215,6 +220,31 @@ const TYPES: &[Type] = &[
         compile: waiting::human,
     },
     Type {
+        name: "SubWorkflow",
+        shape: Shape {
+            what: "a SubWorkflow state",
+            known: &[
+                "name",
+                "type",
+                "description",
+                "workflow",
+                "parameters",
+                "wait",
+                "parent_close_policy",
+                "result",
+                "resultPath",
+                "timeout",
+                "retries",
+                "catch",
+                "compensate",
+                "next",
+                "end",
+            ],
+            later: &[],
+        },
+        compile: child::child,
+    },
+    Type {
         name: "Wait",
         shape: Shape {
             what: "a Wait state",
@@ -277,7 +307,8 @@ const TYPES: &[Type] = &[
     },
 ];
 
-/// State types of the language that this version does not run.
+/// State types of the language that no engine runs yet; only
+/// [`parse_ahead`](crate::parse_ahead) reads them.
 const LATER_TYPES: &[&str] = &["SubWorkflow"];
 
 /// Compiles one state.
@@ -288,7 +319,7 @@ pub(super) fn compile(
 ) -> Option<StateKind> {
     let context = &mut *builder.context;
     let found = state_type(context, item)?;
-    let alias = found.alias(item.node);
+    let alias = found.alias(item.node, context.ahead);
     let fields = match alias {
         // `resource` says what it is, as `type` does.
         Some(found) => context.fields_with(item.node, &found.shape, Some("resource"))?,
@@ -313,7 +344,10 @@ fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Typ
         let misspelt = suggest("type", "", &keys).filter(|help| help.starts_with("did"));
         let help = match misspelt {
             Some(_) | None if keys.contains(&"resource") => "add `type: Task`".to_owned(),
-            _ => format!("add `type:` with one of {}", type_names().join(", ")),
+            _ => format!(
+                "add `type:` with one of {}",
+                type_names(context.ahead).join(", ")
+            ),
         };
         context.report(
             Finding::new(
@@ -327,7 +361,9 @@ fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Typ
         return None;
     };
     let text = context.text(&entry.value, "`type`")?;
-    if let Some(found) = TYPES.iter().find(|found| found.name == text) {
+    let ahead = context.ahead;
+    let mut types = types(ahead);
+    if let Some(found) = types.find(|found| found.name == text) {
         return Some(found);
     }
     let finding = if LATER_TYPES.contains(&text) {
@@ -336,21 +372,29 @@ fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Typ
             entry.value.span,
             format!("{text} states are not supported by this version"),
         )
-        .help(format!("this version runs {}", type_names().join(", ")))
+        .help(format!(
+            "this version runs {}",
+            type_names(ahead).join(", ")
+        ))
     } else {
         Finding::new(
             Code::UnknownStateType,
             entry.value.span,
             format!("there is no state type {}", quote(text)),
         )
-        .maybe_help(suggest(text, "the types are", &type_names()))
+        .maybe_help(suggest(text, "the types are", &type_names(ahead)))
     };
     context.report(finding);
     None
 }
 
-fn type_names() -> Vec<&'static str> {
-    TYPES.iter().map(|found| found.name).collect()
+fn types(ahead: bool) -> impl Iterator<Item = &'static Type> {
+    let types = TYPES.iter();
+    types.filter(move |found| ahead || !LATER_TYPES.contains(&found.name))
+}
+
+fn type_names(ahead: bool) -> Vec<&'static str> {
+    types(ahead).map(|found| found.name).collect()
 }
 
 /// Runs an activity. Without a resource it passes through.
@@ -415,7 +459,7 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
 }
 
 /// What undoes a Task.
-fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Compensation> {
+pub(super) fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Compensation> {
     const COMPENSATION: Shape = Shape {
         what: "`compensate`",
         known: &["resource", "parameters", "timeout", "retries"],
@@ -447,8 +491,8 @@ fn resource(context: &mut Context<'_>, node: &Node) -> Option<Resource> {
     let text = context.text(node, "`resource`")?;
     match urn::parse(text) {
         Ok(Parsed::Activity(resource)) => Some(resource),
-        Ok(Parsed::Later(what)) => {
-            let message = format!("{what}: not supported by this version");
+        Ok(Parsed::Workflow { .. }) => {
+            let message = "child workflows are not supported here by this version";
             context.report(
                 Finding::new(Code::NotSupported, node.span, message)
                     .help("this version runs `urn:cascade:activity:NAME`"),

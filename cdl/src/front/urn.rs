@@ -1,4 +1,5 @@
-//! Resource names: `urn:cascade:activity:NAME[:VERSION][@REGION]`.
+//! Resource names: `urn:cascade:activity:NAME[:VERSION][@REGION]` and
+//! `urn:cascade:workflow:[APPLICATION/]NAME`.
 
 use super::report::similar;
 use crate::expression::SyntaxError;
@@ -10,15 +11,18 @@ const MAX_PART_LEN: usize = 64;
 
 /// What a resource that is well-formed asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(super) enum Parsed<'t> {
     /// An activity.
     Activity(Resource),
-    /// Something that this version does not run; says what.
-    Later(&'static str),
+    /// A workflow, by its name and the application that has it.
+    Workflow {
+        application: Option<&'t str>,
+        name: &'t str,
+    },
 }
 
 /// Reads a resource name.
-pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
+pub(super) fn parse(text: &str) -> Result<Parsed<'_>, SyntaxError> {
     let Some(rest) = text.strip_prefix("urn:cascade:") else {
         return Err(not_ours(text));
     };
@@ -26,7 +30,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
     let (kind, tail) = rest.split_once(':').unwrap_or((rest, ""));
     match kind {
         "activity" => activity(text, start + kind.len() + 1, tail),
-        "workflow" => Ok(Parsed::Later("child workflows (`urn:cascade:workflow:`)")),
+        "workflow" => workflow(text, start + kind.len() + 1, tail),
         "waitFor" => {
             let help = "a Task waits for `urn:cascade:waitFor:human` or \
                         `urn:cascade:waitFor:event`; a compensation for neither";
@@ -45,7 +49,26 @@ pub(super) fn parse(text: &str) -> Result<Parsed, SyntaxError> {
     }
 }
 
-fn activity(text: &str, start: usize, tail: &str) -> Result<Parsed, SyntaxError> {
+/// Reads `[APPLICATION/]NAME`, as a workflow is named without a URN, too.
+pub(super) fn workflow<'t>(
+    text: &str,
+    start: usize,
+    tail: &'t str,
+) -> Result<Parsed<'t>, SyntaxError> {
+    let start = start.min(text.len());
+    let (application, name) = match tail.split_once('/') {
+        Some((application, name)) => (Some(application), name),
+        None => (None, tail),
+    };
+    if let Some(application) = application {
+        part_of(application, start, "application", WORKFLOW_HELP)?;
+    }
+    let at = start + tail.len() - name.len();
+    part_of(name, at, "name", WORKFLOW_HELP)?;
+    Ok(Parsed::Workflow { application, name })
+}
+
+fn activity<'t>(text: &str, start: usize, tail: &'t str) -> Result<Parsed<'t>, SyntaxError> {
     let (named, region) = match tail.split_once('@') {
         Some((named, region)) => (named, Some(region)),
         None => (tail, None),
@@ -66,6 +89,7 @@ fn activity(text: &str, start: usize, tail: &str) -> Result<Parsed, SyntaxError>
         name: name.into(),
         version: version.map(Into::into),
         region: region.map(Into::into),
+        child: None,
     }))
 }
 
@@ -74,9 +98,16 @@ fn part(part: &str, start: usize, what: &str) -> Result<(), SyntaxError> {
     const HELP: &str = "it looks like `urn:cascade:activity:charge_card`, \
                         `urn:cascade:activity:charge_card:v2` or \
                         `urn:cascade:activity:charge_card@us-east`";
+    part_of(part, start, what, HELP)
+}
+
+const WORKFLOW_HELP: &str = "a workflow is named like `ship_order`, or `shipping/ship_order` if \
+                             another application has it";
+
+fn part_of(part: &str, start: usize, what: &str, help: &str) -> Result<(), SyntaxError> {
     if part.is_empty() {
         let message = format!("the {what} is missing");
-        return Err(fault(start, 0, message, HELP));
+        return Err(fault(start, 0, message, help));
     }
     let fits = |(at, c): (usize, char)| {
         c.is_ascii_alphanumeric() || (at > 0 && matches!(c, '-' | '_' | '.'))
@@ -84,15 +115,15 @@ fn part(part: &str, start: usize, what: &str) -> Result<(), SyntaxError> {
     if let Some((at, c)) = part.char_indices().find(|&found| !fits(found)) {
         let message = format!("`{c}` cannot stand here in the {what}");
         let help = if part[at..].starts_with("{{") {
-            "a resource is fixed; choose between activities with a Choice state"
+            "what runs is fixed; choose between several with a Choice state"
         } else {
-            HELP
+            help
         };
         return Err(fault(start + at, c.len_utf8(), message, help));
     }
     if part.len() > MAX_PART_LEN {
         let message = format!("the {what} is longer than {MAX_PART_LEN} characters");
-        return Err(fault(start, part.len(), message, HELP));
+        return Err(fault(start, part.len(), message, help));
     }
     Ok(())
 }

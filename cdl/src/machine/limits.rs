@@ -88,6 +88,11 @@ pub const ANSWERED_TASKS: usize = 100;
 /// Deepest nesting of frames: several times what a person can follow.
 pub const MAX_DEPTH: usize = 16;
 
+/// Most executions above one, a child of a child and so on: as deep as frames.
+/// A workflow that starts itself without end fails here, and so does whoever
+/// waits for it, before its tenant's executions are used up.
+pub const MAX_NESTING: u32 = 16;
+
 /// Longest wait, in milliseconds: ten years, as for durations in CDL. What
 /// exceeds it is a mistake in units.
 pub const MAX_WAIT_MS: u64 = 3_650 * 24 * 60 * 60 * 1_000;

@@ -304,6 +304,7 @@ impl<'a> Machine<'a> {
     }
 
     fn enter_task(&mut self, id: FrameId, state: &'a State, kind: &'a Task) -> Result<(), Failure> {
+        self.check_nesting(kind)?;
         let input = match &kind.parameters {
             Some(parameters) => self.eval_text(id, parameters)?,
             None => self.default_input(id)?,

@@ -90,8 +90,14 @@ pub(super) fn of(program: &Program, id: StateId, target: Target<'_>) -> Fields {
 }
 
 fn task_fields(task: &Task, target: Target<'_>) -> Vec<(&'static str, String)> {
+    let child = task.resource.child.as_ref();
     vec![
         ("resource", task.resource.to_string()),
+        ("wait", text(&child.map(|child| child.waits))),
+        (
+            "parent_close_policy",
+            text(&child.map(|child| child.on_close)),
+        ),
         ("parameters", text(&task.parameters)),
         ("result", text(&task.result)),
         ("timeout", text(&task.timeout_ms)),

@@ -76,7 +76,7 @@ impl Plan {
             return;
         }
         let matters: &[&str] = match &frame.step {
-            Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource"],
+            Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource", "wait"],
             Step::Waiting { .. } | Step::Retrying { .. } | Step::Calling { .. } => &["type"],
             Step::Listening { .. } => &["type", "event", "timeout"],
             Step::Asking(_) => &["type", "ui", "timeout", "escalate"],

@@ -37,6 +37,7 @@ pub(crate) fn parse(
             name: name.as_str().into(),
             version: None,
             region: None,
+            child: None,
         },
         envelope: Envelope::None,
     });
@@ -123,6 +124,7 @@ impl<'c> Run<'c> {
             input: Json::from_value(input),
             shards: 10,
             machine: SEMANTICS,
+            parent: None,
         });
     }
 

@@ -334,6 +334,7 @@ fn activity(name: &str) -> Resource {
         name: name.into(),
         version: None,
         region: None,
+        child: None,
     }
 }
 

@@ -32,6 +32,7 @@ fn options() -> AslOptions {
             name: "sender".into(),
             version: None,
             region: None,
+            child: None,
         },
         envelope,
     };

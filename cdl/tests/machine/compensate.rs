@@ -358,6 +358,7 @@ impl Long {
             input: text("null"),
             shards: 10,
             machine: SEMANTICS,
+            parent: None,
         });
         long
     }

@@ -190,6 +190,7 @@ fn a_history_ends_at_its_limit() {
         input: text("null"),
         shards: 10,
         machine: SEMANTICS,
+        parent: None,
     };
     while !execution.is_closed() {
         let seq = execution.version + 1;
@@ -363,6 +364,7 @@ fn events_that_cannot_follow_are_refused() {
         input: text("null"),
         shards: 10,
         machine,
+        parent: None,
     };
     let event = |seq, kind| Event {
         seq,

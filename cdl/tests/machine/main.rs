@@ -2,6 +2,7 @@
 
 mod asl;
 mod callback;
+mod children;
 mod compensate;
 mod compile;
 mod failures;

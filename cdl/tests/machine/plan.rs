@@ -360,3 +360,31 @@ fn of_asl_nothing_ahead_may_change() {
         assert_eq!(plan.judge(&run.execution).to_string(), expected);
     }
 }
+
+#[test]
+fn a_child_that_runs_keeps_its_workflow_and_is_waited_for_or_not() {
+    let child = |rest: &str| {
+        let state = format!("states: [{{ name: Ship, type: SubWorkflow, workflow: {rest} }}]");
+        compile(&state)
+    };
+    let old = child("test");
+    let mut run = Run::new(Arc::clone(&old));
+    run.start(text("{}"));
+    let none = BTreeMap::new();
+    for (new, changed) in [
+        ("test", None),
+        ("test, parent_close_policy: abandon", None),
+        ("test, timeout: 1h", None),
+        ("other/test", Some("`resource`")),
+        ("test, wait: false", Some("`wait`")),
+    ] {
+        let new = child(new);
+        match (Plan::new(&old, &new, &none).judge(&run.execution), changed) {
+            (Verdict::Safe, None) => {}
+            (Verdict::Stuck { reasons }, Some(field)) => {
+                assert!(reasons.iter().any(|reason| reason.contains(field)));
+            }
+            (verdict, _) => panic!("{changed:?}: {verdict:?}"),
+        }
+    }
+}

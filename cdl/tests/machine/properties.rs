@@ -401,6 +401,7 @@ fn compile_definition(definition: &Value) -> Arc<Program> {
             name: name.into(),
             version: None,
             region: None,
+            child: None,
         },
         envelope: Envelope::None,
     };

@@ -175,6 +175,7 @@ impl Run {
             input,
             shards: 10,
             machine,
+            parent: None,
         })
     }
 

@@ -97,6 +97,10 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     wake_at: Option<Timestamp>,
+    /// The execution whose child it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    parent: Option<ExecutionId>,
     /// Length of its history.
     events: u64,
     /// The states that it is in.
@@ -241,6 +245,7 @@ async fn start(
         input,
         id: body.id,
         idempotency_key,
+        parent: None,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -466,6 +471,7 @@ impl ExecutionView {
             started_at: summary.started_at,
             closed_at: summary.closed_at,
             wake_at: summary.wake_at,
+            parent: None,
             events: summary.version,
             open_states: None,
             context: None,
@@ -492,6 +498,7 @@ impl ExecutionView {
             started_at: started.started_at,
             closed_at: None,
             wake_at: None,
+            parent: None,
             events: 1,
             open_states: None,
             context: None,
@@ -515,6 +522,7 @@ impl ExecutionView {
         shown.error = None;
         shown.input = Some(input);
         shown.started_version = execution.origin;
+        shown.parent = execution.parent.map(|parent| parent.execution);
         shown.open_states = Some(open_states(&execution, &program));
         // An execution that has ended has none any more.
         shown.context = (context && !execution.context.is_null()).then_some(execution.context);

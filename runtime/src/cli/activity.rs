@@ -181,6 +181,7 @@ impl RunOnce {
                 name: name.as_str().into(),
                 version: None,
                 region: None,
+                child: None,
             },
             state: name.as_str().into(),
             input: Json::from_value(&input),

@@ -355,6 +355,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
             input: Json::from_value(&json!({ "n": 1 })),
             id: None,
             idempotency_key: None,
+            parent: None,
         },
     }
 }

@@ -98,8 +98,12 @@ fn event_line(event: &Event, start: Timestamp) -> String {
 
 fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
     match kind {
-        EventKind::ExecutionStarted { input, .. } => {
-            (Tone::Strong, "ExecutionStarted", json(input))
+        EventKind::ExecutionStarted { input, parent, .. } => {
+            let whose = parent.map_or_else(String::new, |parent| {
+                format!("child of {} ", parent.execution)
+            });
+            let detail = format!("{whose}{}", json(input));
+            (Tone::Strong, "ExecutionStarted", detail)
         }
         EventKind::ActivityCompleted {
             task,

@@ -151,6 +151,7 @@ impl Runner<'_> {
             input,
             shards: SHARDS,
             machine: SEMANTICS,
+            parent: None,
         };
         loop {
             let (moved, commands) = self.step(execution, next)?;

@@ -11,6 +11,7 @@ use cascade_cdl::{
 };
 use tokio::sync::oneshot;
 
+use super::children::ChildStart;
 use super::moves::{self, Versions};
 use super::size::{self, Walked};
 use super::usage::{Charge, Holding};
@@ -44,8 +45,12 @@ pub(super) type Key = (TenantId, ExecutionId);
 pub(super) enum Effect {
     /// An activity with capabilities.
     Dispatch(Box<QueuedTask>),
+    /// A child to start.
+    Child(Box<ChildStart>),
     /// Nobody waits for an attempt any more.
     Cancel(AttemptKey),
+    /// The same, of what an earlier life of the shard may have started as a child.
+    Orphan(TenantId, ExecutionId),
     /// The answer to a start that is being waited for.
     Started(oneshot::Sender<Result<Started, StartError>>, Started),
     /// The answer to what was done to it.
@@ -302,18 +307,34 @@ impl Live {
     }
 
     /// Takes an attempt back: the effect that has not left is dropped, one that
-    /// has is followed by its cancellation.
+    /// has is followed by its cancellation. One that this life of the shard has
+    /// not sent off may be a child that an earlier one has.
     pub(super) fn take_back(&mut self, task: TaskId, attempt: u32) {
         let is = |key: &AttemptKey| key.task == task && key.attempt == attempt;
-        let before = self.held.len();
-        self.held
-            .retain(|effect| !matches!(effect, Effect::Dispatch(queued) if is(&queued.key())));
-        let left = self.held.len() == before;
-        if let Some(index) = self.asked.iter().position(is) {
-            let key = self.asked.swap_remove(index);
-            if left {
-                self.held.push(Effect::Cancel(key));
+        let (mut left, mut orphan) = (true, false);
+        self.held.retain(|effect| {
+            let (stays, child) = match effect {
+                Effect::Dispatch(queued) => (!is(&queued.key()), false),
+                Effect::Child(child) => (!is(&child.attempt), true),
+                _ => (true, false),
+            };
+            left &= stays;
+            orphan |= child && !stays;
+            stays
+        });
+        match self.asked.iter().position(is) {
+            Some(index) => {
+                let key = self.asked.swap_remove(index);
+                if left {
+                    self.held.push(Effect::Cancel(key));
+                }
             }
+            None => orphan = true,
+        }
+        if orphan {
+            let child = ExecutionId::of_child(self.summary.id, task, attempt);
+            let tenant = self.summary.tenant.clone();
+            self.held.push(Effect::Orphan(tenant, child));
         }
     }
 

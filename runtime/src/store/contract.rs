@@ -172,6 +172,7 @@ pub(crate) fn event(seq: u64) -> Event {
             input: Json::parse(text).expect("JSON"),
             shards: 10,
             machine: 1,
+            parent: None,
         },
     }
 }

@@ -125,8 +125,8 @@ impl Builder<'_, '_, '_> {
                 activity,
                 envelope: Envelope::None,
             }),
-            Ok(urn::Parsed::Later(what)) => {
-                let message = format!("{what} is not supported by this version");
+            Ok(urn::Parsed::Workflow { .. }) => {
+                let message = "child workflows are not supported here by this version";
                 self.report(Finding::new(Code::NotSupported, node.span, message));
                 None
             }

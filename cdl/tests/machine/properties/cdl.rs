@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 /// Stands for the last state of a list until the list is there.
 const LAST: &str = "the last";
 
+/// How a Task runs a workflow instead of an activity, if it does.
+const CHILDREN: [Option<(bool, &str)>; 4] =
+    [None, None, Some((true, "cancel")), Some((false, "abandon"))];
+
 /// A list of states, each with a way to the next; nested up to `depth`.
 fn states(depth: u32) -> BoxedStrategy<Vec<Value>> {
     prop::collection::vec(state(depth), 1..4)
@@ -73,11 +77,12 @@ fn state(depth: u32) -> BoxedStrategy<Value> {
         parameters.clone(),
         compensation(),
         1..4_u32,
+        prop::sample::select(CHILDREN.to_vec()),
     )
         .prop_map(
-            |(result, catch, timeout, jitter, parameters, compensate, attempts)| {
+            |(result, catch, timeout, jitter, parameters, compensate, attempts, child)| {
                 json!({
-                    "type": "Task", "result": result, "catch": catch, "timeout": timeout,
+                    "type": "Task", "child": child, "result": result, "catch": catch, "timeout": timeout,
                     "parameters": parameters, "compensate": compensate,
                     "retries": {"max_attempts": attempts, "backoff": {"jitter": jitter}},
                 })
@@ -237,7 +242,14 @@ fn number(value: &mut Value, count: &mut usize) {
     if let Some(entries) = value.as_object_mut() {
         if entries.get("type").is_some_and(|kind| kind == "Task") {
             *count += 1;
-            let resource = format!("urn:cascade:activity:do_{count}");
+            let child = entries.remove("child").unwrap_or_default();
+            let resource = if child.is_null() {
+                format!("urn:cascade:activity:do_{count}")
+            } else {
+                entries.insert("wait".to_owned(), child[0].clone());
+                entries.insert("parent_close_policy".to_owned(), child[1].clone());
+                format!("urn:cascade:workflow:other/do_{count}")
+            };
             entries.insert("resource".to_owned(), json!(resource));
             if let Some(undo) = entries.get_mut("compensate").filter(|undo| !undo.is_null()) {
                 undo["resource"] = json!(format!("urn:cascade:activity:undo_{count}"));
@@ -308,6 +320,7 @@ pub(super) fn edits() -> impl Strategy<Value = Vec<Edit>> {
         ("event", r#""b""#),
         ("duration", r#""3s""#),
         ("catch", "null"),
+        ("parent_close_policy", r#""abandon""#),
     ]);
     let edit = prop_oneof![
         4 => (fields, any::<usize>()).prop_map(|((key, value), at)| Edit::Set(key, value, at)),
@@ -335,7 +348,12 @@ pub(super) fn edited(mut workflow: Value, edits: &[Edit]) -> Value {
                     if let (Some(undo), Some(name)) =
                         (value.get_mut("resource"), state["resource"].as_str())
                     {
+                        let name = name.replace("workflow:other/do_", "activity:do_");
                         *undo = json!(name.replace(":do_", ":undo_"));
+                    }
+                    let runs_child = !state["parent_close_policy"].is_null();
+                    if *key == "resource" && runs_child {
+                        value = json!("urn:cascade:workflow:other/do_0");
                     }
                     state[*key] = value;
                 }

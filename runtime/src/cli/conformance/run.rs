@@ -61,6 +61,7 @@ pub(super) fn parse(
                 name: format!("activity-{at}").into(),
                 version: None,
                 region: None,
+                child: None,
             },
             // The case's own activities wrap their answers.
             envelope: Envelope::None,
@@ -137,6 +138,7 @@ impl<'c> Run<'c> {
             input: Json::from_value(input),
             shards: super::super::run::SHARDS,
             machine: SEMANTICS,
+            parent: None,
         });
         while let Some(event) = next {
             for task in self.apply(event) {

@@ -42,6 +42,7 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
                 name: "a".into(),
                 version: None,
                 region: None,
+                child: None,
             },
             state: "S".into(),
             input: json!({}).into(),

@@ -4,14 +4,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cascade_cdl::program::Child;
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, ApplyError, Command, EventKind, SEMANTICS, Timestamp,
+    ActivityFailure, ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS,
+    Timestamp,
 };
 
 use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
+use crate::engine::children::ChildStart;
 use crate::engine::live::{Effect, Live};
-use crate::engine::{Report, StartError};
+use crate::engine::{Report, Start, StartError};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
 
@@ -61,6 +64,7 @@ impl Shard {
             input: start.input,
             shards: self.context.settings.filter_shards,
             machine: SEMANTICS,
+            parent: start.parent,
         };
         self.advance_at(now, live, kind);
     }
@@ -198,6 +202,9 @@ impl Shard {
     /// Sends a pure activity on its way, holds another until its cause is
     /// durable, and fails one that nobody has uploaded.
     pub(super) fn schedule(&mut self, live: &mut Live, task: ActivityTask) {
+        if let Some(child) = task.resource.child.clone() {
+            return start_child(live, task, &child);
+        }
         let tenant = &live.summary.tenant;
         let attempt = AttemptKey {
             tenant: tenant.clone(),
@@ -232,6 +239,43 @@ impl Shard {
             live.held.push(Effect::Dispatch(Box::new(queued)));
         }
     }
+}
+
+/// Has a child started once its cause is durable.
+fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
+    let summary = &live.summary;
+    let above = live.execution().parent.map_or(0, |parent| parent.depth);
+    let application = child.application.as_ref().unwrap_or(&summary.application);
+    let start = Start {
+        tenant: summary.tenant.clone(),
+        application: application.clone(),
+        workflow: task.resource.name.clone(),
+        input: task.input,
+        id: Some(ExecutionId::of_child(summary.id, task.task, task.attempt)),
+        idempotency_key: None,
+        parent: Some(Parent {
+            execution: summary.id,
+            task: task.task,
+            attempt: task.attempt,
+            depth: above + 1,
+            on_close: child.on_close,
+        }),
+    };
+    let attempt = AttemptKey {
+        tenant: summary.tenant.clone(),
+        execution: summary.id,
+        task: task.task,
+        attempt: task.attempt,
+        scheduled_at: task.scheduled_at,
+    };
+    live.ask(attempt.clone());
+    live.urgent = true;
+    live.held.push(Effect::Child(Box::new(ChildStart {
+        attempt,
+        start,
+        waits: child.waits,
+        on_close: child.on_close,
+    })));
 }
 
 fn ended(report: Report) -> EventKind {

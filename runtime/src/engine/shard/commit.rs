@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use super::{
     COMMIT_BYTES, COMMIT_EXECUTIONS, COMMIT_TENANT_BYTES, Fault, InFlight, SPAWN_BYTES, Shard, Slot,
 };
+use crate::engine::children::Ask;
 use crate::engine::live::{Effect, Key};
 use crate::store::{self, Commit, CommitError};
 
@@ -146,7 +147,15 @@ impl Shard {
     pub(super) fn release(&mut self, effect: Effect) {
         match effect {
             Effect::Dispatch(task) => self.ready.push(*task),
-            Effect::Cancel(attempt) => self.context.queue.cancel(&attempt),
+            // Nobody takes it when the engine stops; recovery asks again.
+            Effect::Child(child) => drop(self.context.children.send(Ask::Start(child))),
+            Effect::Cancel(attempt) => {
+                self.context.queue.cancel(&attempt);
+                drop(self.context.children.send(Ask::GiveUp(attempt)));
+            }
+            Effect::Orphan(tenant, child) => {
+                drop(self.context.children.send(Ask::Orphan(tenant, child)));
+            }
             // Callers may have given up waiting.
             Effect::Started(reply, started) => drop(reply.send(Ok(started))),
             Effect::Controlled(reply) => drop(reply.send(Ok(()))),

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::stream::StreamExt;
 
 use super::{LOAD_AGAIN, LOADS, LoadResult, RECOVERY_PAGE, RESTART_PAUSE, Shard, Slot, Touch};
+use crate::engine::children::{Ask, goes_with_parent};
 use crate::engine::live::{Away, Key, Live, read};
 use crate::engine::{Context, ControlError, StartError, buckets};
 use crate::store::{self, ShardId};
@@ -42,6 +43,10 @@ impl Shard {
                     None => Live::restored(*found, self.charge(&key.0)),
                 };
                 let mut live = Box::new(live);
+                if goes_with_parent(live.execution()).is_some() {
+                    let check = Ask::Check(key.0.clone(), key.1);
+                    drop(self.context.children.send(check));
+                }
                 if !live.unasked().is_empty() {
                     self.park(&mut live);
                 }
@@ -117,8 +122,9 @@ impl Shard {
                 if let Some(at) = summary.wake_at {
                     self.timers.insert((at, key.clone()));
                 }
-                // What waits for time, signals or people is read when they come.
-                if !summary.idle {
+                // What waits for time, signals or people is read when they come;
+                // but a child may have lost its parent: see `engine/children.rs`.
+                if !summary.idle || key.1.may_be_child() {
                     self.park_unread(key);
                 }
             }

@@ -80,6 +80,21 @@ workflows:
     states:
       - {name: First, type: EventTask, event: paid, result: $.first, next: Second}
       - {name: Second, type: EventTask, event: paid, result: $.second, end: true}
+  parent:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: effect, parameters: {x: 1}, result: $.child, end: true}
+  idle_child:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: paid, parameters: {x: 1}, result: $.child, end: true}
+  loose:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: effect, wait: false, parameters: {x: 1}, result: $.child, end: true}
+  endless:
+    states:
+      - {name: Again, type: SubWorkflow, workflow: endless, parameters: {x: 1}, end: true}
+  lost:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: other/nothing, parameters: {x: 1}, retries: {max_attempts: 3}, end: true}
   approve:
     states:
       - name: Ask
@@ -208,7 +223,7 @@ pub(crate) struct Bench {
 }
 
 fn compile(file: &str) -> Application {
-    let parsed = cascade_cdl::parse(&Source {
+    let parsed = cascade_cdl::parse_ahead(&Source {
         name: "app.yaml",
         bytes: file.as_bytes(),
     });
@@ -359,5 +374,6 @@ pub(crate) fn start(workflow: &str, key: Option<&str>) -> Start {
         input: json!({"x": 1}).into(),
         id: None,
         idempotency_key: key.map(str::to_owned),
+        parent: None,
     }
 }

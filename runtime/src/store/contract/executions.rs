@@ -333,6 +333,7 @@ async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
                 input,
                 shards: 10,
                 machine: 1,
+                parent: None,
             };
         }
         let commit = if chunk { with_snapshot(commit) } else { commit };

@@ -1,0 +1,264 @@
+//! Executions that others start as their children.
+//!
+//! One task for all shards starts them, waits for their ends, and reports these
+//! like the outcomes of attempts. It promises nothing across a crash: a parent
+//! that goes on asks for its children again. A start is idempotent by the child's
+//! id, which derives from the attempt; if the child has ended, its end comes at
+//! once. The parent's policy goes with the child: a child that is read from the
+//! store asks whether it is still waited for, and recovery reads every open one.
+//! So a crash between the commit of a parent that gives a child up and the child's
+//! end leaves none behind.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Weak;
+use std::time::Duration;
+
+use cascade_cdl::program::ParentClose;
+use cascade_cdl::{
+    ActivityFailure, Execution, ExecutionId, Json, Parent, TenantId, errors, outcome_of_child,
+};
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::live::Key;
+use super::{Control, ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError};
+use crate::dispatch::AttemptKey;
+
+/// Why a child was cancelled that nobody waits for any more.
+const REASON: &str = "its parent gave it up";
+
+/// Checks at a time: each replays a child and its parent.
+const CHECKS: usize = 8;
+
+/// What shards ask for. Each child is a frame of an open execution, and these
+/// are bounded; so the channel needs no bound of its own.
+pub(super) type Asks = mpsc::UnboundedSender<Ask>;
+
+/// What a shard asks for, once its cause is durable.
+pub(super) enum Ask {
+    /// To start a child.
+    Start(Box<ChildStart>),
+    /// Nobody waits for the outcome of this attempt any more.
+    GiveUp(AttemptKey),
+    /// The same of what may be a child that an earlier life of a shard started.
+    Orphan(TenantId, ExecutionId),
+    /// An open execution was read that goes with its parent: is that so still?
+    Check(TenantId, ExecutionId),
+}
+
+/// A child to start.
+pub(super) struct ChildStart {
+    pub(super) attempt: AttemptKey,
+    pub(super) start: Start,
+    pub(super) waits: bool,
+    pub(super) on_close: ParentClose,
+}
+
+/// Serves until the engine stops.
+pub(super) async fn run(
+    engine: Weak<Inner>,
+    mut asks: mpsc::UnboundedReceiver<Ask>,
+    stopping: CancellationToken,
+) {
+    let mut given_up: HashMap<Key, CancellationToken> = HashMap::new();
+    // Each is an open execution, so they are bounded, too.
+    let mut to_check: VecDeque<Key> = VecDeque::new();
+    let mut started = FuturesUnordered::new();
+    let mut checks = FuturesUnordered::new();
+    loop {
+        while checks.len() < CHECKS
+            && let Some((tenant, id)) = to_check.pop_front()
+        {
+            checks.push(check(engine.clone(), tenant, id));
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            ask = asks.recv() => match ask {
+                // No shard is left.
+                None => return,
+                Some(Ask::Start(child)) => {
+                    // A shard that starts again asks again, and is served already.
+                    let key = key(&child.attempt);
+                    if given_up.contains_key(&key) {
+                        continue;
+                    }
+                    let token = CancellationToken::new();
+                    given_up.insert(key, token.clone());
+                    started.push(serve(engine.clone(), *child, token));
+                }
+                Some(Ask::GiveUp(attempt)) => {
+                    if let Some(token) = given_up.remove(&key(&attempt)) {
+                        token.cancel();
+                    }
+                }
+                Some(Ask::Orphan(tenant, id)) => {
+                    let key = (tenant, id);
+                    match given_up.remove(&key) {
+                        Some(token) => token.cancel(),
+                        None => to_check.push_back(key),
+                    }
+                }
+                Some(Ask::Check(tenant, id)) => to_check.push_back((tenant, id)),
+            },
+            Some(attempt) = started.next(), if !started.is_empty() => {
+                given_up.remove(&key(&attempt));
+            }
+            Some(()) = checks.next(), if !checks.is_empty() => {}
+        }
+    }
+}
+
+/// Which execution an attempt starts.
+fn key(attempt: &AttemptKey) -> Key {
+    let AttemptKey {
+        tenant,
+        execution,
+        task,
+        attempt,
+        ..
+    } = attempt;
+    let child = ExecutionId::of_child(*execution, *task, *attempt);
+    (tenant.clone(), child)
+}
+
+/// Whose child an open execution is, if it is to end with its parent.
+pub(super) fn goes_with_parent(execution: &Execution) -> Option<Parent> {
+    let goes = |parent: &Parent| parent.on_close == ParentClose::Cancel;
+    execution
+        .parent
+        .filter(|parent| goes(parent) && !execution.is_closed())
+}
+
+/// Brings one child to its end, or gives it up; says of which attempt it was.
+async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationToken) -> AttemptKey {
+    let result = tokio::select! {
+        result = outcome(&engine, &child) => result,
+        () = given_up.cancelled() => {
+            if let (ParentClose::Cancel, Some(id)) = (child.on_close, child.start.id) {
+                cancel(&engine, &child.start.tenant, id).await;
+            }
+            return child.attempt;
+        }
+    };
+    let report = Report {
+        attempt: child.attempt.clone(),
+        result,
+        receipt: None,
+    };
+    if let Some(inner) = engine.upgrade() {
+        Engine { inner }.report(vec![report]).await;
+    }
+    child.attempt
+}
+
+/// Starts a child, however often it takes; its outcome, if that is waited for.
+async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
+    loop {
+        match attempt(engine, child).await {
+            Ok(Some(outcome)) => return outcome,
+            Ok(None) => tokio::time::sleep(RETRY_AFTER).await,
+            Err(error) => tokio::time::sleep(refused(&error)?).await,
+        }
+    }
+}
+
+/// Starts a child once. Nothing holds the engine while its end is waited for.
+async fn attempt(
+    engine: &Weak<Inner>,
+    child: &ChildStart,
+) -> Result<Option<Result<Json, ActivityFailure>>, StartError> {
+    let (reply, started) = oneshot::channel();
+    let (closed_reply, closed) = oneshot::channel();
+    {
+        let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
+        let closed_reply = child.waits.then_some(closed_reply);
+        Engine { inner }.submit(child.start.clone(), reply, closed_reply)?;
+    }
+    let started = started.await.map_err(|_| StartError::Interrupted)??;
+    if !child.waits {
+        let output = json!({ "execution_id": started.id.to_string() });
+        return Ok(Some(Ok(output.into())));
+    }
+    let closed = closed.await.map_err(|_| StartError::Interrupted)?;
+    Ok(outcome_of_child(started.id, &closed.status))
+}
+
+/// When to try again, unless the refusal is the outcome.
+fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
+    let (name, retryable) = match error {
+        StartError::Busy { retry_after } => return Ok(*retry_after),
+        StartError::Interrupted | StartError::Store(_) => return Ok(RETRY_AFTER),
+        StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),
+        StartError::InputTooLarge { .. } => (errors::INVALID_INPUT, Some(false)),
+        StartError::Full(_) => ("ExecutionLimitExceeded", None),
+        // Somebody took the id; another try has another one.
+        StartError::KeyReused(_) => ("ChildConflict", Some(true)),
+    };
+    Err(ActivityFailure {
+        error: name.to_owned(),
+        message: error.to_string(),
+        retryable,
+        details: None,
+    })
+}
+
+/// Cancels a child, however often it takes.
+async fn cancel(engine: &Weak<Inner>, tenant: &TenantId, id: ExecutionId) {
+    loop {
+        let Some(inner) = engine.upgrade() else {
+            return;
+        };
+        let control = Control::Cancel(REASON.to_owned());
+        match (Engine { inner })
+            .control(tenant, id, REASON.len(), control)
+            .await
+        {
+            Err(ControlError::Busy { .. } | ControlError::Interrupted | ControlError::Store(_)) => {
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            // It has ended, or never began.
+            _ => return,
+        }
+    }
+}
+
+/// Cancels a child whose parent does not wait for it any more.
+///
+/// A start follows from what its parent has committed, so what the store says
+/// of the parent is no older than the child.
+async fn check(engine: Weak<Inner>, tenant: TenantId, id: ExecutionId) {
+    let Some(Some(child)) = read(&engine, &tenant, id).await else {
+        return;
+    };
+    let Some(parent) = goes_with_parent(&child) else {
+        return;
+    };
+    drop(child);
+    let awaited = match read(&engine, &tenant, parent.execution).await {
+        Some(Some(execution)) => execution.awaits(parent.task, parent.attempt),
+        Some(None) => false,
+        None => return,
+    };
+    if !awaited {
+        cancel(&engine, &tenant, id).await;
+    }
+}
+
+/// Reads an execution, however often it takes; `None` if it is damaged, or the
+/// engine ends.
+async fn read(
+    engine: &Weak<Inner>,
+    tenant: &TenantId,
+    id: ExecutionId,
+) -> Option<Option<Execution>> {
+    loop {
+        let inner = engine.upgrade()?;
+        match (Engine { inner }).show(tenant, id).await {
+            Ok(view) => return Some(view.map(|view| view.execution)),
+            Err(crate::store::Error::Damaged(_)) => return None,
+            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
+        }
+    }
+}
