@@ -25,6 +25,7 @@ pub(crate) mod duration;
 mod fields;
 mod guard;
 mod json;
+mod json_schema;
 mod lints;
 mod map;
 mod policies;
@@ -41,6 +42,7 @@ mod yaml;
 
 pub use asl::AslOptions;
 use fields::Context;
+pub use json_schema::json_schema;
 use report::{Finding, Reporter};
 use text::{Span, Text};
 use yaml::Node;

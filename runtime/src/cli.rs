@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`) and those that are
+//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`, `schema`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -25,6 +25,7 @@ mod process;
 mod push;
 mod replay;
 mod run;
+mod schema;
 mod serve;
 mod source;
 pub mod template;
@@ -113,6 +114,8 @@ enum Command {
     Bench(bench::Bench),
     /// Run a conformance suite of the Amazon States Language
     Conformance(conformance::Conformance),
+    /// Print the JSON Schema of CDL files, for editors
+    Schema(schema::Schema),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -188,6 +191,10 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Key(key) => one_thread(key.run(session)),
         Command::Bench(bench) => bench.run(session),
         Command::Conformance(conformance) => all_threads(conformance.run(session)),
+        Command::Schema(schema) => {
+            schema.run();
+            Ok(())
+        }
         Command::Completions(completions) => {
             completions.run::<Cli>();
             Ok(())

@@ -11,28 +11,28 @@ use super::{asl, child, schemas, workflow};
 use crate::diagnostic::Code;
 use crate::program::{Application, Program};
 
-const API_VERSION: &str = "cascade.io/v1";
-const KIND: &str = "Application";
+pub(super) const API_VERSION: &str = "cascade.io/v1";
+pub(super) const KIND: &str = "Application";
 
 /// Longest label or annotation, in bytes, so that an application's description stays a description.
 const MAX_LABEL_BYTES: usize = 4 * 1024;
 
-const ENVELOPE: Shape = Shape {
+pub(super) const ENVELOPE: Shape = Shape {
     what: "an application",
     known: &["apiVersion", "kind", "metadata", "spec"],
     later: &[],
 };
-const METADATA: Shape = Shape {
+pub(super) const METADATA: Shape = Shape {
     what: "`metadata`",
     known: &["name", "namespace", "labels", "annotations"],
     later: &[],
 };
-const SPEC: Shape = Shape {
+pub(super) const SPEC: Shape = Shape {
     what: "`spec`",
     known: &["workflows", "schemas"],
     later: &["secrets", "cache", "activities", "messaging"],
 };
-const ONLY_WORKFLOWS: Shape = Shape {
+pub(super) const ONLY_WORKFLOWS: Shape = Shape {
     what: "a file of workflows",
     known: &["workflows", "schemas"],
     later: &["secrets", "cache", "activities", "messaging"],

@@ -11,12 +11,12 @@ use crate::expression::Template;
 use crate::machine::limits::{DEFAULT_CONCURRENCY, MAX_CONCURRENCY, MAX_ITEMS};
 use crate::program::{Map, ScopeId, StateKind, Tolerance};
 
-const ITERATOR: Shape = Shape {
+pub(super) const ITERATOR: Shape = Shape {
     what: "an `iterator`",
     known: &["description", "start", "states"],
     later: &[],
 };
-const BATCH: Shape = Shape {
+pub(super) const BATCH: Shape = Shape {
     what: "`batch`",
     known: &["size"],
     later: &["max_bytes", "input"],

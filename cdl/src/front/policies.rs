@@ -10,25 +10,28 @@ use crate::errors;
 use crate::program::{Catch, Jitter, RetryPolicy};
 
 /// Most attempts: each is an event of the history.
-const MAX_ATTEMPTS: u32 = 1_000;
+pub(super) const MAX_ATTEMPTS: u32 = 1_000;
 
 /// Greatest factor between two pauses; the second pause is beyond any use then.
-const MAX_MULTIPLIER: f64 = 1_000.0;
+pub(super) const MAX_MULTIPLIER: f64 = 1_000.0;
+
+/// How chance shortens pauses.
+pub(super) const JITTERS: &[&str] = &["none", "full", "equal"];
 
 /// Longest error name, in bytes.
 const MAX_ERROR_NAME_LEN: usize = 128;
 
-const RETRIES: Shape = Shape {
+pub(super) const RETRIES: Shape = Shape {
     what: "`retries`",
     known: &["max_attempts", "backoff"],
     later: &["errors", "non_retryable"],
 };
-const BACKOFF: Shape = Shape {
+pub(super) const BACKOFF: Shape = Shape {
     what: "`backoff`",
     known: &["initial_interval", "max_interval", "multiplier", "jitter"],
     later: &[],
 };
-const HANDLER: Shape = Shape {
+pub(super) const HANDLER: Shape = Shape {
     what: "a `catch` entry",
     known: &["error", "result", "resultPath", "next"],
     later: &[],
@@ -62,7 +65,7 @@ pub(super) fn retries(context: &mut Context<'_>, node: &Node) -> Option<RetryPol
             policy.multiplier = multiplier.unwrap_or(1.0);
         }
         if let Some(node) = fields.get("jitter") {
-            policy.jitter = match context.word(node, "`jitter`", &["none", "full", "equal"]) {
+            policy.jitter = match context.word(node, "`jitter`", JITTERS) {
                 Some("full") => Jitter::Full,
                 Some("equal") => Jitter::Equal,
                 _ => Jitter::None,

@@ -21,7 +21,7 @@ use crate::program::{
 };
 
 /// Most choices of a Choice state: they are looked at one by one, in one transition.
-const MAX_CHOICES: usize = 1_000;
+pub(super) const MAX_CHOICES: usize = 1_000;
 
 /// Where a state stands.
 pub(super) struct Place<'p> {
@@ -53,11 +53,13 @@ impl Type {
         let Yaml::Scalar(resource) = &entry.value.yaml else {
             return None;
         };
-        let name = match resource.text() {
-            WAIT_FOR_EVENT => "EventTask",
-            WAIT_FOR_HUMAN => "HumanTask",
-            text if ahead && text.starts_with(WORKFLOW) => "SubWorkflow",
-            _ => return None,
+        let text = resource.text();
+        let is_child = ahead && text.starts_with(WORKFLOW);
+        let alias = ALIASES.iter().find(|(_, urn)| *urn == text);
+        let name = match alias {
+            Some((name, _)) => *name,
+            None if is_child => "SubWorkflow",
+            None => return None,
         };
         let mut types = TYPES.iter().filter(|_| self.name == "Task");
         types.find(|found| found.name == name)
@@ -79,6 +81,10 @@ const WAIT_FOR_HUMAN: &str = "urn:cascade:waitFor:human";
 
 /// How the resource of a Task begins that is a `SubWorkflow` by another name.
 pub(super) const WORKFLOW: &str = "urn:cascade:workflow:";
+
+/// The types that a Task is by its resource, each with that.
+pub(super) const ALIASES: &[(&str, &str)] =
+    &[("EventTask", WAIT_FOR_EVENT), ("HumanTask", WAIT_FOR_HUMAN)];
 
 /// Keys of a Map state, by either of its names.
 const MAP_KEYS: &[&str] = &[
@@ -307,6 +313,25 @@ const TYPES: &[Type] = &[
     },
 ];
 
+pub(super) const COMPENSATION: Shape = Shape {
+    what: "`compensate`",
+    known: &["resource", "parameters", "timeout", "retries"],
+    later: &["heartbeat"],
+};
+pub(super) const WAY: Shape = Shape {
+    what: "a choice",
+    known: &["condition", "next"],
+    later: &[],
+};
+pub(super) const BRANCH: Shape = Shape {
+    what: "a branch",
+    known: &["name", "description", "start", "states"],
+    later: &["output", "timeout"],
+};
+
+/// When a Parallel state ends.
+pub(super) const STRATEGIES: &[&str] = &["ALL", "ANY", "N_OF_M", "ALL_SETTLED"];
+
 /// State types of the language that no engine runs yet; only
 /// [`parse_ahead`](crate::parse_ahead) reads them.
 const LATER_TYPES: &[&str] = &["SubWorkflow"];
@@ -388,6 +413,11 @@ fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Typ
     None
 }
 
+/// Every type that files may have, and the keys of its states.
+pub(super) fn shapes() -> impl Iterator<Item = (&'static str, &'static Shape)> {
+    types(false).map(|found| (found.name, &found.shape))
+}
+
 fn types(ahead: bool) -> impl Iterator<Item = &'static Type> {
     let types = TYPES.iter();
     types.filter(move |found| ahead || !LATER_TYPES.contains(&found.name))
@@ -460,11 +490,6 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
 
 /// What undoes a Task.
 pub(super) fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Compensation> {
-    const COMPENSATION: Shape = Shape {
-        what: "`compensate`",
-        known: &["resource", "parameters", "timeout", "retries"],
-        later: &["heartbeat"],
-    };
     let errors = context.reporter.errors();
     let fields = context.fields(node, &COMPENSATION)?;
     let resource = context.required(&fields, "resource");
@@ -520,11 +545,6 @@ fn pass(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
 }
 
 fn choice(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option<StateKind> {
-    const WAY: Shape = Shape {
-        what: "a choice",
-        known: &["condition", "next"],
-        later: &[],
-    };
     let fields = &state.fields;
     let default = match fields.get("default") {
         Some(node) => b.target(place.scope, node, "default").map(Some),
@@ -590,11 +610,6 @@ fn parallel(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Op
 
 /// A branch is a list of states, or one state.
 fn branch(b: &mut Builder<'_, '_>, place: &Place<'_>, item: Named<'_>) -> Option<ScopeId> {
-    const BRANCH: Shape = Shape {
-        what: "a branch",
-        known: &["name", "description", "start", "states"],
-        later: &["output", "timeout"],
-    };
     let entries = b.context.mapping(item.node, "a branch")?;
     let has = |key: &str| entries.iter().any(|entry| &*entry.key.text == key);
     if has("type") || !has("states") {
@@ -613,9 +628,8 @@ fn completion_strategy(
     fields: &Fields<'_>,
     branches: usize,
 ) -> Option<Strategy> {
-    const WORDS: &[&str] = &["ALL", "ANY", "N_OF_M", "ALL_SETTLED"];
     let word = match fields.get("completion_strategy") {
-        Some(node) => context.word(node, "`completion_strategy`", WORDS)?,
+        Some(node) => context.word(node, "`completion_strategy`", STRATEGIES)?,
         None => "ALL",
     };
     if word == "N_OF_M" {

@@ -14,7 +14,18 @@ use crate::program::{Escalation, EventTask, HumanTask, StateKind, Timeout};
 use crate::schema::Schema;
 
 /// Most escalations of a `HumanTask`: more people than that have no boss.
-const MAX_ESCALATIONS: usize = 16;
+pub(super) const MAX_ESCALATIONS: usize = 16;
+
+pub(super) const UI: Shape = Shape {
+    what: "`ui`",
+    known: &["schema"],
+    later: &["title", "form"],
+};
+pub(super) const ESCALATION: Shape = Shape {
+    what: "an escalation",
+    known: &["after", "assignee"],
+    later: &[],
+};
 
 /// Waits for a named signal.
 pub(super) fn event(
@@ -97,11 +108,6 @@ fn timeout(
 
 /// What the answer has to look like.
 fn ui(context: &mut Context<'_>, node: &Node) -> Result<Option<Arc<Schema>>, Reported> {
-    const UI: Shape = Shape {
-        what: "`ui`",
-        known: &["schema"],
-        later: &["title", "form"],
-    };
     let fields = context.fields(node, &UI).ok_or(Reported)?;
     let Some(node) = fields.get("schema") else {
         return Ok(None);
@@ -115,11 +121,6 @@ fn escalations(
     fields: &Fields<'_>,
     timeout_ms: Option<u64>,
 ) -> Option<Vec<Escalation>> {
-    const ESCALATION: Shape = Shape {
-        what: "an escalation",
-        known: &["after", "assignee"],
-        later: &[],
-    };
     let Some(node) = fields.get("escalate") else {
         return Some(Vec::new());
     };

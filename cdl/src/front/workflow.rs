@@ -18,7 +18,7 @@ use crate::program::{
     EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
 };
 
-const WORKFLOW: Shape = Shape {
+pub(super) const WORKFLOW: Shape = Shape {
     what: "a workflow",
     known: &[
         "name",
