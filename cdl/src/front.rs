@@ -130,22 +130,6 @@ pub fn parse_with(source: &Source<'_>, options: &AslOptions) -> Parsed {
     }
 }
 
-/// [`parse`], with what the machine knows and no engine runs yet: `SubWorkflow`
-/// states. For tests; once there is an engine that starts children, this is what
-/// [`parse`] does.
-pub fn parse_ahead(source: &Source<'_>) -> Parsed {
-    let compile = |context: &mut Context<'_>| {
-        context.ahead = true;
-        compile(source, context, &AslOptions::default())
-    };
-    let (application, diagnostics, omitted) = with_context(source, compile);
-    Parsed {
-        application,
-        diagnostics,
-        omitted,
-    }
-}
-
 /// Has a file read, if it is text; what comes of it only if nothing is wrong.
 fn with_context<T>(
     source: &Source<'_>,
@@ -161,7 +145,6 @@ fn with_context<T>(
         is_damaged: false,
         iterators: 0,
         schemas: BTreeMap::new(),
-        ahead: false,
         children: Vec::new(),
         patterns: 0,
     };

@@ -28,8 +28,8 @@ pub use execution::{
     Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
 pub use front::{
-    AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, json_schema, parse, parse_ahead,
-    parse_bindings, parse_with,
+    AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, json_schema, parse, parse_bindings,
+    parse_with,
 };
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
 pub use inbox::{

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use cascade_cdl::{Code, Diagnostic, Severity, Source, parse, parse_ahead};
+use cascade_cdl::{Code, Diagnostic, Severity, Source, parse};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -17,9 +17,6 @@ struct Case {
     /// Name of the file; `test.yaml` if not given.
     file: Option<String>,
     source: String,
-    /// Whether it is read with what no engine runs yet.
-    #[serde(default)]
-    ahead: bool,
     expect: Vec<String>,
 }
 
@@ -60,7 +57,6 @@ fn each_problem_is_reported_once_at_its_place_with_its_reason() {
     for (table, case) in cases() {
         let file = case.file.as_deref().unwrap_or("test.yaml");
         let bytes = case.source.as_bytes();
-        let parse = if case.ahead { parse_ahead } else { parse };
         let parsed = parse(&Source { name: file, bytes });
         let same = parsed.diagnostics.len() == case.expect.len()
             && case

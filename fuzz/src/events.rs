@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use cascade_cdl::program::Program;
 use cascade_cdl::{
     ActivityFailure, ApplyError, Command, Event, EventKind, Execution, ExecutionId, Json, Receipt,
-    SEMANTICS, Source, Step, TaskId, TenantId, Timestamp, apply, parse_ahead, replay,
+    SEMANTICS, Source, Step, TaskId, TenantId, Timestamp, apply, parse, replay,
 };
 
 /// Most events of a run: what takes more is found with fewer.
@@ -51,7 +51,7 @@ pub(crate) fn run(data: &[u8]) {
     let Some((program, lines)) = text.split_once("\n---\n") else {
         return;
     };
-    let parsed = parse_ahead(&Source {
+    let parsed = parse(&Source {
         name: "fuzz.yaml",
         bytes: program.as_bytes(),
     });

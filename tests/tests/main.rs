@@ -1,6 +1,7 @@
 //! End to end, over HTTP, with the real binary.
 
 mod chaos;
+mod children;
 mod cli;
 mod conformance;
 mod direction;

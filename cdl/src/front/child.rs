@@ -12,6 +12,9 @@ use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::program::{Child, ParentClose, Resource, RetryPolicy, StateKind, Task};
 
+/// What may become of a child whose parent ends before it.
+pub(super) const ON_CLOSE: &[&str] = &["cancel", "abandon"];
+
 /// Runs a workflow as a child.
 pub(super) fn child(
     b: &mut Builder<'_, '_>,
@@ -130,7 +133,7 @@ fn on_close(context: &mut Context<'_>, fields: &Fields<'_>, waits: bool) -> Opti
             ParentClose::Abandon
         });
     };
-    let word = context.word(node, "`parent_close_policy`", &["cancel", "abandon"])?;
+    let word = context.word(node, "`parent_close_policy`", ON_CLOSE)?;
     match (word, waits) {
         ("cancel", false) => {
             context.report(

@@ -25,8 +25,6 @@ pub(super) struct Context<'a> {
     pub(super) iterators: usize,
     /// The schemas of the file that have a name; `None` if it could not be read.
     pub(super) schemas: BTreeMap<String, Option<Arc<Schema>>>,
-    /// Whether to read what no engine runs yet.
-    pub(super) ahead: bool,
     /// The workflows of this file that others run, and where they say so.
     pub(super) children: Vec<(String, Span)>,
     /// How many regular expressions the schemas of the file have.

@@ -11,7 +11,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Shape;
-use super::{document, map, policies, states, waiting, workflow};
+use super::{child, document, map, policies, states, waiting, workflow};
 use crate::machine::limits::{MAX_BRANCHES, MAX_CONCURRENCY, MAX_ITEMS};
 
 /// What the value of a key is.
@@ -181,6 +181,36 @@ const KEYS: &[Row] = &[
         "parameters",
         Template,
         "Input of the activity, a template.",
+    ),
+    (
+        "SubWorkflow",
+        "parameters",
+        Template,
+        "Input of the child, a template; the whole context if not given.",
+    ),
+    (
+        "*",
+        "workflow",
+        Def("workflow-name"),
+        "The workflow to run, as in `ship_order` or `shipping/ship_order`.",
+    ),
+    (
+        "*",
+        "wait",
+        Flag,
+        "`false` if the state ends once the child has started.",
+    ),
+    (
+        "*",
+        "parent_close_policy",
+        Word(child::ON_CLOSE),
+        "What becomes of the child if this execution ends before it.",
+    ),
+    (
+        "SubWorkflow",
+        "retries",
+        Def("retries"),
+        "How failed children are repeated; one attempt if not given.",
     ),
     (
         "*",
@@ -413,6 +443,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("ForEach", &["items", "iterator"]),
     ("EventTask", &["event"]),
     ("HumanTask", &["assignee"]),
+    ("SubWorkflow", &["workflow"]),
     ("Fail", &["error"]),
 ];
 
@@ -470,6 +501,7 @@ pub fn json_schema() -> Value {
             json!({ "const": resource, "description": format!("Makes it a {name} state.") });
         defs.insert(format!("Task-{name}"), alias);
     }
+    defs.insert("Task-SubWorkflow".into(), task_of_workflow());
     defs.insert("state".into(), state());
     defs.insert("branch-or-state".into(), branch_or_state());
     json!({
@@ -525,6 +557,8 @@ fn values() -> Map<String, Value> {
         "duration": { "type": "string", "minLength": 2, "pattern": format!("^{UNITS}$") },
         "wait-duration": { "type": "string", "minLength": 2, "pattern": format!("\\{{\\{{|^{UNITS}$") },
         "resource": { "type": "string", "pattern": "^urn:cascade:activity:." },
+        "workflow-resource": { "type": "string", "pattern": format!("^{}.", states::WORKFLOW) },
+        "workflow-name": { "type": "string", "pattern": "^([0-9A-Za-z][0-9A-Za-z._-]{0,63}/)?[0-9A-Za-z][0-9A-Za-z._-]{0,63}$" },
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
         "schema": { "type": "object" },
@@ -643,6 +677,25 @@ fn kind_of_state(rule: &Value) -> Value {
     schema
 }
 
+/// A Task that is a SubWorkflow by its resource.
+fn task_of_workflow() -> Value {
+    let shapes = states::shapes().find(|(name, _)| *name == "SubWorkflow");
+    let Some((name, shape)) = shapes else {
+        return Value::Null; // the types have it, and a test finds this one
+    };
+    let mut task = object(name, shape);
+    task["properties"]["type"] = kind_of_state(&json!({ "const": "Task" }));
+    let mut resource = reference("workflow-resource");
+    resource["description"] =
+        "The workflow to run: `urn:cascade:workflow:[APPLICATION/]NAME`.".into();
+    task["properties"]["resource"] = resource;
+    task["required"] = json!(["resource"]);
+    if let Some(properties) = task["properties"].as_object_mut() {
+        properties.remove("workflow");
+    }
+    task
+}
+
 /// A state, judged by its type, so that an editor offers the keys of that type.
 fn state() -> Value {
     let aliases: Vec<&str> = states::ALIASES.iter().map(|(_, urn)| *urn).collect();
@@ -652,8 +705,9 @@ fn state() -> Value {
     for (name, _) in states::shapes() {
         let mut condition = is(name);
         if name == "Task" {
-            let alias = json!({ "properties": { "resource": { "enum": aliases } }, "required": ["resource"] });
-            condition["not"] = alias;
+            let alias = json!({ "anyOf": [{ "enum": aliases }, reference("workflow-resource")] });
+            condition["not"] =
+                json!({ "properties": { "resource": alias }, "required": ["resource"] });
         }
         rules.push(json!({ "if": condition, "then": reference(name) }));
     }
@@ -663,6 +717,10 @@ fn state() -> Value {
         condition["required"] = json!(["type", "resource"]);
         rules.push(json!({ "if": condition, "then": reference(&format!("Task-{name}")) }));
     }
+    let mut condition = is("Task");
+    condition["properties"]["resource"] = reference("workflow-resource");
+    condition["required"] = json!(["type", "resource"]);
+    rules.push(json!({ "if": condition, "then": reference("Task-SubWorkflow") }));
     let names: Vec<&str> = states::shapes().map(|(name, _)| name).collect();
     json!({
         "type": "object",

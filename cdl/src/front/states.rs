@@ -43,7 +43,7 @@ struct Type {
 
 impl Type {
     /// The type that a Task is by its resource, if that is no activity.
-    fn alias(&self, node: &Node, ahead: bool) -> Option<&'static Type> {
+    fn alias(&self, node: &Node) -> Option<&'static Type> {
         let Yaml::Mapping(entries) = &node.yaml else {
             return None;
         };
@@ -54,11 +54,10 @@ impl Type {
             return None;
         };
         let text = resource.text();
-        let is_child = ahead && text.starts_with(WORKFLOW);
         let alias = ALIASES.iter().find(|(_, urn)| *urn == text);
         let name = match alias {
             Some((name, _)) => *name,
-            None if is_child => "SubWorkflow",
+            None if text.starts_with(WORKFLOW) => "SubWorkflow",
             None => return None,
         };
         let mut types = TYPES.iter().filter(|_| self.name == "Task");
@@ -332,10 +331,6 @@ pub(super) const BRANCH: Shape = Shape {
 /// When a Parallel state ends.
 pub(super) const STRATEGIES: &[&str] = &["ALL", "ANY", "N_OF_M", "ALL_SETTLED"];
 
-/// State types of the language that no engine runs yet; only
-/// [`parse_ahead`](crate::parse_ahead) reads them.
-const LATER_TYPES: &[&str] = &["SubWorkflow"];
-
 /// Compiles one state.
 pub(super) fn compile(
     builder: &mut Builder<'_, '_>,
@@ -344,7 +339,7 @@ pub(super) fn compile(
 ) -> Option<StateKind> {
     let context = &mut *builder.context;
     let found = state_type(context, item)?;
-    let alias = found.alias(item.node, context.ahead);
+    let alias = found.alias(item.node);
     let fields = match alias {
         // `resource` says what it is, as `type` does.
         Some(found) => context.fields_with(item.node, &found.shape, Some("resource"))?,
@@ -369,10 +364,7 @@ fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Typ
         let misspelt = suggest("type", "", &keys).filter(|help| help.starts_with("did"));
         let help = match misspelt {
             Some(_) | None if keys.contains(&"resource") => "add `type: Task`".to_owned(),
-            _ => format!(
-                "add `type:` with one of {}",
-                type_names(context.ahead).join(", ")
-            ),
+            _ => format!("add `type:` with one of {}", type_names().join(", ")),
         };
         context.report(
             Finding::new(
@@ -386,45 +378,27 @@ fn state_type(context: &mut Context<'_>, item: Named<'_>) -> Option<&'static Typ
         return None;
     };
     let text = context.text(&entry.value, "`type`")?;
-    let ahead = context.ahead;
-    let mut types = types(ahead);
-    if let Some(found) = types.find(|found| found.name == text) {
+    if let Some(found) = TYPES.iter().find(|found| found.name == text) {
         return Some(found);
     }
-    let finding = if LATER_TYPES.contains(&text) {
-        Finding::new(
-            Code::NotSupported,
-            entry.value.span,
-            format!("{text} states are not supported by this version"),
-        )
-        .help(format!(
-            "this version runs {}",
-            type_names(ahead).join(", ")
-        ))
-    } else {
+    context.report(
         Finding::new(
             Code::UnknownStateType,
             entry.value.span,
             format!("there is no state type {}", quote(text)),
         )
-        .maybe_help(suggest(text, "the types are", &type_names(ahead)))
-    };
-    context.report(finding);
+        .maybe_help(suggest(text, "the types are", &type_names())),
+    );
     None
 }
 
 /// Every type that files may have, and the keys of its states.
 pub(super) fn shapes() -> impl Iterator<Item = (&'static str, &'static Shape)> {
-    types(false).map(|found| (found.name, &found.shape))
+    TYPES.iter().map(|found| (found.name, &found.shape))
 }
 
-fn types(ahead: bool) -> impl Iterator<Item = &'static Type> {
-    let types = TYPES.iter();
-    types.filter(move |found| ahead || !LATER_TYPES.contains(&found.name))
-}
-
-fn type_names(ahead: bool) -> Vec<&'static str> {
-    types(ahead).map(|found| found.name).collect()
+fn type_names() -> Vec<&'static str> {
+    TYPES.iter().map(|found| found.name).collect()
 }
 
 /// Runs an activity. Without a resource it passes through.

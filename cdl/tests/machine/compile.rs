@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{AslOptions, Source, parse_ahead, parse_with};
+use cascade_cdl::{AslOptions, Source, parse, parse_with};
 use serde_json::{Value, json};
 
 /// A workflow in YAML: `timeout`, `output`, `states`; a Task needs no `resource`,
@@ -34,7 +34,7 @@ pub(crate) fn compile_asl(text: &str, options: &AslOptions) -> Arc<Program> {
 /// The same as a value; keys that are `null` count as absent.
 pub(crate) fn compile_value(workflow: &Value) -> Arc<Program> {
     let file = json!({"workflows": {"test": complete(workflow)}}).to_string();
-    let parsed = parse_ahead(&Source {
+    let parsed = parse(&Source {
         name: "test.yaml",
         bytes: file.as_bytes(),
     });

@@ -2,11 +2,12 @@
 //!
 //! Nobody can send anything to an execution in memory, so all of it stands on
 //! the command line. Signals are sent at the start, in their order, and wait in the inbox;
-//! an answer is given when its state asks, or waits for what becomes of a token.
+//! an answer is given when its state asks, or waits for what becomes of a token. Both are for
+//! whichever execution, the one that was asked for or a child of it, has a state that waits for them.
 
 use std::collections::VecDeque;
 
-use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::program::{Application, Program, StateKind};
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{Callback, EventKind, Execution, Json, Step};
 
@@ -35,10 +36,28 @@ impl Outside {
     /// What arrives at an execution that is as far as it comes by itself.
     pub(crate) fn arrival(
         &mut self,
+        application: &Application,
         program: &Program,
         execution: &Execution,
     ) -> Result<Option<EventKind>, Error> {
-        if let Some((name, payload)) = self.signals.pop_front() {
+        // A signal is for the first execution that can wait for it. One that none can wait
+        // for goes to the one that was asked for, which refuses it.
+        let is_for = |program: &Program, name: &str| {
+            let mut states = program.states.iter();
+            states
+                .any(|state| matches!(&state.kind, StateKind::Event(kind) if *kind.event == *name))
+        };
+        let is_mine = |(name, _): &(String, Json)| {
+            let nobodys = || {
+                !application
+                    .workflows
+                    .values()
+                    .any(|other| is_for(other, name))
+            };
+            is_for(program, name) || (execution.parent.is_none() && nobodys())
+        };
+        let at = self.signals.iter().position(is_mine);
+        if let Some((name, payload)) = at.and_then(|at| self.signals.remove(at)) {
             let taken = execution.accepts_signal(program, &name, &payload, None);
             taken.map_err(|refused| Error::usage(format!("signal `{name}`: {refused}")))?;
             let id = None;

@@ -1,30 +1,26 @@
-//! `cascade run`: one execution, in memory, without a server.
+//! `cascade run`: one execution and its children, in memory, without a server.
 //!
 //! The same machine and the same sandbox as the server's, and nothing else: no
 //! store, so nothing survives the command.
 
-use std::collections::HashMap;
+mod runner;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cascade_cdl::program::{Application, Program};
-use cascade_cdl::{
-    ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json, Receipt, SEMANTICS,
-    Status, TaskId, TimerId, apply_traced,
-};
+use cascade_cdl::{Execution, Json, Status};
 use clap::Args;
-use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 
 use super::error::{Error, Exit};
-use super::local::{self, Caller, Local};
+use super::local::Local;
 use super::output::{Output, paint};
-use super::outside::{Outside, awaited};
+use super::outside::Outside;
 use super::source::{self, Found, Project};
 use super::validate;
 use super::{Session, activity, events, input};
-use crate::clock::{Clock, SystemClock};
-use crate::sandbox::{Cancel, Outcome};
+use runner::Runner;
 
 /// What the `shard` filter counts modulo, as on a server without configuration.
 pub(super) const SHARDS: u32 = 10;
@@ -45,7 +41,7 @@ pub(crate) struct Run {
     /// Folder of activities (.wasm files or crates); the CDL file's by default
     #[arg(long, value_name = "DIR")]
     activities: Option<PathBuf>,
-    /// A signal, sent at the start; it waits until an `EventTask` takes it
+    /// A signal, sent at the start to whichever execution has an `EventTask` for it
     #[arg(long = "signal", value_name = "NAME=JSON")]
     signals: Vec<String>,
     /// The answer to a `HumanTask`, or the result of a `.waitForTaskToken`, given when it waits
@@ -78,13 +74,9 @@ impl Run {
         let spinner = output.spinner("compiling activities");
         let local = Local::open(found).await?;
         spinner.finish_and_clear();
-        let runner = Runner {
-            local: &local,
-            application: &application.name,
-            program: &program,
-            output,
-        };
-        let execution = runner.run(input, outside).await?;
+        let execution = Runner::new(&local, &application, outside, output)
+            .run(program, input)
+            .await?;
         conclude(output, &execution)
     }
 }
@@ -118,151 +110,6 @@ fn choose(application: &Application, name: Option<&str>) -> Result<Arc<Program>,
     chosen.cloned().ok_or_else(|| {
         Error::usage("there is no such workflow").hint(format!("there are: {}", names()))
     })
-}
-
-struct Runner<'a> {
-    local: &'a Local,
-    application: &'a str,
-    program: &'a Program,
-    output: Output,
-}
-
-/// What a running execution waits for.
-enum Input {
-    Ended(ActivityTask, Box<Outcome>),
-    Due(TimerId),
-}
-
-impl Runner<'_> {
-    /// Runs to the end, printing each event with what follows from it.
-    async fn run(&self, input: Json, mut outside: Outside) -> Result<Execution, Error> {
-        let id = ExecutionId(uuid::Uuid::now_v7());
-        let mut execution = Execution::new(id, local::tenant());
-        let caller = Caller {
-            application: self.application,
-            workflow: &self.program.name,
-            execution: id,
-        };
-        let mut attempts = FuturesUnordered::new();
-        // What was said to be waited for.
-        let mut told = Vec::new();
-        let mut cancels: HashMap<(TaskId, u32), Cancel> = HashMap::new();
-        let mut next = EventKind::ExecutionStarted {
-            input,
-            shards: SHARDS,
-            machine: SEMANTICS,
-            parent: None,
-        };
-        loop {
-            let (moved, commands) = self.step(execution, next)?;
-            execution = moved;
-            for command in commands {
-                match command {
-                    Command::ScheduleActivity(task) => {
-                        let cancel = Cancel::default();
-                        cancels.insert((task.task, task.attempt), cancel.clone());
-                        let caller = &caller;
-                        attempts.push(async move {
-                            let outcome = self.local.run(caller, &task, cancel).await;
-                            Input::Ended(task, Box::new(outcome))
-                        });
-                    }
-                    Command::CancelActivity { task, attempt } => {
-                        if let Some(cancel) = cancels.remove(&(task, attempt)) {
-                            cancel.cancel();
-                        }
-                    }
-                }
-            }
-            if execution.is_closed() {
-                return Ok(execution);
-            }
-            if let Some(arrival) = outside.arrival(self.program, &execution)? {
-                next = arrival;
-                continue;
-            }
-            let awaited = awaited(self.program, &execution);
-            if awaited != told {
-                for what in &awaited {
-                    self.output
-                        .note(format!("{what}; nobody else can send it here"));
-                }
-                told.clone_from(&awaited);
-            }
-            let due = execution.timers.iter().min_by_key(|(_, timer)| timer.at);
-            let due = due.map(|(id, timer)| (*id, timer.at));
-            let input = tokio::select! {
-                Some(ended) = attempts.next(), if !attempts.is_empty() => ended,
-                timer = async {
-                    match due {
-                        Some((id, at)) => {
-                            SystemClock.sleep_until(at).await;
-                            Input::Due(id)
-                        }
-                        None => std::future::pending().await,
-                    }
-                }, if due.is_some() => timer,
-                else => return Err(stuck(&awaited)),
-            };
-            next = match input {
-                Input::Due(timer) => EventKind::TimerFired { timer },
-                Input::Ended(task, outcome) => {
-                    cancels.remove(&(task.task, task.attempt));
-                    ended(&task, *outcome)
-                }
-            };
-        }
-    }
-
-    fn step(
-        &self,
-        execution: Execution,
-        kind: EventKind,
-    ) -> Result<(Execution, Vec<Command>), Error> {
-        let event = Event {
-            seq: execution.version + 1,
-            at: SystemClock.now(),
-            kind,
-        };
-        let start = if event.seq == 1 {
-            event.at
-        } else {
-            execution.started_at
-        };
-        let mut records = Vec::new();
-        let mut observe = |record| records.push(record);
-        let transition =
-            apply_traced(self.program, execution, &event, &mut observe).map_err(|error| {
-                Error::failed(format!("the machine refused its own event: {error}"))
-            })?;
-        self.output.note(events::step_text(&event, &records, start));
-        Ok((transition.execution, transition.commands))
-    }
-}
-
-/// Why an execution cannot go on.
-fn stuck(awaited: &[String]) -> Error {
-    if awaited.is_empty() {
-        return Error::failed("the execution waits for nothing");
-    }
-    Error::failed("the execution waits for what nobody can send here").hint(awaited.join("; "))
-}
-
-fn ended(task: &ActivityTask, outcome: Outcome) -> EventKind {
-    match outcome.result {
-        Ok(output) => EventKind::ActivityCompleted {
-            task: task.task,
-            attempt: task.attempt,
-            output,
-            receipt: outcome.receipt,
-        },
-        Err(failure) => EventKind::ActivityFailed {
-            task: task.task,
-            attempt: task.attempt,
-            failure,
-            receipt: Some(outcome.receipt).filter(|receipt| *receipt != Receipt::default()),
-        },
-    }
 }
 
 /// The output goes to stdout; anything but completion is exit code 1.

@@ -185,6 +185,8 @@ fn the_shorthands_fit() {
         "workflows: [{ name: a, states: { A: { type: Succeed } } }]",
         "states: [{ name: A, type: Wait, duration: '{{ $.long }}', end: true }]",
         "states: [{ name: A, type: Task, resource: 'urn:cascade:waitFor:event', event: e, end: true }]",
+        "workflows: { a: { states: [{ name: A, type: SubWorkflow, workflow: a, wait: false, end: true }] } }",
+        "workflows: { a: { states: [{ name: A, type: Task, resource: 'urn:cascade:workflow:b/a', timeout: 5m, end: true }] } }",
         "states: { P: { type: Parallel, branches: { a: { states: [{ name: A, type: Succeed }] }, b: { type: Pass } }, end: true } }",
     ] {
         assert!(is_accepted(text), "{text}");
@@ -207,7 +209,12 @@ fn what_is_wrong_with_a_file_is_seen_by_both() {
         state("type: Succeed, outputs: 1"),
         state("type: Succeed, next: A"),
         state("type: Task, resource: 5, end: true"),
-        state("type: Task, resource: 'urn:cascade:workflow:x', end: true"),
+        state("type: Task, resource: 'urn:cascade:workflow:', end: true"),
+        state("type: Task, resource: 'urn:cascade:workflow:test', workflow: test, end: true"),
+        state("type: SubWorkflow, end: true"),
+        state("type: SubWorkflow, workflow: a/b/c, end: true"),
+        state("type: SubWorkflow, workflow: test, heartbeat: 5s, end: true"),
+        state("type: SubWorkflow, workflow: test, parent_close_policy: leave, end: true"),
         state("type: Task, resource: 'urn:cascade:activity:x', secrets: [a], end: true"),
         state("type: Task, compensate: { resource: 'urn:cascade:activity:x' }, end: true"),
         state("type: Task, resource: 'urn:cascade:activity:x', compensate: {}, end: true"),

@@ -181,6 +181,35 @@ async fn an_execution_that_waits_for_memory_is_cancelled_like_any_other() {
     assert_eq!((stats.open, stats.open_bytes, stats.queued), (0, 0, 0));
 }
 
+/// Which executions are open, with those that wait for memory.
+async fn open(bench: &Bench) -> Vec<ExecutionId> {
+    let page = bench.store.open_executions(0..BUCKETS, None, 100).await;
+    let page = page.expect("reads").items;
+    page.into_iter().map(|row| row.id).collect()
+}
+
+#[tokio::test]
+async fn a_child_is_cancelled_though_its_parent_never_had_the_memory_to_ask_for_it_again() {
+    let bench = bench(Settings::default()).await;
+    let mut parents = Vec::new();
+    for _ in 0..8 {
+        parents.push(bench.begin("idle_child").await);
+    }
+    while open(&bench).await.len() < 16 {
+        tokio::task::yield_now().await;
+    }
+    bench.limit(|limits| limits.open_bytes = 1);
+    let bench = bench.crash().await;
+    bench.idle().await;
+    for id in parents {
+        let cancelled = bench.engine.cancel(&tenant(), id, "enough".into()).await;
+        cancelled.expect("cancels");
+    }
+    while !open(&bench).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_report_counts_though_its_shard_restarted_and_has_not_read_the_execution() {
     let bench = bench(Settings::default()).await;

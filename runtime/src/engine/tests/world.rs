@@ -223,7 +223,7 @@ pub(crate) struct Bench {
 }
 
 fn compile(file: &str) -> Application {
-    let parsed = cascade_cdl::parse_ahead(&Source {
+    let parsed = cascade_cdl::parse(&Source {
         name: "app.yaml",
         bytes: file.as_bytes(),
     });
