@@ -506,6 +506,23 @@ impl Engine {
         self.control(tenant, id, 0, Control::Retry).await
     }
 
+    /// Lets nothing new begin in an execution; returns when that is durable. What
+    /// runs is let run. One that is paused stays so.
+    pub async fn pause(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        reason: String,
+    ) -> Result<(), ControlError> {
+        self.control(tenant, id, reason.len(), Control::Pause(reason))
+            .await
+    }
+
+    /// Lets a paused execution go on; returns when that is durable.
+    pub async fn resume(&self, tenant: &TenantId, id: ExecutionId) -> Result<(), ControlError> {
+        self.control(tenant, id, 0, Control::Resume).await
+    }
+
     /// Brings a signal to an execution; returns when that is durable. One that
     /// comes before it is waited for is kept until then.
     pub async fn signal(

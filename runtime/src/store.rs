@@ -94,6 +94,15 @@ pub enum StatusName {
     Cancelled,
     /// Ended by the workflow's timeout.
     TimedOut,
+    /// Not ended, and nothing new begins until somebody resumes it.
+    Paused,
+}
+
+impl StatusName {
+    /// Whether it has not ended.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
 }
 
 /// One execution as a row: what lists show and what a shard needs to know
@@ -152,6 +161,8 @@ pub struct Filter {
     pub application: Option<String>,
     pub workflow: Option<String>,
     pub status: Option<StatusName>,
+    /// Only what has not ended, whether it is paused or not.
+    pub open: bool,
     pub started_after: Option<Timestamp>,
     pub started_before: Option<Timestamp>,
 }

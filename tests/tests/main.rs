@@ -7,6 +7,7 @@ mod direction;
 mod examples;
 mod moves;
 mod outside;
+mod pause;
 mod polyglot;
 mod readme;
 mod recovery;

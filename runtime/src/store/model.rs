@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES,
-    Page, ShardId, StatusName, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded, codec,
+    Page, ShardId, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded, codec,
     next_activity, page_size,
 };
 
@@ -289,6 +289,7 @@ fn shows(filter: &Filter, summary: &Summary) -> bool {
     is(&filter.application, &summary.application)
         && is(&filter.workflow, &summary.workflow)
         && filter.status.is_none_or(|status| status == summary.status)
+        && (!filter.open || summary.status.is_open())
         && filter
             .started_after
             .is_none_or(|at| summary.started_at > at)
@@ -362,9 +363,10 @@ impl Store for ModelStore {
         limit: u32,
     ) -> Result<Page<Summary>, Error> {
         let state = self.open()?;
-        let open = state.executions.values().filter(|row| {
-            row.summary.status == StatusName::Running && buckets.contains(&row.summary.bucket)
-        });
+        let open = state
+            .executions
+            .values()
+            .filter(|row| row.summary.status.is_open() && buckets.contains(&row.summary.bucket));
         let ordered: BTreeMap<_, _> = open
             .map(|row| {
                 (

@@ -16,6 +16,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/executions/{id}/events", "viewer"),
     ("POST", "/v1/executions/{id}/cancel", "operator"),
     ("POST", "/v1/executions/{id}/retry", "operator"),
+    ("POST", "/v1/executions/{id}/pause", "operator"),
+    ("POST", "/v1/executions/{id}/resume", "operator"),
     ("POST", "/v1/executions/{id}/signals", "operator"),
     ("GET", "/v1/executions/{id}/tasks", "viewer"),
     ("POST", "/v1/executions/{id}/tasks/{task}", "operator"),

@@ -151,6 +151,7 @@ impl Shard {
     ) {
         let was_open = live.summary.version > 0 && live.summary.closed_at.is_none();
         let was_new = live.summary.version == 0;
+        let was_paused = live.is_paused();
         let commands = match step(&mut live) {
             Ok(commands) => commands,
             Err(error) => {
@@ -174,6 +175,11 @@ impl Shard {
                 Command::CancelActivity { task, attempt } => live.take_back(task, attempt),
             }
         }
+        match (was_paused, live.is_paused()) {
+            (false, true) => self.withdraw(&mut live),
+            (true, false) => self.ask_again(&mut live, full),
+            _ => {}
+        }
         let counted = was_open || was_new;
         match live.summary.closed_at {
             Some(closed_at) => {
@@ -191,6 +197,32 @@ impl Shard {
             None => {}
         }
         self.settle(live, false);
+    }
+
+    /// Takes back the attempts of an execution that no worker has begun. A crash
+    /// before the pause is durable is followed by asking for all of them again.
+    fn withdraw(&mut self, live: &mut Live) {
+        let Self { ready, context, .. } = self;
+        live.withdraw(|attempt| {
+            let waits = ready.iter().position(|task| task.key() == *attempt);
+            match waits {
+                Some(at) => {
+                    ready.remove(at);
+                    true
+                }
+                None => context.queue.withdraw(attempt),
+            }
+        });
+    }
+
+    /// Asks for the attempts that were not asked for while an execution was paused.
+    fn ask_again(&mut self, live: &mut Live, full: bool) {
+        for task in live.unasked() {
+            if full {
+                return self.park(live);
+            }
+            self.schedule(live, task);
+        }
     }
 
     fn set_aside(&mut self, mut live: Box<Live>) {

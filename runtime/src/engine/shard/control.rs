@@ -1,5 +1,5 @@
-//! What people and programs do to an execution: cancel it, retry it, move it to another
-//! version, bring it a signal, an answer or the outcome of a task.
+//! What people and programs do to an execution: cancel it, retry it, pause and resume
+//! it, move it to another version, bring it a signal, an answer or the outcome of a task.
 //!
 //! Whether it can be done is asked before anything is recorded. The answer
 //! waits until what was recorded, or what a refusal rests on, is durable; a
@@ -68,6 +68,14 @@ impl Shard {
                 self.check_retry(live)?;
                 EventKind::RetryRequested {}
             }
+            Control::Pause(reason) => match open_and_paused(live)? {
+                true => return Ok(Due::Done),
+                false => EventKind::ExecutionPaused { reason },
+            },
+            Control::Resume => match open_and_paused(live)? {
+                true => EventKind::ExecutionResumed {},
+                false => return Ok(Due::Done),
+            },
             Control::Signal(signal) => return signalled(live, signal),
             Control::Migrate(to) => return movable(live, to),
             Control::Answer { answer, is_checked } => return answered(live, answer, is_checked),
@@ -87,6 +95,14 @@ impl Shard {
         let admission = self.context.definitions.admission(tenant);
         Ok(self.admit(tenant, &admission)?)
     }
+}
+
+/// Whether an execution is paused, if it has not ended.
+fn open_and_paused(live: &Live) -> Result<bool, ControlError> {
+    if live.summary.closed_at.is_some() {
+        return Err(ControlError::AlreadyClosed);
+    }
+    Ok(live.is_paused())
 }
 
 /// Whether a retry would go on with something: the machine keeps the frames of
