@@ -357,6 +357,10 @@ impl Live {
                     stayed.push(queued.key());
                     false
                 }
+                Effect::Child(child) => {
+                    stayed.push(child.attempt.clone());
+                    false
+                }
                 _ => true,
             });
         }
