@@ -84,3 +84,31 @@ fn a_killed_server_lets_nothing_begin_that_was_paused() {
     server.cli(&["process", "pause", &ids[0]]).exits(5);
     assert_eq!(show(&server, &ids[2])["status"], "cancelled");
 }
+
+#[test]
+fn a_killed_server_refuses_to_start_what_was_paused() {
+    let mut server = Server::start();
+    server.push("echo", None);
+    server.apply("order", ORDER);
+    let before = start(&server, 0);
+    let pause = ["workflow", "pause", "order", "--reason", "the bank is down"];
+    server.cli(&pause).succeeds();
+    server.kill();
+    server.restart();
+    let refused = server.cli(&["process", "start", "order/order"]).exits(5);
+    assert!(refused.stderr.contains("the bank is down"), "{refused:?}");
+    let listed = server.cli(&["workflow", "list"]).succeeds();
+    assert!(listed.stdout.contains("the bank is down"), "{listed:?}");
+    // What runs goes on, and who asks once more for it is answered.
+    assert_eq!(start(&server, 0), before);
+    let pay = ["process", "signal", &before, "paid", "--payload", "7"];
+    server.cli(&pay).succeeds();
+    assert_eq!(server.wait(&before)["status"], "completed");
+    server
+        .cli(&["workflow", "resume", "order/order"])
+        .succeeds();
+    server.kill();
+    server.restart();
+    server.cli(&["process", "start", "order"]).succeeds();
+    server.cli(&["workflow", "pause", "nothing"]).exits(4);
+}

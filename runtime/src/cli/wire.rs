@@ -286,4 +286,15 @@ pub(crate) struct ApplicationView {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WorkflowView {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+}
+
+/// Whether a workflow can be started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkflowState {
+    pub application: String,
+    pub workflow: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
 }

@@ -31,6 +31,16 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/applications/{name}/plan", "viewer"),
     ("POST", "/v1/applications/{name}/migrate", "author"),
     ("GET", "/v1/applications/{name}/source", "viewer"),
+    (
+        "POST",
+        "/v1/applications/{name}/workflows/{workflow}/pause",
+        "operator",
+    ),
+    (
+        "POST",
+        "/v1/applications/{name}/workflows/{workflow}/resume",
+        "operator",
+    ),
     ("GET", "/v1/activities", "viewer"),
     ("GET", "/v1/activities/{name}", "viewer"),
     ("POST", "/v1/activities/{name}/versions", "author"),

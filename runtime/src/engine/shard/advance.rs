@@ -14,7 +14,7 @@ use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::children::ChildStart;
 use crate::engine::live::{Effect, Live};
-use crate::engine::{Report, Start, StartError};
+use crate::engine::{Admission, Report, Start, StartError};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
 
@@ -30,8 +30,8 @@ impl Shard {
             closed,
         } = request;
         drop(place);
-        if let Err(full) = self.admit(&start.tenant, &admission) {
-            let _ = started.send(Err(full.into()));
+        if let Err(refused) = self.admit_start(&start, &admission) {
+            let _ = started.send(Err(refused));
             return;
         }
         // The answer and the event tell the same time, so the clock is read once.
@@ -67,6 +67,17 @@ impl Shard {
             parent: start.parent,
         };
         self.advance_at(now, live, kind);
+    }
+
+    /// Checks that something new may be started. What was started before is answered
+    /// whatever becomes of its workflow.
+    fn admit_start(&mut self, start: &Start, admission: &Admission) -> Result<(), StartError> {
+        let definitions = &self.context.definitions;
+        let paused = definitions.paused(&start.tenant, &start.application, &start.workflow);
+        if let Some(paused) = paused {
+            return Err(StartError::Paused(paused));
+        }
+        Ok(self.admit(&start.tenant, admission)?)
     }
 
     pub(super) fn handle(&mut self, mut live: Box<Live>, touch: Touch) {

@@ -18,6 +18,15 @@ impl Bench {
         resumed.expect("resumes");
     }
 
+    /// Pauses a workflow, or resumes it.
+    fn closes(&self, workflow: &str, closed: bool) {
+        let mut names = self.paused.names.lock().expect("no test panics with it");
+        names.retain(|name| name != workflow);
+        if closed {
+            names.push(workflow.to_owned());
+        }
+    }
+
     /// The row, once the execution has so many events.
     async fn row_at(&self, id: ExecutionId, version: u64) -> Summary {
         let mut versions = self.engine.watch(&tenant(), id);
@@ -214,4 +223,46 @@ async fn what_is_paused_moves_to_another_version_and_stays_paused() {
     bench.resumes(id).await;
     let second = bench.task().await;
     assert_eq!(second.task.task.input.to_value(), json!(9));
+}
+
+#[tokio::test]
+async fn nothing_new_of_a_paused_workflow_is_started_and_what_runs_goes_on() {
+    let bench = Bench::new().await;
+    let before = bench.engine.start(start("effect", Some("before"))).await;
+    let before = before.expect("starts");
+    bench.closes("effect", true);
+    for key in [None, Some("after")] {
+        let refused = bench.engine.start(start("effect", key)).await;
+        assert!(
+            matches!(&refused, Err(StartError::Paused(paused)) if paused.workflow == "effect"),
+            "{refused:?}"
+        );
+    }
+    bench.begins("paid").await;
+    // The answer to who was not told is the same as before.
+    let again = bench.engine.start(start("effect", Some("before"))).await;
+    let again = again.expect("was started");
+    assert_eq!((again.id, again.created), (before.id, false));
+    let held = bench.task().await;
+    bench.complete(&held.task, json!("ok")).await;
+    assert_eq!(bench.output(before.id).await, json!({"paid": "ok"}));
+    bench.closes("effect", false);
+    let after = bench.engine.start(start("effect", Some("after"))).await;
+    assert!(after.expect("starts").created);
+}
+
+#[tokio::test]
+async fn a_child_of_a_paused_workflow_waits_until_it_is_resumed() {
+    let bench = Bench::new().await;
+    bench.closes("effect", true);
+    let parent = bench.begins("parent").await;
+    let mut refused = bench.paused.refused.subscribe();
+    let refused = refused.wait_for(|refused| *refused > 0).await;
+    drop(refused.expect("the sender lives"));
+    assert_eq!(bench.row_at(parent, 1).await.version, 1, "it was told");
+    bench.closes("effect", false);
+    let held = bench.task().await;
+    bench.complete(&held.task, json!("ok")).await;
+    let output = json!({"child": {"paid": "ok"}});
+    assert_eq!(bench.output(parent).await, output);
 }
