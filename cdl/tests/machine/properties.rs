@@ -286,14 +286,14 @@ impl Story {
         let repeats = match &event {
             EventKind::ExecutionStarted { .. }
             | EventKind::RetryRequested {}
-            | EventKind::ExecutionMigrated { .. } => false,
-            // It may go on after a retry.
-            EventKind::CancelRequested { .. } => self.run.execution.status != Status::Running,
+            | EventKind::ExecutionMigrated { .. }
             // Each moves the end of the longest silence.
-            EventKind::CallbackReceived {
+            | EventKind::CallbackReceived {
                 callback: Callback::Heartbeat {},
                 ..
             } => false,
+            // It may go on after a retry.
+            EventKind::CancelRequested { .. } => self.run.execution.status != Status::Running,
             EventKind::ExecutionPaused { .. } => {
                 self.run.execution.is_closed() || self.run.execution.paused.is_some()
             }

@@ -68,14 +68,13 @@ impl Shard {
                 self.check_retry(live)?;
                 EventKind::RetryRequested {}
             }
-            Control::Pause(reason) => match open_and_paused(live)? {
-                true => return Ok(Due::Done),
-                false => EventKind::ExecutionPaused { reason },
-            },
-            Control::Resume => match open_and_paused(live)? {
-                true => EventKind::ExecutionResumed {},
-                false => return Ok(Due::Done),
-            },
+            Control::Pause(_) | Control::Resume if live.summary.closed_at.is_some() => {
+                return Err(ControlError::AlreadyClosed);
+            }
+            Control::Pause(_) if live.is_paused() => return Ok(Due::Done),
+            Control::Pause(reason) => EventKind::ExecutionPaused { reason },
+            Control::Resume if !live.is_paused() => return Ok(Due::Done),
+            Control::Resume => EventKind::ExecutionResumed {},
             Control::Signal(signal) => return signalled(live, signal),
             Control::Migrate(to) => return movable(live, to),
             Control::Answer { answer, is_checked } => return answered(live, answer, is_checked),
@@ -95,14 +94,6 @@ impl Shard {
         let admission = self.context.definitions.admission(tenant);
         Ok(self.admit(tenant, &admission)?)
     }
-}
-
-/// Whether an execution is paused, if it has not ended.
-fn open_and_paused(live: &Live) -> Result<bool, ControlError> {
-    if live.summary.closed_at.is_some() {
-        return Err(ControlError::AlreadyClosed);
-    }
-    Ok(live.is_paused())
 }
 
 /// Whether a retry would go on with something: the machine keeps the frames of
