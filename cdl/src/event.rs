@@ -103,6 +103,13 @@ pub enum EventKind {
     },
     /// Somebody asked for a failed execution to go on from where it failed.
     RetryRequested {},
+    /// Somebody asked for nothing new to begin.
+    ExecutionPaused {
+        /// Why, in their words.
+        reason: String,
+    },
+    /// Somebody asked for a paused execution to go on.
+    ExecutionResumed {},
     /// The execution goes on under another version of its workflow: what follows in
     /// the history belongs to that one. Applied by [`migrate`](crate::migrate).
     ExecutionMigrated {

@@ -51,6 +51,9 @@ pub struct Execution {
     pub origin: Option<u32>,
     /// Where it stands.
     pub status: Status,
+    /// There while nothing new begins; never of one that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// When its first event was recorded.
     pub started_at: Timestamp,
     /// When its latest event was recorded. Time never runs backwards for an
@@ -164,6 +167,15 @@ pub enum Status {
         /// The limit, in milliseconds.
         timeout_ms: u64,
     },
+}
+
+/// That nothing new begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why, in the words of who asked for it.
+    pub reason: String,
 }
 
 /// An error of a state or an execution.
@@ -374,6 +386,11 @@ pub enum Step {
         /// Timer that ends the pause.
         timer: TimerId,
     },
+    /// About to enter its state: that is held until the execution is resumed.
+    Held {
+        /// Timer that enters it, due since the moment when it would have.
+        timer: TimerId,
+    },
     /// The frame reached its end; its parent has not joined yet.
     Done {
         /// Output of its last state.
@@ -401,7 +418,8 @@ pub struct Timer {
 /// What a timer is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimerKind {
-    /// End of a pause between attempts, or of a Wait state.
+    /// End of a pause between attempts, or of a Wait state, or the entry of a
+    /// state that was held.
     Resume(FrameId),
     /// An attempt's `timeout`.
     AttemptTimeout(FrameId),
@@ -415,6 +433,17 @@ pub enum TimerKind {
     WorkflowTimeout,
 }
 
+impl TimerKind {
+    /// Whether it makes something new begin, so that it is held while the
+    /// execution is paused. The others bound what runs already.
+    fn begins_something(&self) -> bool {
+        match self {
+            Self::Resume(_) | Self::WaitTimeout(_) | Self::Escalation(_) => true,
+            Self::AttemptTimeout(_) | Self::Heartbeat(_) | Self::WorkflowTimeout => false,
+        }
+    }
+}
+
 impl Execution {
     /// An execution before its first event.
     pub fn new(id: ExecutionId, tenant: TenantId) -> Self {
@@ -425,6 +454,7 @@ impl Execution {
             machine: 0,
             origin: None,
             status: Status::Running,
+            paused: None,
             started_at: Timestamp::default(),
             updated_at: Timestamp::default(),
             parent: None,
@@ -455,7 +485,14 @@ impl Execution {
 
     /// When this execution must next be woken, if it waits for time.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.timers.values().map(|timer| timer.at).min()
+        let timers = self.timers.values().filter(|timer| self.runs(timer));
+        timers.map(|timer| timer.at).min()
+    }
+
+    /// Whether a timer fires when it is due: while the execution is paused, what
+    /// would begin something waits until it is resumed.
+    pub(crate) fn runs(&self, timer: &Timer) -> bool {
+        self.paused.is_none() || !timer.kind.begins_something()
     }
 
     /// The timers that are due at `now`, the earliest first. Each is owed a
@@ -464,7 +501,7 @@ impl Execution {
         let mut due: Vec<_> = self
             .timers
             .iter()
-            .filter(|(_, timer)| timer.at <= now)
+            .filter(|(_, timer)| timer.at <= now && self.runs(timer))
             .map(|(id, timer)| (timer.at, *id))
             .collect();
         due.sort_unstable();
@@ -583,9 +620,10 @@ impl Step {
     pub(crate) fn timers(&self) -> impl Iterator<Item = TimerId> + use<> {
         let (first, second) = match self {
             Self::Activity { timeout, .. } | Self::Listening { timeout } => (*timeout, None),
-            Self::BackingOff { timer, .. } | Self::Waiting { timer } | Self::Retrying { timer } => {
-                (Some(*timer), None)
-            }
+            Self::BackingOff { timer, .. }
+            | Self::Waiting { timer }
+            | Self::Retrying { timer }
+            | Self::Held { timer } => (Some(*timer), None),
             Self::Asking(asking) => (asking.timeout, asking.escalation),
             Self::Calling {
                 timeout, heartbeat, ..

@@ -24,8 +24,8 @@ pub mod schema;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Callback, Event, EventKind, Parent, Receipt};
 pub use execution::{
-    Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Saga, Status,
-    Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
+    Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Paused, Saga,
+    Status, Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
 pub use front::{
     AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, json_schema, parse, parse_bindings,

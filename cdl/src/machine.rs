@@ -9,7 +9,7 @@
 //! workflow itself, the branches of the Parallel states and the iterations of the
 //! Map states that it is in. An
 //! event resumes at most a few frames; `walk` then carries each on until it
-//! waits, `join` brings branches together, `map` iterations, `child` bounds what runs as a child, `fault` deals with what goes wrong, `compensate` undoes what was done, `data` moves values between
+//! waits, `join` brings branches together, `map` iterations, `child` bounds what runs as a child, `fault` deals with what goes wrong, `compensate` undoes what was done, `pause` holds back what is new, `data` moves values between
 //! states and the context, `budget` counts what that costs, `retry` says when
 //! to try again.
 
@@ -32,6 +32,7 @@ pub mod limits;
 mod map;
 mod migrate;
 mod outside;
+mod pause;
 mod record;
 mod retry;
 mod walk;
@@ -171,8 +172,8 @@ pub enum ApplyError {
 ///
 /// Pure: replaying a history rebuilds the exact execution. What arrives late
 /// or twice is not an error; it changes nothing but [`Execution::version`].
-/// So does a retry of an execution that did not fail or time out, and a
-/// cancellation of one that has ended.
+/// So does a retry of an execution that did not fail or time out, a
+/// cancellation of one that has ended, and a pause of one that is paused.
 ///
 /// An event that moves the execution to another program takes both: see
 /// [`migrate`].
@@ -282,9 +283,13 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             callback,
         } => machine.callback(*task, *attempt, callback)?,
         EventKind::CancelRequested { reason } => match machine.execution.status {
-            Status::Running => machine.close(Status::Cancelled {
-                reason: reason.clone(),
-            }),
+            Status::Running => {
+                // Who gives it up wants what it has done undone now.
+                machine.execution.paused = None;
+                machine.close(Status::Cancelled {
+                    reason: reason.clone(),
+                });
+            }
             Status::Compensating { .. } => {
                 machine.ignore("the execution is ending, and compensates what was done");
             }
@@ -294,6 +299,8 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             Status::Failed { .. } | Status::TimedOut { .. } => machine.retry(),
             _ => machine.ignore("the execution neither failed nor timed out"),
         },
+        EventKind::ExecutionPaused { reason } => machine.pause(reason),
+        EventKind::ExecutionResumed {} => machine.resume_execution(),
         EventKind::ExecutionMigrated { to, .. } => return Err(machine.cannot_move(event, *to)),
     }
     machine.walk()?;

@@ -9,6 +9,8 @@
 //! a N JSON        the Nth of those who are asked answers this
 //! x               somebody cancels
 //! r               somebody retries
+//! p               somebody pauses
+//! g               somebody resumes
 //! ```
 //!
 //! Any other line may be an event as it is in a history.
@@ -114,6 +116,10 @@ impl<'p> Run<'p> {
             "t" => return self.pass_time(first),
             "x" => Some(cancelled()),
             "r" => Some(EventKind::RetryRequested {}),
+            "p" => Some(EventKind::ExecutionPaused {
+                reason: rest.to_owned(),
+            }),
+            "g" => Some(EventKind::ExecutionResumed {}),
             _ => serde_json::from_str(line).ok(),
         };
         if let Some(kind) = kind {
@@ -203,6 +209,8 @@ impl<'p> Run<'p> {
     /// Cancels, and lets what undoes succeed: then it has ended.
     fn cancel(&mut self) {
         self.apply(cancelled());
+        // What is being undone already is not resumed by that.
+        self.apply(EventKind::ExecutionResumed {});
         for _ in 0..2 * MAX_LINES {
             let Some(key) = self.outstanding.first().copied() else {
                 break;

@@ -102,4 +102,5 @@ enum StatusName {
     Failed,
     Cancelled,
     TimedOut,
+    Paused,
 }

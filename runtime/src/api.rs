@@ -23,6 +23,7 @@ mod signals;
 mod system;
 mod tasks;
 mod tenants;
+mod workflows;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -171,6 +172,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(executions::routes())
+        .merge(workflows::routes())
         .merge(signals::routes())
         .merge(tasks::routes())
         .merge(callbacks::routes())

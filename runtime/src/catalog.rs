@@ -11,6 +11,7 @@
 mod definitions;
 mod manifest;
 mod names;
+mod pause;
 mod stock;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -102,6 +103,12 @@ pub enum Error {
     /// Too many files are being compiled.
     #[error("too many files are being compiled")]
     Busy,
+    /// No workflow of this name is in force, nor paused.
+    #[error("there is no workflow `{application}/{workflow}`")]
+    NoWorkflow {
+        application: String,
+        workflow: String,
+    },
     /// No such tenant (any more).
     #[error("there is no tenant `{0}`")]
     NoTenant(TenantId),
@@ -220,6 +227,9 @@ impl Catalog {
                         "an application cannot be used"
                     ),
                 }
+            }
+            for paused in store.paused_workflows(&tenant.id).await? {
+                stock.pause(Arc::new(paused));
             }
             stocks.insert(tenant.id.clone(), Arc::new(stock));
         }

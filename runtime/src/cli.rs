@@ -33,6 +33,7 @@ mod tenant;
 pub mod toolchain;
 mod validate;
 mod wire;
+mod workflow;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -101,6 +102,9 @@ enum Command {
     /// Start and watch executions
     #[command(subcommand, visible_alias = "ps")]
     Process(process::Process),
+    /// Pause workflows, and resume them
+    #[command(subcommand)]
+    Workflow(workflow::Workflow),
     /// Run a history through the machine again, and compare
     Replay(replay::Replay),
     /// Tenants of the server
@@ -186,6 +190,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Run(run) => all_threads(run.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
+        Command::Workflow(workflow) => one_thread(workflow.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),

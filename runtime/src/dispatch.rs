@@ -101,6 +101,9 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Nobody waits for this attempt any more.
     fn cancel(&self, attempt: &AttemptKey);
 
+    /// Takes a task back that no worker has taken; says whether there was one.
+    fn withdraw(&self, attempt: &AttemptKey) -> bool;
+
     /// Number of tasks that wait.
     fn depth(&self) -> usize;
 

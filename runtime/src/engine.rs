@@ -35,7 +35,7 @@ use crate::catalog::Activity;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::places::Places;
-use crate::store::{self, ShardId, Store, Summary};
+use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
 pub use replay::Traced;
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};
@@ -80,6 +80,14 @@ pub trait Definitions: Send + Sync + 'static {
         version: u32,
         workflow: &str,
     ) -> Result<Option<Arc<Program>>, store::Error>;
+
+    /// Since when and why nothing new of a workflow is started, if that is so.
+    fn paused(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Option<Arc<PausedWorkflow>>;
 
     /// What a resource stands for now.
     fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>>;
@@ -182,6 +190,13 @@ pub enum StartError {
     },
     #[error("the input has {size} bytes, the limit is {limit} (tenants[].limits.input_bytes)")]
     InputTooLarge { size: u64, limit: u64 },
+    /// Somebody paused the workflow.
+    #[error(
+        "workflow `{app}/{name}` is paused since {at} ({why}); resume it with \
+         `cascade workflow resume {app}/{name}`",
+        app = .0.application, name = .0.workflow, at = .0.paused_at, why = .0.reason
+    )]
+    Paused(Arc<PausedWorkflow>),
     #[error(transparent)]
     Full(#[from] Full),
     #[error("execution {0} was started by another request with this key or id")]
@@ -504,6 +519,23 @@ impl Engine {
     /// is durable.
     pub async fn retry(&self, tenant: &TenantId, id: ExecutionId) -> Result<(), ControlError> {
         self.control(tenant, id, 0, Control::Retry).await
+    }
+
+    /// Lets nothing new begin in an execution; returns when that is durable. What
+    /// runs is let run. One that is paused stays so.
+    pub async fn pause(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        reason: String,
+    ) -> Result<(), ControlError> {
+        self.control(tenant, id, reason.len(), Control::Pause(reason))
+            .await
+    }
+
+    /// Lets a paused execution go on; returns when that is durable.
+    pub async fn resume(&self, tenant: &TenantId, id: ExecutionId) -> Result<(), ControlError> {
+        self.control(tenant, id, 0, Control::Resume).await
     }
 
     /// Brings a signal to an execution; returns when that is durable. One that

@@ -94,6 +94,15 @@ pub enum StatusName {
     Cancelled,
     /// Ended by the workflow's timeout.
     TimedOut,
+    /// Not ended, and nothing new begins until somebody resumes it.
+    Paused,
+}
+
+impl StatusName {
+    /// Whether it has not ended.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
 }
 
 /// One execution as a row: what lists show and what a shard needs to know
@@ -152,6 +161,8 @@ pub struct Filter {
     pub application: Option<String>,
     pub workflow: Option<String>,
     pub status: Option<StatusName>,
+    /// Only what has not ended, whether it is paused or not.
+    pub open: bool,
     pub started_after: Option<Timestamp>,
     pub started_before: Option<Timestamp>,
 }
@@ -193,6 +204,16 @@ pub struct ApplicationVersion {
     pub file: String,
     pub source: String,
     pub created_at: Timestamp,
+}
+
+/// That nothing new of a workflow is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PausedWorkflow {
+    pub application: String,
+    pub workflow: String,
+    /// Why, in the words of who asked for it.
+    pub reason: String,
+    pub paused_at: Timestamp,
 }
 
 /// An API key; the secret itself is not kept.
@@ -467,6 +488,18 @@ pub trait Store: Send + Sync + 'static {
         name: &str,
         version: Option<u32>,
     ) -> Result<Option<ApplicationVersion>, Error>;
+
+    /// Notes that a workflow is paused; one that is stays as it was noted.
+    async fn pause_workflow(&self, tenant: &TenantId, paused: PausedWorkflow) -> Result<(), Error>;
+    /// Forgets that a workflow is paused.
+    async fn resume_workflow(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Result<(), Error>;
+    /// The workflows of a tenant that are paused, by application and name.
+    async fn paused_workflows(&self, tenant: &TenantId) -> Result<Vec<PausedWorkflow>, Error>;
 
     /// What a tenant has uploaded, in bytes: modules, descriptions and sources
     /// of all versions, and [`VERSION_BYTES`] for each.

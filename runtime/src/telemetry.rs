@@ -137,7 +137,7 @@ impl Telemetry {
 /// Counts an execution that ended.
 pub fn workflow_closed(status: StatusName, duration: Duration) {
     let status = match status {
-        StatusName::Running => return,
+        StatusName::Running | StatusName::Paused => return,
         StatusName::Completed => "completed",
         StatusName::Failed => "failed",
         StatusName::Cancelled => "cancelled",

@@ -303,7 +303,7 @@ impl Server {
                 .request("GET", &path, &[], "")
                 .expect("the server answers");
             assert_eq!(answer.status, 200, "{}", answer.body);
-            if answer.body["status"] != "running" {
+            if !answer.body["closed_at"].is_null() {
                 return answer.body;
             }
         }

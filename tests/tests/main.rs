@@ -8,6 +8,7 @@ mod direction;
 mod examples;
 mod moves;
 mod outside;
+mod pause;
 mod polyglot;
 mod readme;
 mod recovery;

@@ -363,6 +363,7 @@ fn held_bytes(frame: &Frame) -> u64 {
         | Step::Listening { .. }
         | Step::Joining { .. }
         | Step::Retrying { .. }
+        | Step::Held { .. }
         | Step::Calling { .. }
         | Step::Stopped {} => 0,
     }

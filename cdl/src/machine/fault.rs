@@ -68,7 +68,7 @@ impl Machine<'_> {
             at,
             error: failure.error.clone(),
         });
-        if pause == 0 {
+        if pause == 0 && self.execution.paused.is_none() {
             self.schedule(id, state, attempted, task, attempt, input);
         } else {
             let timer = self.set_timer(at, TimerKind::Resume(id));
@@ -254,6 +254,7 @@ impl Machine<'_> {
         if matches!(status, Status::Completed { .. } | Status::Cancelled { .. }) {
             self.execution.clear();
         }
+        self.execution.paused = None;
         self.tell(|_| ended(&status));
         self.execution.status = status;
     }
@@ -323,6 +324,7 @@ fn is_under_way(step: &Step) -> bool {
         | Step::Waiting { .. }
         | Step::Listening { .. }
         | Step::Retrying { .. }
+        | Step::Held { .. }
         | Step::Calling { .. }
         | Step::Asking(_) => true,
         Step::Joining { .. }

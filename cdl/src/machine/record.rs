@@ -166,6 +166,13 @@ pub enum Record {
     },
     /// The execution goes on after a failure.
     ExecutionRetried {},
+    /// Nothing new begins in the execution.
+    ExecutionPaused {
+        /// Why.
+        reason: String,
+    },
+    /// The execution goes on after it was paused.
+    ExecutionResumed {},
     /// The execution goes on under another version of its workflow.
     ExecutionMigrated {
         /// The application's version that it ran.

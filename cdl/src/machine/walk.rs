@@ -156,7 +156,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The end of a pause or of a Wait state.
+    /// The end of a pause, of a Wait state, or of what held a frame back.
     pub(super) fn resume(&mut self, id: FrameId) -> Result<(), ApplyError> {
         match self.take_step(id) {
             Step::Waiting { .. } => self.work.push(Work::Leave(id, Output::Null)),
@@ -170,6 +170,7 @@ impl<'a> Machine<'a> {
                 self.schedule(id, state, attempted, task, attempt, input);
             }
             Step::Retrying { .. } => self.retry_asl(id)?,
+            Step::Held { .. } => self.work.push(Work::Enter(id)),
             _ => return Err(self.mismatch(id)),
         }
         Ok(())
@@ -221,6 +222,9 @@ impl<'a> Machine<'a> {
 
     fn work_off(&mut self) -> Result<(), ApplyError> {
         while let Some(work) = self.work.pop() {
+            if self.holds_back(&work) {
+                continue;
+            }
             match work {
                 Work::Enter(frame) => self.enter(frame)?,
                 Work::Open(frame) => self.open_iteration(frame)?,
@@ -462,11 +466,13 @@ impl<'a> Machine<'a> {
         timer
     }
 
-    /// Removes a timer that fired; none if it is not set or not due.
+    /// Removes a timer that fired; none if it is not set, not due, or held.
     pub(super) fn take_timer(&mut self, id: TimerId) -> Option<TimerKind> {
-        let timers = &mut self.execution.timers;
-        timers.get(&id).filter(|timer| timer.at <= self.now)?;
-        timers.remove(&id).map(|timer| timer.kind)
+        let timer = self.execution.timers.get(&id)?;
+        if timer.at > self.now || !self.execution.runs(timer) {
+            return None;
+        }
+        self.execution.timers.remove(&id).map(|timer| timer.kind)
     }
 
     /// Takes what a frame was doing, and drops the timer of it.

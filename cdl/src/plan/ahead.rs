@@ -16,8 +16,8 @@ pub(super) fn reached(program: &Program, execution: &Execution) -> BTreeSet<Stat
             continue;
         };
         match &frame.step {
-            // It is entered when the execution is retried.
-            Step::Stopped {} => open.push(frame.state),
+            // It is entered when the execution is retried, or resumed.
+            Step::Stopped {} | Step::Held { .. } => open.push(frame.state),
             // What has ended or failed goes nowhere by itself.
             Step::Done { .. } | Step::Failed { .. } => {}
             // Iterations that wait begin at the start.

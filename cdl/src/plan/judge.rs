@@ -82,7 +82,7 @@ impl Plan {
             Step::Asking(_) => &["type", "ui", "timeout", "escalate"],
             Step::Joining { .. } => &["type", "branches", "completion_strategy"],
             Step::Mapping(_) => &["type", "batch", "tolerated_failures"],
-            Step::Done { .. } | Step::Failed { .. } | Step::Stopped {} => &[],
+            Step::Held { .. } | Step::Done { .. } | Step::Failed { .. } | Step::Stopped {} => &[],
         };
         let differing = self.differences(frame.state, new);
         // Of ASL all matters: see `judge_ahead`.

@@ -63,6 +63,11 @@ fn a_running_validation_replays() {
 }
 
 #[test]
+fn what_is_held_while_it_is_paused_replays() {
+    check("paused");
+}
+
+#[test]
 fn a_thousand_copies_that_the_first_machine_did_not_count_replay() {
     check("copies");
 }

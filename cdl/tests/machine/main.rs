@@ -12,6 +12,7 @@ mod limits;
 mod map;
 mod outside;
 mod parallel;
+mod pause;
 mod plan;
 mod properties;
 mod strategies;

@@ -58,6 +58,8 @@ enum Move {
     Stray(u64),
     Cancel,
     Retry,
+    Pause,
+    Resume,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -73,6 +75,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => any::<usize>().prop_map(Move::Repeat),
         2 => (0..40_u64).prop_map(Move::Stray),
         2 => Just(Move::Retry),
+        2 => Just(Move::Pause),
+        2 => Just(Move::Resume),
         1 => Just(Move::Cancel),
     ];
     prop::collection::vec(one, 0..40)
@@ -195,6 +199,12 @@ impl Story {
             Move::Retry => {
                 self.apply(EventKind::RetryRequested {});
             }
+            Move::Pause => {
+                self.apply(paused());
+            }
+            Move::Resume => {
+                self.apply(EventKind::ExecutionResumed {});
+            }
         }
     }
 
@@ -276,9 +286,18 @@ impl Story {
         let repeats = match &event {
             EventKind::ExecutionStarted { .. }
             | EventKind::RetryRequested {}
-            | EventKind::ExecutionMigrated { .. } => false,
+            | EventKind::ExecutionMigrated { .. }
+            // Each moves the end of the longest silence.
+            | EventKind::CallbackReceived {
+                callback: Callback::Heartbeat {},
+                ..
+            } => false,
             // It may go on after a retry.
             EventKind::CancelRequested { .. } => self.run.execution.status != Status::Running,
+            EventKind::ExecutionPaused { .. } => {
+                self.run.execution.is_closed() || self.run.execution.paused.is_some()
+            }
+            EventKind::ExecutionResumed {} => self.run.execution.paused.is_none(),
             // Without an id it is another one, and what was refused may be taken now.
             EventKind::SignalReceived { id, .. } => {
                 let seen = &self.run.execution.inbox.seen;
@@ -298,7 +317,8 @@ impl Story {
         let task = TaskId(number / 2);
         let attempt = u32::try_from(number % 4).expect("a small number");
         let timer = TimerId(number);
-        let now = self.run.now();
+        // As the machine counts it, whose time never runs backwards.
+        let now = self.run.now().max(execution.updated_at);
         let is_due = execution.due_timers(now).contains(&timer);
         let awaits = execution.awaits(task, attempt);
         let is_asked = execution.frames.values().any(|frame| match &frame.step {
@@ -353,6 +373,9 @@ impl Story {
             if self.run.execution.is_closed() {
                 return true;
             }
+            if self.run.execution.paused.is_some() {
+                self.apply(EventKind::ExecutionResumed {});
+            }
             let awaited: Vec<_> = self.run.outstanding.keys().copied().collect();
             for (task, attempt) in awaited {
                 if self.run.execution.awaits(task, attempt) {
@@ -382,6 +405,12 @@ fn execution_calls(execution: &Execution, task: TaskId, attempt: u32) -> bool {
 fn cancelled() -> EventKind {
     EventKind::CancelRequested {
         reason: "enough".to_owned(),
+    }
+}
+
+fn paused() -> EventKind {
+    EventKind::ExecutionPaused {
+        reason: "wait".to_owned(),
     }
 }
 
@@ -544,8 +573,10 @@ proptest! {
         prop_assert_eq!(plan.judge(&stays.run.execution), Verdict::Safe);
         let mut moves = stays.clone();
         moves.move_to(&new);
-        // What is repeated is chosen by the length of the history, which differs.
-        for next in after.iter().filter(|next| !matches!(next, Move::Repeat(_))) {
+        // What is repeated is chosen by the length of the history, which differs; and
+        // time does not run back behind the move.
+        let same = |next: &&Move| !matches!(next, Move::Repeat(_) | Move::TurnBack(_));
+        for next in after.iter().filter(same) {
             stays.make(next);
             moves.make(next);
         }

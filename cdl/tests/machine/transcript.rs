@@ -14,8 +14,8 @@
 //!
 //! Happenings: `start INPUT`, `complete STATE#ATTEMPT OUTPUT`, `fail
 //! STATE#ATTEMPT ERROR [final|retryable]`, `at MS` (the clock moves on and
-//! fires what is due), `signal NAME PAYLOAD`, `answer STATE OUTPUT`, `cancel REASON`, `retry`, `again` (the last event a
-//! second time). Times are in milliseconds from the start.
+//! fires what is due), `signal NAME PAYLOAD`, `answer STATE OUTPUT`, `cancel REASON`, `retry`, `pause REASON`,
+//! `resume`, `again` (the last event a second time). Times are in milliseconds from the start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -158,6 +158,10 @@ impl Run {
                 reason: rest.to_owned(),
             },
             "retry" => EventKind::RetryRequested {},
+            "pause" => EventKind::ExecutionPaused {
+                reason: rest.to_owned(),
+            },
+            "resume" => EventKind::ExecutionResumed {},
             "again" => self.history.last().expect("an event").kind.clone(),
             other => panic!("nothing is called `{other}`"),
         };
@@ -274,6 +278,9 @@ impl Run {
             }
         }
 
+        if observed.execution.paused.is_some() {
+            check_nothing_begins(&records, &observed);
+        }
         self.check_saga(&event.kind, &observed);
         for command in &observed.commands {
             match command {
@@ -315,9 +322,13 @@ impl Run {
         );
         if self.execution.is_closed() {
             assert_eq!((pending.len(), self.execution.wake_at()), (0, None));
+            assert_eq!(self.execution.paused, None);
         } else {
             assert!(
-                !pending.is_empty() || self.execution.wake_at().is_some() || self.waits_outside(),
+                !pending.is_empty()
+                    || self.execution.wake_at().is_some()
+                    || self.waits_outside()
+                    || self.execution.paused.is_some(),
                 "it runs and waits for nothing"
             );
             assert_eq!(self.execution.is_idle(), pending.is_empty());
@@ -484,6 +495,8 @@ impl Run {
             }
             Record::EventIgnored { reason } => format!("ignored: {reason}"),
             Record::ExecutionRetried {} => "goes on".to_owned(),
+            Record::ExecutionPaused { reason } => format!("paused: {reason}"),
+            Record::ExecutionResumed {} => "resumed".to_owned(),
             Record::ExecutionMigrated { from, to } => format!("moved from {from} to {to}"),
             Record::ExecutionCompleted { output } => format!("completed {}", output.as_str()),
             Record::ExecutionFailed { failure } => format!(
@@ -496,6 +509,21 @@ impl Run {
             Record::ExecutionTimedOut { timeout_ms } => format!("timed out after {timeout_ms}"),
         }
     }
+}
+
+/// What is paused enters no state and asks for nothing.
+fn check_nothing_begins(records: &[Record], after: &Transition) {
+    let begins = |record: &Record| {
+        matches!(
+            record,
+            Record::StateEntered { .. }
+                | Record::ActivityScheduled { .. }
+                | Record::PersonAsked { .. }
+        )
+    };
+    assert!(!records.iter().any(begins), "begun while paused");
+    let schedules = |command: &Command| matches!(command, Command::ScheduleActivity(_));
+    assert!(!after.commands.iter().any(schedules), "asked while paused");
 }
 
 fn at(place: &Place) -> String {

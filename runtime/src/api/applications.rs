@@ -3,8 +3,8 @@
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cascade_cdl::Timestamp;
 use cascade_cdl::diagnostic::Diagnostic;
+use cascade_cdl::{TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -12,7 +12,8 @@ use utoipa_axum::routes;
 
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Author, Caller, Path, Query, Viewer, header, read_body};
-use super::{ApiState, json};
+use super::workflows::PauseView;
+use super::{Api, ApiState, json};
 use crate::catalog::{self, ApplicationEntry, Precondition};
 
 /// Longest file name in diagnostics, in bytes.
@@ -75,6 +76,9 @@ struct WorkflowView {
     name: String,
     /// Its states, those of branches included, in order.
     states: Vec<String>,
+    /// There if nothing new of it is started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PauseView>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -186,8 +190,10 @@ async fn apply(
     responses((status = 200, body = ApplicationList))
 )]
 async fn list(State(state): State<ApiState>, caller: Caller<Viewer>) -> Result<Response, Problem> {
-    let entries = state.catalog.applications(&caller.tenant.id);
-    let items = entries.iter().map(|entry| view(entry)).collect();
+    let tenant = &caller.tenant.id;
+    let entries = state.catalog.applications(tenant);
+    let items = entries.iter().map(|entry| view(&state, tenant, entry));
+    let items = items.collect();
     Ok(json(StatusCode::OK, &ApplicationList { items }))
 }
 
@@ -205,9 +211,11 @@ async fn show(
     caller: Caller<Viewer>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let entry = state.catalog.application(&caller.tenant.id, &name);
+    let tenant = &caller.tenant.id;
+    let entry = state.catalog.application(tenant, &name);
     let entry = entry.ok_or_else(|| Problem::not_found("application"))?;
-    Ok(with_etag(json(StatusCode::OK, &view(&entry)), &entry.etag))
+    let shown = view(&state, tenant, &entry);
+    Ok(with_etag(json(StatusCode::OK, &shown), &entry.etag))
 }
 
 /// Show an application's source
@@ -236,7 +244,7 @@ async fn source(
     Ok(with_etag(response, &etag))
 }
 
-fn view(entry: &ApplicationEntry) -> ApplicationView {
+fn view(state: &Api, tenant: &TenantId, entry: &ApplicationEntry) -> ApplicationView {
     let application = &entry.compiled;
     let workflows = application.workflows.values().map(|program| WorkflowView {
         name: program.name.clone(),
@@ -245,6 +253,10 @@ fn view(entry: &ApplicationEntry) -> ApplicationView {
             .iter()
             .map(|state| state.name.to_string())
             .collect(),
+        paused: state
+            .catalog
+            .paused(tenant, &application.name, &program.name)
+            .map(|paused| PauseView::of(&paused)),
     });
     ApplicationView {
         name: application.name.clone(),

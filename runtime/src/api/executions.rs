@@ -1,4 +1,4 @@
-//! `/v1/executions`: start, list, show, cancel, retry.
+//! `/v1/executions`: start, list, show, cancel, retry, pause, resume.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
-    Execution, ExecutionId, Failure, Frame, Json, Status, Step, TaskToken, TenantId, Timestamp,
+    Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskToken, TenantId,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,11 +30,11 @@ use crate::store::{Filter, StatusName, Summary};
 /// What a request to start may have beside its input.
 const START_OVERHEAD: u64 = 64 << 10;
 
-/// Longest reason for a cancellation, in bytes: it goes into the history.
+/// Longest reason for a cancellation or a pause, in bytes: it goes into the history.
 const MAX_REASON: usize = 1_000;
 
-/// Bodies of requests to cancel.
-const MAX_CANCEL_BODY: u64 = 16 << 10;
+/// Bodies of requests with a reason.
+const MAX_REASON_BODY: u64 = 16 << 10;
 
 /// A list's page, if the client does not say.
 const DEFAULT_PAGE: u32 = 50;
@@ -47,6 +48,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(show))
         .routes(routes!(cancel))
         .routes(routes!(retry))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
 }
 
 /// What to start.
@@ -93,6 +96,10 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     closed_at: Option<Timestamp>,
+    /// Since when and why nothing new begins, if it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    paused: Option<Paused>,
     /// When it must next be woken, if it waits for time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -118,8 +125,8 @@ struct OpenState {
     /// The Parallel states and branches around it, as in `Checks/us`; empty at the top.
     path: String,
     state: String,
-    /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `calling`, `joining`
-    /// or `stopped`.
+    /// `activity`, `backing_off`, `waiting`, `listening`, `asking`, `calling`, `joining`,
+    /// `held` (to be entered when the execution is resumed) or `stopped`.
     step: &'static str,
     /// The signal that it listens for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,7 +183,7 @@ struct ShowQuery {
 struct ListQuery {
     application: Option<String>,
     workflow: Option<String>,
-    /// `running`, `completed`, `failed`, `cancelled` or `timed_out`.
+    /// `running`, `paused`, `completed`, `failed`, `cancelled` or `timed_out`.
     #[param(value_type = Option<String>)]
     status: Option<StatusName>,
     /// Milliseconds since the Unix epoch.
@@ -189,11 +196,11 @@ struct ListQuery {
     cursor: Option<String>,
 }
 
-/// Why to cancel.
+/// Why to cancel, or to pause.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct CancelBody {
-    /// Goes into the history.
+pub(super) struct ReasonBody {
+    /// At most 1000 bytes; of an execution it goes into the history.
     #[serde(default)]
     reason: String,
 }
@@ -209,7 +216,7 @@ struct CancelBody {
     responses(
         (status = 200, description = "It has ended", body = ExecutionView),
         (status = 202, description = "It runs", body = ExecutionView),
-        (status = 409, description = "`key_reused`: the key or id was used for another request", body = ProblemDocument),
+        (status = 409, description = "`key_reused`: the key or id was used for another request; `workflow_paused`: nothing new of the workflow is started", body = ProblemDocument),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`unknown_workflow`", body = ProblemDocument),
         (status = 429, description = "`busy` or `limit_reached`", body = ProblemDocument),
@@ -292,6 +299,7 @@ async fn list(
         application: query.application,
         workflow: query.workflow,
         status: query.status,
+        open: false,
         started_after: query.started_after.map(Timestamp),
         started_before: query.started_before.map(Timestamp),
     };
@@ -341,7 +349,7 @@ async fn show(
 #[utoipa::path(
     post, path = "/v1/executions/{id}/cancel", tag = "executions",
     params(("id" = String, Path, description = "The execution's id")),
-    request_body = CancelBody,
+    request_body = ReasonBody,
     responses(
         (status = 200, description = "How it stands afterwards", body = ExecutionView),
         (status = 404, description = "`not_found`", body = ProblemDocument),
@@ -356,16 +364,7 @@ async fn cancel(
     request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let body = read_body(&state, request, MAX_CANCEL_BODY).await?;
-    let reason = if body.is_empty() {
-        String::new()
-    } else {
-        parse_json::<CancelBody>(&body)?.reason
-    };
-    if reason.len() > MAX_REASON {
-        let detail = format!("`reason` may have at most {MAX_REASON} bytes");
-        return Err(Problem::new(Code::InvalidRequest, detail));
-    }
+    let reason = read_reason(&state, request).await?;
     let tenant = &caller.tenant.id;
     state.engine.cancel(tenant, id, reason).await?;
     Ok(json(
@@ -397,6 +396,79 @@ async fn retry(
         StatusCode::OK,
         &load(&state, tenant, id, false).await?,
     ))
+}
+
+/// Let nothing new begin in an execution
+///
+/// Attempts that run are let run, and what they give is recorded; signals and answers
+/// are taken. No state is entered and no attempt begins until it is resumed. The
+/// workflow's timeout and those of running attempts hold on. One that is paused stays so.
+#[utoipa::path(
+    post, path = "/v1/executions/{id}/pause", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    request_body = ReasonBody,
+    responses(
+        (status = 200, description = "How it stands afterwards", body = ExecutionView),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+        (status = 409, description = "`already_closed`", body = ProblemDocument),
+        (status = 429, description = "`busy`", body = ProblemDocument),
+    )
+)]
+async fn pause(
+    State(state): State<ApiState>,
+    caller: Caller<Operator>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let reason = read_reason(&state, request).await?;
+    let tenant = &caller.tenant.id;
+    state.engine.pause(tenant, id, reason).await?;
+    Ok(json(
+        StatusCode::OK,
+        &load(&state, tenant, id, false).await?,
+    ))
+}
+
+/// Let a paused execution go on
+///
+/// What came due meanwhile is done now. One that is not paused goes on as it does.
+#[utoipa::path(
+    post, path = "/v1/executions/{id}/resume", tag = "executions",
+    params(("id" = String, Path, description = "The execution's id")),
+    responses(
+        (status = 200, description = "How it stands afterwards", body = ExecutionView),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+        (status = 409, description = "`already_closed`", body = ProblemDocument),
+        (status = 429, description = "`busy`", body = ProblemDocument),
+    )
+)]
+async fn resume(
+    State(state): State<ApiState>,
+    caller: Caller<Operator>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = execution_id(&id)?;
+    let tenant = &caller.tenant.id;
+    state.engine.resume(tenant, id).await?;
+    Ok(json(
+        StatusCode::OK,
+        &load(&state, tenant, id, false).await?,
+    ))
+}
+
+/// The reason that a request gives; a request without a body has none.
+pub(super) async fn read_reason(state: &ApiState, request: Request) -> Result<String, Problem> {
+    let body = read_body(state, request, MAX_REASON_BODY).await?;
+    if body.is_empty() {
+        return Ok(String::new());
+    }
+    let reason = parse_json::<ReasonBody>(&body)?.reason;
+    if reason.len() > MAX_REASON {
+        let detail = format!("`reason` may have at most {MAX_REASON} bytes");
+        return Err(Problem::new(Code::InvalidRequest, detail));
+    }
+    Ok(reason)
 }
 
 /// Returns when the time is up, or the server stops: who waits comes again, to
@@ -470,6 +542,7 @@ impl ExecutionView {
             error: summary.error.map(|error| failure(error, String::new())),
             started_at: summary.started_at,
             closed_at: summary.closed_at,
+            paused: None,
             wake_at: summary.wake_at,
             parent: None,
             events: summary.version,
@@ -497,6 +570,7 @@ impl ExecutionView {
             error: None,
             started_at: started.started_at,
             closed_at: None,
+            paused: None,
             wake_at: None,
             parent: None,
             events: 1,
@@ -524,6 +598,7 @@ impl ExecutionView {
         shown.started_version = execution.origin;
         shown.parent = execution.parent.map(|parent| parent.execution);
         shown.open_states = Some(open_states(&execution, &program));
+        shown.paused = execution.paused;
         // An execution that has ended has none any more.
         shown.context = (context && !execution.context.is_null()).then_some(execution.context);
         shown.end(execution.status);
@@ -532,7 +607,8 @@ impl ExecutionView {
 
     fn end(&mut self, status: Status) {
         match status {
-            Status::Running | Status::Compensating { .. } => self.status = StatusName::Running,
+            // As its row says: running, or paused.
+            Status::Running | Status::Compensating { .. } => {}
             Status::Completed { output } => {
                 self.status = StatusName::Completed;
                 self.output = Some(output);
@@ -583,6 +659,7 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
         }
         Step::Waiting { timer } => ("waiting", None, None, due(timer)),
         Step::Retrying { timer } => ("backing_off", None, None, due(timer)),
+        Step::Held { .. } => ("held", None, None, None),
         Step::Listening { timeout } => ("listening", None, None, timeout.as_ref().and_then(due)),
         Step::Asking(asking) => {
             let until = asking.timeout.as_ref().and_then(due);

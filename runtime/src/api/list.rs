@@ -71,7 +71,12 @@ fn tag(cursor: Cursor, tenant: &TenantId, filter: &Filter) -> [u8; TAG] {
     }
     hash.update(format!(
         "{:?}",
-        (filter.status, filter.started_after, filter.started_before)
+        (
+            filter.status,
+            filter.open,
+            filter.started_after,
+            filter.started_before
+        )
     ));
     let mut tag = [0; TAG];
     tag.copy_from_slice(&hash.finalize()[..TAG]);

@@ -63,6 +63,7 @@ codes! {
     Conflict = "conflict", CONFLICT, "it is there already, with other content";
     KeyReused = "key_reused", CONFLICT, "the idempotency key or id was used for another request";
     AlreadyClosed = "already_closed", CONFLICT, "the execution has ended";
+    WorkflowPaused = "workflow_paused", CONFLICT, "nothing new of the workflow is started";
     NotRetryable = "not_retryable", CONFLICT, "the execution is not one that can be retried";
     UnknownSignal = "unknown_signal", UNPROCESSABLE_ENTITY, "the workflow waits for no such signal";
     NotAsked = "not_asked", CONFLICT, "nobody is asked for this";
@@ -227,6 +228,7 @@ impl From<StartError> for Problem {
         let detail = error.to_string();
         match error {
             StartError::UnknownWorkflow { .. } => Self::new(Code::UnknownWorkflow, detail),
+            StartError::Paused(_) => Self::new(Code::WorkflowPaused, detail),
             StartError::InputTooLarge { .. } => Self::new(Code::TooLarge, detail),
             StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),
@@ -315,6 +317,7 @@ impl From<catalog::Error> for Problem {
                 Self::new(Code::LimitReached, detail)
             }
             catalog::Error::Busy => Self::new(Code::Busy, detail),
+            catalog::Error::NoWorkflow { .. } => Self::not_found("workflow"),
             catalog::Error::NoTenant(_) => Self::not_found("tenant"),
             catalog::Error::Store(error) => error.into(),
         }

@@ -8,7 +8,7 @@ use cascade_cdl::program::{Program, Resource};
 
 use super::{Activity, Catalog};
 use crate::engine::{Admission, Definitions};
-use crate::store;
+use crate::store::{self, PausedWorkflow};
 
 #[async_trait]
 impl Definitions for Catalog {
@@ -30,6 +30,15 @@ impl Definitions for Catalog {
     ) -> Result<Option<Arc<Program>>, store::Error> {
         self.program_at(tenant, application, version, workflow)
             .await
+    }
+
+    fn paused(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Option<Arc<PausedWorkflow>> {
+        Catalog::paused(self, tenant, application, workflow)
     }
 
     fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ApplicationEntry, Manifest};
 use crate::sandbox::{Capability, Grants, Limits, ModuleInfo, is_pure};
-use crate::store::ActivityVersion;
+use crate::store::{ActivityVersion, PausedWorkflow};
 use crate::tenancy::Tenant;
 
 /// One version of an activity, with what it may do for its tenant.
@@ -110,6 +110,8 @@ pub(super) struct Stock {
     pub(super) activities: BTreeMap<Arc<str>, Arc<Vec<Arc<Activity>>>>,
     /// The newest versions, by name.
     pub(super) applications: BTreeMap<Arc<str>, Arc<ApplicationEntry>>,
+    /// Workflows of which nothing new is started, by application and name.
+    pub(super) paused: BTreeMap<(String, String), Arc<PausedWorkflow>>,
     /// What the store keeps of it, in bytes, of all versions.
     pub(super) bytes: u64,
 }
@@ -120,6 +122,7 @@ impl Stock {
             tenant,
             activities: BTreeMap::new(),
             applications: BTreeMap::new(),
+            paused: BTreeMap::new(),
             bytes: 0,
         }
     }
@@ -156,6 +159,20 @@ impl Stock {
 
     pub(super) fn add_application(&mut self, name: &str, entry: impl Into<Arc<ApplicationEntry>>) {
         self.applications.insert(name.into(), entry.into());
+    }
+
+    pub(super) fn pause(&mut self, paused: Arc<PausedWorkflow>) {
+        let key = (paused.application.clone(), paused.workflow.clone());
+        self.paused.entry(key).or_insert(paused);
+    }
+
+    pub(super) fn paused(&self, application: &str, workflow: &str) -> Option<&Arc<PausedWorkflow>> {
+        // Most tenants have none, and then no key is made to look for.
+        if self.paused.is_empty() {
+            return None;
+        }
+        self.paused
+            .get(&(application.to_owned(), workflow.to_owned()))
     }
 
     pub(super) fn versions(&self, name: &str) -> &[Arc<Activity>] {

@@ -185,3 +185,61 @@ impl KeyValue for Nothing {
         Ok(())
     }
 }
+
+impl Catalog {
+    async fn close(&self, of: &str, workflow: &str, reason: &str) -> Result<String, Error> {
+        let pause = store::PausedWorkflow {
+            application: "app".to_owned(),
+            workflow: workflow.to_owned(),
+            reason: reason.to_owned(),
+            paused_at: NOW,
+        };
+        let paused = self.pause(&id(of), pause).await?;
+        Ok(paused.reason.clone())
+    }
+
+    fn reason(&self, of: &str) -> Option<String> {
+        let paused = self.paused(&id(of), "app", "app");
+        paused.map(|paused| paused.reason.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_workflow_is_paused_for_one_tenant_and_for_versions_to_come() {
+    let store = Arc::new(ModelStore::new());
+    let config = "tenants: [{id: a}, {id: b}]";
+    let (catalog, _data) = load(config, &store).await;
+    for tenant in ["a", "b"] {
+        catalog.put(tenant, "One", &[]).await.expect("applies");
+    }
+    let unknown = catalog.close("a", "nothing", "why").await;
+    assert!(
+        matches!(unknown, Err(Error::NoWorkflow { .. })),
+        "{unknown:?}"
+    );
+    for reason in ["first", "second"] {
+        let paused = catalog.close("a", "app", reason).await;
+        assert_eq!(paused.expect("pauses"), "first", "it is as it was");
+    }
+    catalog.put("a", "Two", &[]).await.expect("applies");
+    // Another process reads it from the store.
+    let (again, _other) = load(config, &store).await;
+    for catalog in [&catalog, &again] {
+        assert_eq!(catalog.reason("a").as_deref(), Some("first"));
+        assert_eq!(catalog.reason("b"), None);
+    }
+    for _ in 0..2 {
+        catalog
+            .resume(&id("a"), "app", "app")
+            .await
+            .expect("resumes");
+        assert_eq!(catalog.reason("a"), None);
+    }
+    let (again, _third) = load(config, &store).await;
+    assert_eq!(again.reason("a"), None);
+    let unknown = catalog.resume(&id("a"), "app", "nothing").await;
+    assert!(
+        matches!(unknown, Err(Error::NoWorkflow { .. })),
+        "{unknown:?}"
+    );
+}

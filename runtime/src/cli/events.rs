@@ -154,6 +154,8 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
         }
         EventKind::CancelRequested { reason } => (Tone::Busy, "CancelRequested", reason.clone()),
         EventKind::RetryRequested {} => (Tone::Busy, "RetryRequested", String::new()),
+        EventKind::ExecutionPaused { reason } => (Tone::Busy, "ExecutionPaused", reason.clone()),
+        EventKind::ExecutionResumed {} => (Tone::Busy, "ExecutionResumed", String::new()),
         EventKind::ExecutionMigrated { from, to, .. } => {
             let detail = format!("version {from} → {to}");
             (Tone::Busy, "ExecutionMigrated", detail)
@@ -262,6 +264,8 @@ fn record_line(record: &Record) -> String {
         ),
         Record::ExecutionMigrated { to, .. } => (Tone::Busy, format!("goes on under version {to}")),
         Record::ExecutionRetried {} => (Tone::Busy, "goes on from where it failed".to_owned()),
+        Record::ExecutionPaused { .. } => (Tone::Busy, "paused: nothing new begins".to_owned()),
+        Record::ExecutionResumed {} => (Tone::Busy, "goes on".to_owned()),
         Record::ExecutionCompleted { output } => {
             (Tone::Good, format!("completed {}", json(output)))
         }

@@ -59,6 +59,22 @@ pub(crate) enum Process {
         #[arg(long, default_value = "cancelled from the command line")]
         reason: String,
     },
+    /// Let nothing new begin in an execution; what runs is let run
+    Pause {
+        /// The execution's id
+        id: String,
+        /// Why; it goes into the history
+        #[arg(long, default_value = "paused from the command line")]
+        reason: String,
+    },
+    /// Let a paused execution go on
+    Resume {
+        /// The execution's id
+        id: String,
+        /// Wait until it ends
+        #[arg(long)]
+        wait: bool,
+    },
     /// Let a failed execution go on from the state that failed
     Retry {
         /// The execution's id
@@ -127,6 +143,7 @@ pub(crate) struct List {
 #[value(rename_all = "snake_case")]
 enum StatusArg {
     Running,
+    Paused,
     Completed,
     Failed,
     Cancelled,
@@ -151,19 +168,18 @@ impl Process {
                 verdict(output, &view)
             }
             Self::Cancel { id, reason } => {
-                let path = ["v1", "executions", &id, "cancel"];
-                let view: ExecutionView = client.post(&path, &json!({ "reason": reason })).await?;
-                output.result(&view, || describe(&view));
-                Ok(())
+                let body = json!({ "reason": reason });
+                control(&client, output, &id, "cancel", &body, false).await
+            }
+            Self::Pause { id, reason } => {
+                let body = json!({ "reason": reason });
+                control(&client, output, &id, "pause", &body, false).await
+            }
+            Self::Resume { id, wait } => {
+                control(&client, output, &id, "resume", &json!({}), wait).await
             }
             Self::Retry { id, wait } => {
-                let path = ["v1", "executions", &id, "retry"];
-                let view: ExecutionView = client.post(&path, &json!({})).await?;
-                if wait {
-                    return until_closed(&client, output, view).await;
-                }
-                output.result(&view, || describe(&view));
-                Ok(())
+                control(&client, output, &id, "retry", &json!({}), wait).await
             }
             Self::Signal(signal) => signal.run(&client, output).await,
             Self::Tasks { id } => deliver::print_tasks(&client, output, &id).await,
@@ -171,6 +187,23 @@ impl Process {
             Self::Callback(callback) => callback.run(&client, output).await,
         }
     }
+}
+
+/// Does something to an execution and shows how it stands then, or how it ends.
+async fn control(
+    client: &Client,
+    output: Output,
+    id: &str,
+    verb: &str,
+    body: &Value,
+    wait: bool,
+) -> Result<(), Error> {
+    let view: ExecutionView = client.post(&["v1", "executions", id, verb], body).await?;
+    if wait {
+        return until_closed(client, output, view).await;
+    }
+    output.result(&view, || describe(&view));
+    Ok(())
 }
 
 impl Start {
@@ -292,7 +325,7 @@ pub(crate) fn key_or_new(key: Option<String>) -> String {
 
 /// Waits for the end of an execution.
 pub(crate) async fn wait(client: &Client, mut view: ExecutionView) -> Result<ExecutionView, Error> {
-    while view.status == StatusName::Running {
+    while view.status.is_open() {
         let query = [("wait", format!("{}s", WAIT.as_secs()))];
         view = client.get(&["v1", "executions", &view.id], &query).await?;
     }
@@ -496,6 +529,11 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
             took % 1000
         ));
     }
+    if let Some(paused) = &view.paused {
+        let reason = plain(&paused.reason);
+        let why = if reason.is_empty() { "" } else { ": " };
+        lines.push(format!("paused    {}{why}{reason}", paused.at));
+    }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {
         let until = open.until.map(|until| format!(" until {until}"));
@@ -562,6 +600,7 @@ fn table(page: &ExecutionPage) -> String {
 fn status(status: StatusName) -> (Tone, &'static str) {
     match status {
         StatusName::Running => (Tone::Busy, "running"),
+        StatusName::Paused => (Tone::Busy, "paused"),
         StatusName::Completed => (Tone::Good, "completed"),
         StatusName::Failed => (Tone::Bad, "failed"),
         StatusName::Cancelled => (Tone::Bad, "cancelled"),

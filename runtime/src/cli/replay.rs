@@ -96,7 +96,7 @@ fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), E
         _ => None,
     };
     // An execution that is open moves on between the two requests.
-    let open = recorded.status == StatusName::Running;
+    let open = recorded.status.is_open();
     let same = open
         || (status == recorded.status
             && value.map(Json::to_value) == recorded.output.as_ref().map(Json::to_value)

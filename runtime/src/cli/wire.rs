@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cascade_cdl::{Event, Failure, Json, Timestamp};
+use cascade_cdl::{Event, Failure, Json, Paused, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -35,6 +35,8 @@ pub(crate) struct ExecutionView {
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
     pub events: u64,
@@ -284,4 +286,15 @@ pub(crate) struct ApplicationView {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WorkflowView {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+}
+
+/// Whether a workflow can be started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkflowState {
+    pub application: String,
+    pub workflow: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
 }

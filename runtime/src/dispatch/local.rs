@@ -239,6 +239,15 @@ impl TaskQueue for LocalQueue {
         self.lanes().cancel(attempt);
     }
 
+    fn withdraw(&self, attempt: &AttemptKey) -> bool {
+        let mut lanes = self.lanes();
+        let waits = matches!(lanes.known.get(attempt), Some(Place::Waiting(..)));
+        if waits {
+            lanes.cancel(attempt);
+        }
+        waits
+    }
+
     fn depth(&self) -> usize {
         self.lanes().waiting
     }

@@ -189,7 +189,10 @@ async fn attempt(
 fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
     let (name, retryable) = match error {
         StartError::Busy { retry_after } => return Ok(*retry_after),
-        StartError::Interrupted | StartError::Store(_) => return Ok(RETRY_AFTER),
+        // It is started when somebody resumes the workflow.
+        StartError::Interrupted | StartError::Store(_) | StartError::Paused(_) => {
+            return Ok(RETRY_AFTER);
+        }
         StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),
         StartError::InputTooLarge { .. } => (errors::INVALID_INPUT, Some(false)),
         StartError::Full(_) => ("ExecutionLimitExceeded", None),

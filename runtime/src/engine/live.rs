@@ -260,7 +260,7 @@ impl Live {
         summary.started_at = execution.started_at;
         summary.wake_at = execution.wake_at();
         summary.idle = execution.is_idle();
-        let (status, error) = name(&execution.status);
+        let (status, error) = name(execution);
         summary.status = status;
         summary.error = error.map(str::to_owned);
         if !execution.is_closed() {
@@ -275,8 +275,17 @@ impl Live {
         self.asked.push(attempt);
     }
 
-    /// The attempts that it waits for and that have not been asked for.
+    /// Whether nothing new begins.
+    pub(super) fn is_paused(&self) -> bool {
+        self.execution().paused.is_some()
+    }
+
+    /// The attempts that it waits for and that have not been asked for; none while
+    /// it is paused, so that what a crash or a full queue kept from running waits.
     pub(super) fn unasked(&self) -> Vec<ActivityTask> {
+        if self.is_paused() {
+            return Vec::new();
+        }
         let mut pending = self.execution().pending_tasks(&self.program);
         let asked = |task: &ActivityTask| {
             let is = |key: &AttemptKey| key.task == task.task && key.attempt == task.attempt;
@@ -336,6 +345,27 @@ impl Live {
             let tenant = self.summary.tenant.clone();
             self.held.push(Effect::Orphan(tenant, child));
         }
+    }
+
+    /// Takes back what no worker has begun, to be asked for when it is resumed.
+    /// `withdraw` says whether an attempt that has left was taken back.
+    pub(super) fn withdraw(&mut self, mut withdraw: impl FnMut(&AttemptKey) -> bool) {
+        let mut stayed = Vec::new();
+        for effects in [&mut self.held, &mut self.releasing] {
+            effects.retain(|effect| match effect {
+                Effect::Dispatch(queued) => {
+                    stayed.push(queued.key());
+                    false
+                }
+                Effect::Child(child) => {
+                    stayed.push(child.attempt.clone());
+                    false
+                }
+                _ => true,
+            });
+        }
+        self.asked
+            .retain(|key| !stayed.contains(key) && !withdraw(key));
     }
 
     /// Answers what changes nothing, once that on which the answer rests is durable.
@@ -403,7 +433,7 @@ impl Live {
     fn spills(&self) -> bool {
         let long = self.tail_bytes > SNAPSHOT_TAIL_BYTES || self.tail_events > SNAPSHOT_TAIL_EVENTS;
         let goes_on = match self.summary.status {
-            StatusName::Running => true,
+            StatusName::Running | StatusName::Paused => true,
             StatusName::Failed | StatusName::TimedOut => !self.execution().frames.is_empty(),
             StatusName::Completed | StatusName::Cancelled => false,
         };
@@ -711,8 +741,11 @@ fn input_of(event: &Event) -> Option<Json> {
 }
 
 /// How lists name a status, and its error.
-fn name(status: &Status) -> (StatusName, Option<&str>) {
-    match status {
+fn name(execution: &Execution) -> (StatusName, Option<&str>) {
+    if execution.paused.is_some() {
+        return (StatusName::Paused, None);
+    }
+    match &execution.status {
         Status::Running | Status::Compensating { .. } => (StatusName::Running, None),
         Status::Completed { .. } => (StatusName::Completed, None),
         Status::Failed { failure } => (StatusName::Failed, Some(&failure.error)),
@@ -739,10 +772,14 @@ fn payload_len(kind: &EventKind) -> usize {
             Callback::Failed { error, cause } => error.len() + cause.len(),
             Callback::Heartbeat {} => 0,
         },
-        EventKind::CancelRequested { reason } => reason.len(),
+        EventKind::CancelRequested { reason } | EventKind::ExecutionPaused { reason } => {
+            reason.len()
+        }
         EventKind::ExecutionMigrated { states, .. } => {
             states.iter().map(|(old, new)| old.len() + new.len()).sum()
         }
-        EventKind::TimerFired { .. } | EventKind::RetryRequested {} => 0,
+        EventKind::TimerFired { .. }
+        | EventKind::RetryRequested {}
+        | EventKind::ExecutionResumed {} => 0,
     }
 }

@@ -21,7 +21,7 @@ use super::live;
 use super::replay::in_turns;
 use super::shard::{Control, Move};
 use super::{Context, ControlError, Engine, View};
-use crate::store::{self, Cursor, Filter, Page, StatusName, Stored, Summary};
+use crate::store::{self, Cursor, Filter, Page, Stored, Summary};
 
 /// Executions that one request judges or moves. Each may be a history to replay;
 /// a hundred usual ones take some tens of milliseconds.
@@ -232,7 +232,7 @@ impl Engine {
 pub fn open_of(application: &str) -> Filter {
     Filter {
         application: Some(application.to_owned()),
-        status: Some(StatusName::Running),
+        open: true,
         ..Filter::default()
     }
 }

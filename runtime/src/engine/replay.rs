@@ -244,7 +244,7 @@ fn record_len(record: &Record) -> usize {
         Record::ExecutionFailed { failure } => {
             failure.message.len() + failure.details.as_ref().map_or(0, Json::len)
         }
-        Record::ExecutionCancelled { reason } => reason.len(),
+        Record::ExecutionCancelled { reason } | Record::ExecutionPaused { reason } => reason.len(),
         Record::StateEntered { .. }
         | Record::ActivityCancelled { .. }
         | Record::RetryScheduled { .. }
@@ -258,6 +258,7 @@ fn record_len(record: &Record) -> usize {
         | Record::CompensationStarted { .. }
         | Record::EventIgnored { .. }
         | Record::ExecutionRetried {}
+        | Record::ExecutionResumed {}
         | Record::CallbackAwaited { .. }
         | Record::CallbackTaken { .. }
         | Record::ExecutionMigrated { .. }

@@ -114,6 +114,8 @@ pub(super) struct ControlRequest {
 pub(super) enum Control {
     Cancel(String),
     Retry,
+    Pause(String),
+    Resume,
     Signal(Signal),
     Migrate(Move),
     Answer {

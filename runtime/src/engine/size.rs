@@ -107,6 +107,7 @@ fn held(step: &Step) -> usize {
         | Step::Listening { .. }
         | Step::Joining { .. }
         | Step::Retrying { .. }
+        | Step::Held { .. }
         | Step::Calling { .. }
         | Step::Stopped {} => 0,
     }
@@ -120,10 +121,13 @@ fn own(frame: &Frame) -> usize {
     size_of::<Data>() + values.sum::<usize>()
 }
 
-/// What is kept of steps that may have to be compensated, and of signals.
+/// What is kept of steps that may have to be compensated, of signals, and of why it
+/// is paused.
 fn kept(execution: &Execution) -> usize {
     let Execution { saga, inbox, .. } = execution;
+    let reason = execution.paused.as_ref().map_or(0, |why| why.reason.len());
     let texts = usize::try_from(saga.bytes + inbox.bytes).unwrap_or(usize::MAX);
+    let texts = texts.saturating_add(reason);
     let steps = saga.completed.len() * STEP_BYTES;
     let signals =
         inbox.signals.len() * SIGNAL_BYTES + (inbox.seen.len() + inbox.answered.len()) * SEEN_BYTES;

@@ -627,4 +627,5 @@ mod bounds;
 mod children;
 mod moves;
 mod outside;
+mod pause;
 pub(crate) mod world;

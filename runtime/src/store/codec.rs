@@ -113,7 +113,8 @@ pub(super) fn decode_snapshot(blob: &[u8]) -> Result<Execution, Error> {
 /// The number that stands for a status in tables; the same for ever.
 pub(super) const fn status_code(status: StatusName) -> i64 {
     match status {
-        StatusName::Running => 0,
+        // A paused execution is open, and recovered like any other: see `rest_code`.
+        StatusName::Running | StatusName::Paused => 0,
         StatusName::Completed => 1,
         StatusName::Failed => 2,
         StatusName::Cancelled => 3,
@@ -133,6 +134,38 @@ pub(super) fn status_name(code: i64) -> Result<StatusName, Error> {
     .into_iter()
     .find(|status| status_code(*status) == code)
     .ok_or_else(|| damaged(format_args!("status {code}")))
+}
+
+/// Bit of [`rest_code`]: it waits for time, signals and people only.
+const IDLE: i64 = 1;
+
+/// Bit of [`rest_code`]: it is paused.
+pub(super) const PAUSED: i64 = 2;
+
+/// One more than the largest [`rest_code`].
+pub(super) const RESTS: i64 = 4;
+
+/// What an execution does beside being open or not: the column `idle`, which was
+/// 0 or 1 before executions could be paused.
+pub(super) const fn rest_code(status: StatusName, idle: bool) -> i64 {
+    let paused = if matches!(status, StatusName::Paused) {
+        PAUSED
+    } else {
+        0
+    };
+    if idle { paused | IDLE } else { paused }
+}
+
+/// What the two numbers of a row say: its status, and whether it is idle.
+pub(super) fn status_and_rest(code: i64, rest: i64) -> Result<(StatusName, bool), Error> {
+    if !(0..RESTS).contains(&rest) {
+        return Err(damaged(format_args!("idle {rest}")));
+    }
+    let status = match status_name(code)? {
+        StatusName::Running if rest & PAUSED != 0 => StatusName::Paused,
+        status => status,
+    };
+    Ok((status, rest & IDLE != 0))
 }
 
 /// A number for a database that has no unsigned ones. No real time or count
@@ -306,5 +339,22 @@ mod tests {
             assert_eq!(status_code(name), code);
         }
         assert!(status_name(5).is_err());
+    }
+
+    #[test]
+    fn a_paused_execution_is_a_running_one_with_a_mark() {
+        for (status, idle, numbers) in [
+            (StatusName::Running, false, (0, 0)),
+            (StatusName::Running, true, (0, 1)),
+            (StatusName::Paused, false, (0, 2)),
+            (StatusName::Paused, true, (0, 3)),
+            (StatusName::Failed, false, (2, 0)),
+        ] {
+            assert_eq!((status_code(status), rest_code(status, idle)), numbers);
+            let read = status_and_rest(numbers.0, numbers.1).expect("known");
+            assert_eq!(read, (status, idle));
+        }
+        assert!(status_and_rest(0, 4).is_err());
+        assert!(status_and_rest(0, -1).is_err());
     }
 }

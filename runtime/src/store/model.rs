@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES,
-    Page, ShardId, StatusName, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded, codec,
-    next_activity, page_size,
+    Page, PausedWorkflow, ShardId, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded,
+    codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -54,6 +54,8 @@ struct State {
     modules: BTreeMap<(TenantId, String), Bytes>,
     activities: BTreeMap<(TenantId, String), Vec<ActivityVersion>>,
     applications: BTreeMap<(TenantId, String), Vec<ApplicationVersion>>,
+    /// By application and workflow.
+    paused: BTreeMap<(TenantId, String, String), PausedWorkflow>,
     tenants: BTreeMap<TenantId, TenantRow>,
     keys: BTreeMap<String, ApiKey>,
     kv: BTreeMap<(TenantId, String), Bytes>,
@@ -289,6 +291,7 @@ fn shows(filter: &Filter, summary: &Summary) -> bool {
     is(&filter.application, &summary.application)
         && is(&filter.workflow, &summary.workflow)
         && filter.status.is_none_or(|status| status == summary.status)
+        && (!filter.open || summary.status.is_open())
         && filter
             .started_after
             .is_none_or(|at| summary.started_at > at)
@@ -362,9 +365,10 @@ impl Store for ModelStore {
         limit: u32,
     ) -> Result<Page<Summary>, Error> {
         let state = self.open()?;
-        let open = state.executions.values().filter(|row| {
-            row.summary.status == StatusName::Running && buckets.contains(&row.summary.bucket)
-        });
+        let open = state
+            .executions
+            .values()
+            .filter(|row| row.summary.status.is_open() && buckets.contains(&row.summary.bucket));
         let ordered: BTreeMap<_, _> = open
             .map(|row| {
                 (
@@ -488,6 +492,32 @@ impl Store for ModelStore {
         let mut newest_first = versions.into_iter().flatten().rev();
         let wanted = newest_first.find(|found| version.is_none_or(|it| it == found.version));
         Ok(wanted.cloned())
+    }
+
+    async fn pause_workflow(&self, tenant: &TenantId, paused: PausedWorkflow) -> Result<(), Error> {
+        let (application, workflow) = (paused.application.clone(), paused.workflow.clone());
+        let key = (tenant.clone(), application, workflow);
+        self.open()?.paused.entry(key).or_insert(paused);
+        self.pass_gate().await;
+        Ok(())
+    }
+
+    async fn resume_workflow(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Result<(), Error> {
+        let key = (tenant.clone(), application.to_owned(), workflow.to_owned());
+        self.open()?.paused.remove(&key);
+        self.pass_gate().await;
+        Ok(())
+    }
+
+    async fn paused_workflows(&self, tenant: &TenantId) -> Result<Vec<PausedWorkflow>, Error> {
+        let state = self.open()?;
+        let own = state.paused.iter().filter(|((of, ..), _)| of == tenant);
+        Ok(own.map(|(_, paused)| paused.clone()).collect())
     }
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {

@@ -39,13 +39,13 @@ use self::statements::Statements;
 use self::writer::{BATCHES_WAITING, Batch, Connection, Row, Tally, WRITES_WAITING, Writer};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Page, ShardId,
-    Store, Stored, Summary, TenantRow, bounded, codec,
+    Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Page,
+    PausedWorkflow, ShardId, Store, Stored, Summary, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "initial",
@@ -55,6 +55,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "key_value_usage",
         include_str!("../../migrations/sqlite/0002_key_value_usage.sql"),
+    ),
+    (
+        3,
+        "paused_workflows",
+        include_str!("../../migrations/sqlite/0003_paused_workflows.sql"),
     ),
 ];
 
@@ -284,6 +289,25 @@ impl Store for SqliteStore {
         version: Option<u32>,
     ) -> Result<Option<ApplicationVersion>, Error> {
         catalog::application(&self.readers, tenant, name, version).await
+    }
+
+    async fn pause_workflow(&self, tenant: &TenantId, paused: PausedWorkflow) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        catalog::pause_workflow(&mut connection.sqlite, tenant, &paused).await
+    }
+
+    async fn resume_workflow(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        workflow: &str,
+    ) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        catalog::resume_workflow(&mut connection.sqlite, tenant, application, workflow).await
+    }
+
+    async fn paused_workflows(&self, tenant: &TenantId) -> Result<Vec<PausedWorkflow>, Error> {
+        catalog::paused_workflows(&self.readers, tenant).await
     }
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {

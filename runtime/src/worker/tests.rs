@@ -50,6 +50,10 @@ impl TaskQueue for Stream {
 
     fn cancel(&self, _: &AttemptKey) {}
 
+    fn withdraw(&self, _: &AttemptKey) -> bool {
+        false
+    }
+
     fn depth(&self) -> usize {
         0
     }

@@ -7,6 +7,7 @@
 
 mod attacks;
 mod outside;
+mod pause;
 mod routes;
 mod rules;
 mod support;

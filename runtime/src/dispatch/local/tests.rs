@@ -191,6 +191,22 @@ async fn a_cancelled_task_is_stopped_or_never_taken() {
     assert_eq!(numbers, [2]);
 }
 
+#[tokio::test]
+async fn what_no_worker_has_taken_is_taken_back_and_what_runs_is_let_run() {
+    let queue = queue(|_| AMPLE);
+    queue.push(tasks("a", 0, 2));
+    let held = queue.pull(1).await.pop().expect("open and filled");
+    assert!(!queue.withdraw(&held.task.key()));
+    assert!(!held.cancelled.is_cancelled());
+    let waits = task("a", 1);
+    assert!(queue.withdraw(&waits.key()));
+    assert!(!queue.withdraw(&waits.key()), "there is nothing any more");
+    assert_eq!(queue.depth(), 0);
+    queue.push(vec![waits.clone()]);
+    let again = queue.pull(1).await.pop().expect("open and filled");
+    assert_eq!(again.task.key(), waits.key());
+}
+
 #[test]
 fn a_cancelled_task_leaves_nothing_behind_though_nothing_is_taken() {
     let queue = queue(|_| Share {

@@ -14,7 +14,7 @@ use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::children::ChildStart;
 use crate::engine::live::{Effect, Live};
-use crate::engine::{Report, Start, StartError};
+use crate::engine::{Admission, Report, Start, StartError};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
 
@@ -30,8 +30,8 @@ impl Shard {
             closed,
         } = request;
         drop(place);
-        if let Err(full) = self.admit(&start.tenant, &admission) {
-            let _ = started.send(Err(full.into()));
+        if let Err(refused) = self.admit_start(&start, &admission) {
+            let _ = started.send(Err(refused));
             return;
         }
         // The answer and the event tell the same time, so the clock is read once.
@@ -67,6 +67,17 @@ impl Shard {
             parent: start.parent,
         };
         self.advance_at(now, live, kind);
+    }
+
+    /// Checks that something new may be started. What was started before is answered
+    /// whatever becomes of its workflow.
+    fn admit_start(&mut self, start: &Start, admission: &Admission) -> Result<(), StartError> {
+        let definitions = &self.context.definitions;
+        let paused = definitions.paused(&start.tenant, &start.application, &start.workflow);
+        if let Some(paused) = paused {
+            return Err(StartError::Paused(paused));
+        }
+        Ok(self.admit(&start.tenant, admission)?)
     }
 
     pub(super) fn handle(&mut self, mut live: Box<Live>, touch: Touch) {
@@ -151,6 +162,7 @@ impl Shard {
     ) {
         let was_open = live.summary.version > 0 && live.summary.closed_at.is_none();
         let was_new = live.summary.version == 0;
+        let was_paused = live.is_paused();
         let commands = match step(&mut live) {
             Ok(commands) => commands,
             Err(error) => {
@@ -174,6 +186,11 @@ impl Shard {
                 Command::CancelActivity { task, attempt } => live.take_back(task, attempt),
             }
         }
+        match (was_paused, live.is_paused()) {
+            (false, true) => self.withdraw(&mut live),
+            (true, false) => self.ask_again(&mut live, full),
+            _ => {}
+        }
         let counted = was_open || was_new;
         match live.summary.closed_at {
             Some(closed_at) => {
@@ -191,6 +208,32 @@ impl Shard {
             None => {}
         }
         self.settle(live, false);
+    }
+
+    /// Takes back the attempts of an execution that no worker has begun. A crash
+    /// before the pause is durable is followed by asking for all of them again.
+    fn withdraw(&mut self, live: &mut Live) {
+        let Self { ready, context, .. } = self;
+        live.withdraw(|attempt| {
+            let waits = ready.iter().position(|task| task.key() == *attempt);
+            match waits {
+                Some(at) => {
+                    ready.remove(at);
+                    true
+                }
+                None => context.queue.withdraw(attempt),
+            }
+        });
+    }
+
+    /// Asks for the attempts that were not asked for while an execution was paused.
+    fn ask_again(&mut self, live: &mut Live, full: bool) {
+        for task in live.unasked() {
+            if full {
+                return self.park(live);
+            }
+            self.schedule(live, task);
+        }
     }
 
     fn set_aside(&mut self, mut live: Box<Live>) {

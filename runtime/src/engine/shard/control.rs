@@ -1,5 +1,5 @@
-//! What people and programs do to an execution: cancel it, retry it, move it to another
-//! version, bring it a signal, an answer or the outcome of a task.
+//! What people and programs do to an execution: cancel it, retry it, pause and resume
+//! it, move it to another version, bring it a signal, an answer or the outcome of a task.
 //!
 //! Whether it can be done is asked before anything is recorded. The answer
 //! waits until what was recorded, or what a refusal rests on, is durable; a
@@ -68,6 +68,13 @@ impl Shard {
                 self.check_retry(live)?;
                 EventKind::RetryRequested {}
             }
+            Control::Pause(_) | Control::Resume if live.summary.closed_at.is_some() => {
+                return Err(ControlError::AlreadyClosed);
+            }
+            Control::Pause(_) if live.is_paused() => return Ok(Due::Done),
+            Control::Pause(reason) => EventKind::ExecutionPaused { reason },
+            Control::Resume if !live.is_paused() => return Ok(Due::Done),
+            Control::Resume => EventKind::ExecutionResumed {},
             Control::Signal(signal) => return signalled(live, signal),
             Control::Migrate(to) => return movable(live, to),
             Control::Answer { answer, is_checked } => return answered(live, answer, is_checked),

@@ -108,12 +108,21 @@ workflows:
 
 type Versions = Arc<Mutex<Vec<Application>>>;
 
+/// Workflows that are paused.
+#[derive(Clone, Default)]
+pub(crate) struct Paused {
+    pub(crate) names: Arc<Mutex<Vec<String>>>,
+    /// How many starts have been refused.
+    pub(crate) refused: watch::Sender<u32>,
+}
+
 /// The versions of one file, with activities that exist by name only: those
 /// that start with `pure` are pure.
 pub(crate) struct OneFile {
     /// The last is in force.
     versions: Versions,
     limits: Arc<Mutex<Admission>>,
+    paused: Paused,
 }
 
 #[async_trait]
@@ -136,6 +145,19 @@ impl Definitions for OneFile {
         let application = versions.get(version as usize - 1);
         let application = application.filter(|_| app == "app");
         Ok(application.and_then(|found| found.workflows.get(name).cloned()))
+    }
+
+    fn paused(&self, _: &TenantId, app: &str, name: &str) -> Option<Arc<PausedWorkflow>> {
+        let names = self.paused.names.lock().expect("no test panics with it");
+        names.iter().any(|it| it == name).then(|| {
+            self.paused.refused.send_modify(|refused| *refused += 1);
+            Arc::new(PausedWorkflow {
+                application: app.to_owned(),
+                workflow: name.to_owned(),
+                reason: "for a test".to_owned(),
+                paused_at: Timestamp(1),
+            })
+        })
     }
 
     fn activity(&self, _: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
@@ -219,6 +241,7 @@ pub(crate) struct Bench {
     pub(crate) queue: Arc<LocalQueue>,
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<Mutex<Admission>>,
+    pub(crate) paused: Paused,
     versions: Versions,
 }
 
@@ -287,6 +310,7 @@ impl Bench {
                 fuel_per_second: u64::MAX,
             }),
         ));
+        let paused = Paused::default();
         let engine = Engine::open(
             settings,
             store.clone(),
@@ -295,6 +319,7 @@ impl Bench {
             Arc::new(OneFile {
                 versions: versions.clone(),
                 limits: limits.clone(),
+                paused: paused.clone(),
             }),
         )
         .await
@@ -305,6 +330,7 @@ impl Bench {
             queue,
             engine,
             limits,
+            paused,
             versions,
         }
     }

@@ -5,7 +5,8 @@ use cascade_cdl::Timestamp;
 
 use super::*;
 use crate::store::{
-    ActivityVersion, ApiKey, ApplicationVersion, Error, MODULE_BYTES, TenantRow, VERSION_BYTES,
+    ActivityVersion, ApiKey, ApplicationVersion, Error, MODULE_BYTES, PausedWorkflow, TenantRow,
+    VERSION_BYTES,
 };
 
 on_each!(
@@ -14,6 +15,7 @@ on_each!(
     a_counted_version_avoids_names_that_are_taken,
     applications_change_only_from_the_version_expected,
     what_a_tenant_has_uploaded_is_counted_in_bytes,
+    workflows_are_paused_once_and_apart_until_resumed,
     tenants_are_replaced,
     keys_are_found_by_hash_until_deleted,
     a_module_that_is_too_large_is_refused,
@@ -210,6 +212,10 @@ async fn the_catalog_outlives_a_crash(subject: Subject) {
         .await;
     let orders = orders.expect("answers").expect("puts");
     store.put_key(key("acme", "k", "h")).await.expect("puts");
+    let pause = store
+        .pause_workflow(&acme, paused("orders", "pay", "why"))
+        .await;
+    pause.expect("pauses");
 
     let subject = subject.crash().await;
     let store = subject.store();
@@ -223,6 +229,51 @@ async fn the_catalog_outlives_a_crash(subject: Subject) {
         store.keys(&acme).await.expect("reads"),
         [key("acme", "k", "h")]
     );
+    assert_eq!(
+        store.paused_workflows(&acme).await.expect("reads"),
+        [paused("orders", "pay", "why")]
+    );
+}
+
+async fn workflows_are_paused_once_and_apart_until_resumed(subject: Subject) {
+    let store = subject.store();
+    let (acme, rival) = (tenant("acme"), tenant("rival"));
+    for (of, application, workflow, reason) in [
+        (&acme, "orders", "ship", "first"),
+        (&acme, "orders", "pay", "second"),
+        (&acme, "orders", "ship", "third"),
+        (&acme, "billing", "ship", "fourth"),
+        (&rival, "orders", "ship", "fifth"),
+    ] {
+        let pause = store.pause_workflow(of, paused(application, workflow, reason));
+        pause.await.expect("pauses");
+    }
+    let expected = [
+        paused("billing", "ship", "fourth"),
+        paused("orders", "pay", "second"),
+        paused("orders", "ship", "first"),
+    ];
+    assert_eq!(
+        store.paused_workflows(&acme).await.expect("reads"),
+        expected
+    );
+    for _ in 0..2 {
+        let resume = store.resume_workflow(&acme, "orders", "ship").await;
+        resume.expect("the same twice is no error");
+    }
+    let left = store.paused_workflows(&acme).await.expect("reads");
+    assert_eq!(left, expected[..2]);
+    let others = store.paused_workflows(&rival).await.expect("reads");
+    assert_eq!(others, [paused("orders", "ship", "fifth")]);
+}
+
+fn paused(application: &str, workflow: &str, reason: &str) -> PausedWorkflow {
+    PausedWorkflow {
+        application: application.to_owned(),
+        workflow: workflow.to_owned(),
+        reason: reason.to_owned(),
+        paused_at: Timestamp(5),
+    }
 }
 
 fn activity(name: &str, version: &str, digest: &str) -> ActivityVersion {

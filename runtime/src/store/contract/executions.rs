@@ -412,8 +412,9 @@ async fn filters_narrow_a_list(subject: Subject) {
         StatusName::Failed,
         StatusName::Cancelled,
         StatusName::TimedOut,
+        StatusName::Paused,
     ];
-    for (number, status) in (1..).zip(statuses.into_iter().cycle().take(10)) {
+    for (number, status) in (1..).zip(statuses.into_iter().cycle().take(12)) {
         let mut summary = row("acme", number, 1);
         summary.status = status;
         summary.started_at = Timestamp(u64::try_from(number).expect("small") * 100);
@@ -430,18 +431,34 @@ async fn filters_narrow_a_list(subject: Subject) {
         ..Filter::default()
     };
     let cases = [
-        (only(StatusName::Running), vec![6, 1]),
-        (only(StatusName::Completed), vec![7, 2]),
-        (only(StatusName::Failed), vec![8, 3]),
-        (only(StatusName::Cancelled), vec![9, 4]),
-        (only(StatusName::TimedOut), vec![10, 5]),
+        (only(StatusName::Running), vec![7, 1]),
+        (only(StatusName::Completed), vec![8, 2]),
+        (only(StatusName::Failed), vec![9, 3]),
+        (only(StatusName::Cancelled), vec![10, 4]),
+        (only(StatusName::TimedOut), vec![11, 5]),
+        (only(StatusName::Paused), vec![12, 6]),
+        (
+            Filter {
+                open: true,
+                ..Filter::default()
+            },
+            vec![12, 7, 6, 1],
+        ),
+        (
+            Filter {
+                open: true,
+                workflow: Some("even".into()),
+                ..Filter::default()
+            },
+            vec![12, 6],
+        ),
         (
             Filter {
                 application: Some("billing".into()),
                 workflow: Some("even".into()),
                 ..Filter::default()
             },
-            vec![10, 8, 6],
+            vec![12, 10, 8, 6],
         ),
         (
             Filter {
@@ -461,9 +478,9 @@ async fn filters_narrow_a_list(subject: Subject) {
         (
             Filter {
                 workflow: Some("even".into()),
-                ..only(StatusName::Failed)
+                ..only(StatusName::Completed)
             },
-            vec![8],
+            vec![8, 2],
         ),
     ];
     for (filter, expected) in cases {

@@ -52,6 +52,7 @@ fn drafts() -> impl Strategy<Value = Draft> {
         prop::bool::weighted(0.2),
         prop::sample::select(vec![
             StatusName::Running,
+            StatusName::Paused,
             StatusName::Completed,
             StatusName::Failed,
         ]),
@@ -207,9 +208,17 @@ async fn assert_same(model: &dyn Store, other: &dyn Store) {
             let expected = model.kv_get(&of, key).await.expect("reads");
             assert_eq!(other.kv_get(&of, key).await.expect("reads"), expected);
         }
-        for status in [None, Some(StatusName::Completed), Some(StatusName::Failed)] {
+        for (status, open) in [
+            (None, false),
+            (None, true),
+            (Some(StatusName::Completed), false),
+            (Some(StatusName::Failed), false),
+            (Some(StatusName::Running), false),
+            (Some(StatusName::Paused), false),
+        ] {
             let filter = Filter {
                 status,
+                open,
                 ..Filter::default()
             };
             let expected = model.list(&of, &filter, None, 2).await.expect("lists");

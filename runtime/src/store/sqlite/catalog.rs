@@ -7,8 +7,8 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 
 use super::super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Error, TenantRow, VERSION_BYTES, codec,
-    next_activity,
+    ActivityVersion, ApiKey, ApplicationVersion, Error, PausedWorkflow, TenantRow, VERSION_BYTES,
+    codec, next_activity,
 };
 use super::{column, unavailable};
 
@@ -175,6 +175,66 @@ pub(super) async fn application(
         .map_err(|error| unavailable(&error))?
         .map(|row| application_of(&row))
         .transpose()
+}
+
+pub(super) async fn pause_workflow(
+    sqlite: &mut SqliteConnection,
+    tenant: &TenantId,
+    paused: &PausedWorkflow,
+) -> Result<(), Error> {
+    let done = sqlx::query(
+        "INSERT INTO paused_workflows (tenant, application, workflow, reason, paused_at) \
+         VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant.as_str())
+    .bind(&paused.application)
+    .bind(&paused.workflow)
+    .bind(&paused.reason)
+    .bind(codec::to_i64(paused.paused_at.0))
+    .execute(sqlite)
+    .await;
+    done.map(drop).map_err(|error| unavailable(&error))
+}
+
+pub(super) async fn resume_workflow(
+    sqlite: &mut SqliteConnection,
+    tenant: &TenantId,
+    application: &str,
+    workflow: &str,
+) -> Result<(), Error> {
+    let done = sqlx::query(
+        "DELETE FROM paused_workflows WHERE tenant = ? AND application = ? AND workflow = ?",
+    )
+    .bind(tenant.as_str())
+    .bind(application)
+    .bind(workflow)
+    .execute(sqlite)
+    .await;
+    done.map(drop).map_err(|error| unavailable(&error))
+}
+
+pub(super) async fn paused_workflows(
+    pool: &SqlitePool,
+    tenant: &TenantId,
+) -> Result<Vec<PausedWorkflow>, Error> {
+    sqlx::query(
+        "SELECT application, workflow, reason, paused_at FROM paused_workflows \
+         WHERE tenant = ? ORDER BY application, workflow",
+    )
+    .bind(tenant.as_str())
+    .fetch_all(pool)
+    .await
+    .map_err(|error| unavailable(&error))?
+    .iter()
+    .map(|row| {
+        Ok(PausedWorkflow {
+            application: column(row, 0)?,
+            workflow: column(row, 1)?,
+            reason: column(row, 2)?,
+            paused_at: codec::to_time(column(row, 3)?)?,
+        })
+    })
+    .collect()
 }
 
 pub(super) async fn uploaded_bytes(pool: &SqlitePool, tenant: &TenantId) -> Result<u64, Error> {

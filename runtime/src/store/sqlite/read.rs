@@ -30,7 +30,7 @@ macro_rules! filtered {
     () => {
         " AND seq < ?3 AND seq >= ?4 AND (?5 IS NULL OR application = ?5) \
          AND (?6 IS NULL OR workflow = ?6) AND (?7 IS NULL OR started_at > ?7) \
-         AND (?8 IS NULL OR started_at < ?8) ORDER BY seq DESC LIMIT ?9"
+         AND (?8 IS NULL OR started_at < ?8) AND idle >= ?10 AND idle < ?11 ORDER BY seq DESC LIMIT ?9"
     };
 }
 
@@ -237,10 +237,17 @@ pub(super) async fn list(
 ) -> Result<Page<Summary>, Error> {
     let limit = page_size(limit);
     let before = before.map_or(i64::MAX, |Cursor(seq)| codec::to_i64(seq));
-    let status = filter.status.map(codec::status_code);
-    let statements = match filter.status {
+    let open = filter.open.then_some(StatusName::Running);
+    let status = filter.status.or(open);
+    let statements = match status {
         None | Some(StatusName::Completed) => LIST,
         Some(_) => LIST_STATUS,
+    };
+    let status = status.map(codec::status_code);
+    let rests = match filter.status {
+        Some(StatusName::Running) => 0..codec::PAUSED,
+        Some(StatusName::Paused) => codec::PAUSED..codec::RESTS,
+        _ => 0..codec::RESTS,
     };
     let floor = if *filter == Filter::default() {
         None // no row is passed over, so the limit bounds the scan
@@ -267,6 +274,8 @@ pub(super) async fn list(
         .bind(after)
         .bind(until)
         .bind(i64::from(limit))
+        .bind(rests.start)
+        .bind(rests.end)
         .fetch_all(pool)
         .await
         .map_err(|error| unavailable(&error))?;
@@ -300,6 +309,7 @@ fn page(
 fn summary_of(row: &SqliteRow) -> Result<(u64, Summary), Error> {
     let tenant: &str = column(row, 1)?;
     let id: &[u8] = column(row, 2)?;
+    let (status, idle) = codec::status_and_rest(column(row, 7)?, column(row, 12)?)?;
     let summary = Summary {
         tenant: tenant.parse().map_err(codec::damaged)?,
         id: ExecutionId(Uuid::from_slice(id).map_err(codec::damaged)?),
@@ -307,7 +317,7 @@ fn summary_of(row: &SqliteRow) -> Result<(u64, Summary), Error> {
         application: column::<&str>(row, 4)?.into(),
         application_version: codec::to_u32(column(row, 5)?)?,
         workflow: column::<&str>(row, 6)?.into(),
-        status: codec::status_name(column(row, 7)?)?,
+        status,
         error: column(row, 8)?,
         started_at: codec::to_time(column(row, 9)?)?,
         closed_at: column::<Option<i64>>(row, 10)?
@@ -316,7 +326,7 @@ fn summary_of(row: &SqliteRow) -> Result<(u64, Summary), Error> {
         wake_at: column::<Option<i64>>(row, 11)?
             .map(codec::to_time)
             .transpose()?,
-        idle: column(row, 12)?,
+        idle,
         version: codec::to_u64(column(row, 13)?)?,
     };
     Ok((codec::to_u64(column(row, 0)?)?, summary))

@@ -254,7 +254,10 @@ fn inserted(rows: &[&Row]) -> SqliteArguments {
             &mut arguments,
             summary.wake_at.map(|at| codec::to_i64(at.0)),
         );
-        add(&mut arguments, summary.idle);
+        add(
+            &mut arguments,
+            codec::rest_code(summary.status, summary.idle),
+        );
         add(&mut arguments, codec::to_i64(summary.version));
         let history = match row.snapshot {
             None => Arc::clone(&row.history),
@@ -289,7 +292,10 @@ fn updated<'q, T: Encode<'q, Sqlite> + Type<Sqlite>>(
             &mut arguments,
             summary.wake_at.map(|at| codec::to_i64(at.0)),
         );
-        add(&mut arguments, summary.idle);
+        add(
+            &mut arguments,
+            codec::rest_code(summary.status, summary.idle),
+        );
         add(&mut arguments, codec::to_i64(summary.version));
         add(&mut arguments, text(row));
     }
