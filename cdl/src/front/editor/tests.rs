@@ -144,87 +144,86 @@ fn a_definition_in_the_states_language_has_its_names_completed() {
     assert!(chosen(&inner, "C").contains("\"StartAt\": \"C\""));
 }
 
+/// That all of `some` and none of `none` are offered at the cursor.
+fn check_keys(text: &str, some: &[&str], none: &[&str]) {
+    let found = labels(text);
+    let has = |key: &str| found.iter().any(|label| label == key);
+    for key in some {
+        assert!(has(key), "{key} in {found:?} of {text}");
+    }
+    for key in none {
+        assert!(!has(key), "no {key} in {found:?} of {text}");
+    }
+}
+
 #[test]
 fn keys_are_offered_by_what_the_mapping_is() {
-    for (text, some, none) in [
+    for (typed, some, none) in [
         (
-            within("  type: Task\n  ‸"),
+            "type: Task\n  ‸",
             &["resource", "retries", "next"][..],
             &["name", "type", "choices"][..],
         ),
         (
-            within("  type: Task\n  resource: urn:cascade:waitFor:human\n  ‸"),
+            "type: Task\n  resource: urn:cascade:waitFor:human\n  ‸",
             &["assignee"],
             &["heartbeat"],
         ),
         (
-            within("  type: Choice\n  de‸"),
+            "type: Choice\n  de‸",
             &["default", "choices"],
             &["next", "result"],
         ),
-        (within("  ‸"), &["type"], &["name", "next"]),
+        ("‸", &["type"], &["name", "next"]),
         (
-            within("  type: Task\n  retries:\n    ‸"),
+            "type: Task\n  retries:\n    ‸",
             &["max_attempts", "backoff"],
             &["next"],
         ),
         (
-            within("  type: Task\n  retries: { ‸ }"),
+            "type: Task\n  retries: { ‸ }",
             &["max_attempts", "backoff"],
             &["next"],
         ),
         (
-            within("  type: Task\n  catch:\n    - ‸"),
+            "type: Task\n  catch:\n    - ‸",
             &["error", "next"],
             &["name"],
         ),
         (
-            within("  type: Task\n  catch:\n    - error: X\n      ‸"),
+            "type: Task\n  catch:\n    - error: X\n      ‸",
             &["next", "result"],
             &["error"],
         ),
-        (within("  type: \"Task\n  par\n  ‸"), &[], &["name"]),
+        ("type: \"Task\n  par\n  ‸", &[], &["name"]),
+        ("type: Pass\n  parameters:\n    ‸", &[], &["next"]),
+    ] {
+        check_keys(&within(&format!("  {typed}")), some, none);
+    }
+}
+
+#[test]
+fn keys_of_the_root_are_offered_in_our_files_only() {
+    for (text, some, none) in [
         (
-            "workflows:\n  a:\n    ‸\n    states: []".into(),
-            &["timeout", "start"],
-            &["states", "next"],
+            "‸",
+            &["apiVersion", "workflows", "states"][..],
+            &["next"][..],
         ),
         (
-            "‸".into(),
-            &["apiVersion", "workflows", "states"],
-            &["next"],
-        ),
-        (
-            "apiVersion: cascade.io/v1\n‸".into(),
+            "apiVersion: cascade.io/v1\n‸",
             &["kind", "metadata", "spec"],
             &["apiVersion"],
         ),
-        // Other files are none of ours.
         (
-            "services:\n  web: {}\n‸".into(),
-            &[],
-            &["apiVersion", "states"],
+            "workflows:\n  a:\n    ‸\n    states: []",
+            &["timeout", "start"],
+            &["states", "next"],
         ),
-        ("apiVersion: v1\nkind: Pod\n‸".into(), &[], &["metadata"]),
-        (
-            "states:\n  - name: A\n    type: Pass\n    parameters:\n      ‸".into(),
-            &[],
-            &["next"],
-        ),
+        ("services:\n  web: {}\n‸", &[], &["apiVersion", "states"]),
+        ("apiVersion: v1\nkind: Pod\n‸", &[], &["metadata"]),
     ] {
-        let found = labels(&text);
-        for key in some {
-            assert!(
-                found.iter().any(|label| label == key),
-                "{key} in {found:?} of {text}"
-            );
-        }
-        for key in none {
-            assert!(
-                !found.iter().any(|label| label == key),
-                "no {key} in {found:?} of {text}"
-            );
-        }
+        check_keys(text, some, none);
     }
 }
 
