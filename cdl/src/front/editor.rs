@@ -161,8 +161,6 @@ fn scope_symbol(text: &str, model: &Model<'_>, id: usize) -> Vec<Symbol> {
 
 fn state_symbol(text: &str, model: &Model<'_>, id: usize) -> Symbol {
     let state = &model.states[id];
-    let scopes = model.scopes.iter().enumerate();
-    let inside = scopes.filter(|(_, scope)| scope.owner == Some(id));
     let selection = inner(text, state.span);
     let name = if state.name.is_empty() {
         "(without a name)"
@@ -175,8 +173,10 @@ fn state_symbol(text: &str, model: &Model<'_>, id: usize) -> Symbol {
         kind: SymbolKind::State,
         span: bytes(trimmed(text, around(state.whole, selection))),
         selection: bytes(selection),
-        children: inside
-            .flat_map(|(id, _)| scope_symbol(text, model, id))
+        children: state
+            .scopes
+            .iter()
+            .flat_map(|id| scope_symbol(text, model, *id))
             .collect(),
     }
 }

@@ -283,7 +283,10 @@ fn resources(
         .filter(|text| is_urn(text) && text.starts_with(ACTIVITY))
         .collect();
     for urn in used {
-        if !found.iter().any(|(there, _)| there == urn) {
+        if !found[..activities.len()]
+            .iter()
+            .any(|(there, _)| there == urn)
+        {
             found.push((urn.to_owned(), String::new()));
         }
     }

@@ -84,6 +84,8 @@ pub(super) struct StateAt<'t> {
     pub(super) kind: &'t str,
     pub(super) resource: Option<&'t str>,
     pub(super) description: Option<&'t str>,
+    /// The branches or the iterator in it.
+    pub(super) scopes: Vec<usize>,
 }
 
 /// What a file says.
@@ -372,7 +374,11 @@ impl<'t> Model<'t> {
             has_start: false,
             states: Vec::new(),
         });
-        self.scopes.len() - 1
+        let id = self.scopes.len() - 1;
+        if let Some(owner) = owner {
+            self.states[owner].scopes.push(id);
+        }
+        id
     }
 
     /// A mapping that has states.
@@ -426,6 +432,7 @@ impl<'t> Model<'t> {
             kind: text_of(entries, "Type").unwrap_or(""),
             resource: text_of(entries, "Resource"),
             description: text_of(entries, "Comment"),
+            scopes: Vec::new(),
         });
         id
     }

@@ -100,7 +100,7 @@ fn quoted_len(text: &str) -> Option<usize> {
     let mut chars = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
         match c {
-            '\n' => return None,
+            '\n' | '\r' => return None,
             '\\' if quote == '"' => {
                 chars.next();
             }
@@ -364,10 +364,10 @@ impl Flow<'_, '_> {
             }
             Some('"' | '\'') => {
                 let rest = &self.source[start..];
-                let line = rest.split(['\n', '\r']).next().unwrap_or("");
-                let len = quoted_len(line).unwrap_or(line.len());
+                let line_len = || rest.find(['\n', '\r']).unwrap_or(rest.len());
+                let len = quoted_len(rest).unwrap_or_else(line_len);
                 self.at += len;
-                quoted(&line[..len], start)
+                quoted(&rest[..len], start)
             }
             _ => {
                 let rest = &self.source[start..];
@@ -522,6 +522,7 @@ mod tests {
             "[".repeat(100_000),
             "{a: ".repeat(100_000),
             "- ".repeat(100_000),
+            format!("{{{}", "\"a\": \"b\", ".repeat(100_000)),
             (0..2000).fold(String::new(), |text, n| {
                 text + &" ".repeat(n)
                     + "a:

@@ -17,6 +17,15 @@ pub(super) enum Encoding {
     Utf8,
 }
 
+impl Encoding {
+    fn width(self, c: char) -> usize {
+        match self {
+            Self::Utf16 => c.len_utf16(),
+            Self::Utf8 => c.len_utf8(),
+        }
+    }
+}
+
 /// A file that is open.
 #[derive(Debug)]
 pub(super) struct Document {
@@ -70,31 +79,48 @@ impl Document {
     }
 }
 
+/// Bytes between two places whose columns are kept: files of machines have a single line,
+/// and a question about each of its states should not count from its start.
+const STRIDE: usize = 256;
+
 /// Where the lines of a text are.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
+    /// Columns, each with its byte: of the start of every line, and some on long ones.
+    columns: Vec<(usize, usize)>,
     encoding: Encoding,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(text: &'a str, encoding: Encoding) -> Self {
-        let bytes = text.as_bytes();
         let mut starts = vec![0];
-        for (at, &byte) in bytes.iter().enumerate() {
-            let is_lone = || bytes.get(at + 1) != Some(&b'\n');
-            if byte == b'\n' || (byte == b'\r' && is_lone()) {
-                starts.push(at + 1);
+        let mut columns = vec![(0, 0)];
+        let mut column = 0;
+        let mut last = 0;
+        let mut chars = text.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            let next = at + c.len_utf8();
+            column += encoding.width(c);
+            let is_lone = chars.peek().is_none_or(|(_, c)| *c != '\n');
+            if c == '\n' || (c == '\r' && is_lone) {
+                column = 0;
+                starts.push(next);
+            } else if next - last < STRIDE {
+                continue;
             }
+            columns.push((next, column));
+            last = next;
         }
         Self {
             text,
             starts,
+            columns,
             encoding,
         }
     }
 
-    /// The line, without its break, that starts at a byte.
+    /// The line of a number, without its break.
     fn line(&self, number: usize) -> &'a str {
         let start = self.starts[number];
         let next = self.starts.get(number + 1);
@@ -113,7 +139,7 @@ impl<'a> Lines<'a> {
         let mut passed = 0;
         for (at, c) in line.char_indices() {
             // A position in the middle of a character stands for the character.
-            passed += self.width(c);
+            passed += self.encoding.width(c);
             if passed > column {
                 return start + at;
             }
@@ -128,8 +154,10 @@ impl<'a> Lines<'a> {
             offset -= 1;
         }
         let number = self.starts.partition_point(|start| *start <= offset) - 1;
-        let before = &self.text[self.starts[number]..offset];
-        let column: usize = before.chars().map(|c| self.width(c)).sum();
+        let known = self.columns.partition_point(|(at, _)| *at <= offset) - 1;
+        let (from, column) = self.columns[known];
+        let since = self.text[from..offset].chars();
+        let column = column + since.map(|c| self.encoding.width(c)).sum::<usize>();
         Position {
             line: u32::try_from(number).unwrap_or(u32::MAX),
             character: u32::try_from(column).unwrap_or(u32::MAX),
@@ -140,13 +168,6 @@ impl<'a> Lines<'a> {
         Range {
             start: self.position(span.start),
             end: self.position(span.end),
-        }
-    }
-
-    fn width(&self, c: char) -> usize {
-        match self.encoding {
-            Encoding::Utf16 => c.len_utf16(),
-            Encoding::Utf8 => c.len_utf8(),
         }
     }
 }
@@ -191,6 +212,19 @@ mod tests {
             assert_eq!(lines.offset(Position::new(0, 2)), 1);
             assert_eq!(lines.position(3), Position::new(0, 1));
             assert_eq!(lines.position(999), Position::new(3, 0));
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_counted_from_its_start() {
+        let text = format!("x\n{}", "𝄞a".repeat(1_000));
+        let lines = Lines::new(&text, Encoding::Utf16);
+        // Of each pair of characters, two units and one; four bytes and one.
+        for pair in [0, 1, 50, 51, 52, 300, 999] {
+            let position = Position::new(1, pair * 3 + 2);
+            let offset = 2 + pair as usize * 5 + 4;
+            assert_eq!(lines.position(offset), position, "{pair}");
+            assert_eq!(lines.offset(position), offset, "{pair}");
         }
     }
 
