@@ -166,6 +166,9 @@ pub struct Diagnostic {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+    /// Another place of the file that it is about: where a name that is taken was used first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub related: Option<ByteSpan>,
     /// The documentation of the code.
     pub url: String,
     /// The line, or the part of a long line around the place.

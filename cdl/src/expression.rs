@@ -140,6 +140,12 @@ pub fn filter_names() -> impl Iterator<Item = &'static str> {
     filters::FILTERS.iter().map(|filter| filter.name)
 }
 
+/// An expression with a filter, for those who look one up.
+pub fn filter_example(name: &str) -> Option<&'static str> {
+    let found = filters::FILTERS.iter().find(|filter| filter.name == name);
+    found.map(|filter| filter.example)
+}
+
 /// Whether `value` has at most `levels` levels of lists and objects.
 pub fn fits_depth(value: &Value, levels: usize) -> bool {
     match value {

@@ -22,6 +22,7 @@ mod child;
 mod collisions;
 mod document;
 pub(crate) mod duration;
+pub mod editor;
 mod fields;
 mod guard;
 mod json;

@@ -27,6 +27,7 @@ pub use execution::{
     Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Paused, Saga,
     Status, Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
+pub use front::editor;
 pub use front::{
     AslOptions, MAX_FILE_BYTES, Parsed, ParsedBindings, Source, json_schema, parse, parse_bindings,
     parse_with,

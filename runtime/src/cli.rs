@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`, `schema`) and those that are
+//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod input;
 mod local;
+mod lsp;
 mod output;
 mod outside;
 mod plan;
@@ -120,6 +121,8 @@ enum Command {
     Conformance(conformance::Conformance),
     /// Print the JSON Schema of CDL files, for editors
     Schema(schema::Schema),
+    /// Speak with an editor: diagnostics, completion and more, over stdin and stdout
+    Lsp(lsp::Lsp),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -200,6 +203,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
             schema.run();
             Ok(())
         }
+        Command::Lsp(lsp) => lsp.run(session),
         Command::Completions(completions) => {
             completions.run::<Cli>();
             Ok(())

@@ -302,6 +302,7 @@ impl Builder<'_, '_, '_> {
                     format!("the state name {} is taken", quote(name)),
                 )
                 .label(format!("first used in line {line}"))
+                .related(first)
                 .help("names are unique in the whole state machine; choose another one"),
             );
         }

@@ -300,6 +300,7 @@ pub(super) fn named_items<'t>(
                         format!("the {kind} {} is taken", quote(item.name)),
                     )
                     .label(format!("first used in line {line}"))
+                    .related(*first)
                     .help("names are unique among their neighbours; choose another one"),
                 );
             }

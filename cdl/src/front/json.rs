@@ -148,6 +148,7 @@ impl<'t> Reader<'_, 't, '_> {
                         format!("{} is given twice", quote(&text)),
                     )
                     .label(format!("first given in line {line}"))
+                    .related(Span::new(first, first))
                     .help("remove one of the two"),
                 );
             }

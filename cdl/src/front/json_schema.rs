@@ -16,7 +16,7 @@ use crate::machine::limits::{MAX_BRANCHES, MAX_CONCURRENCY, MAX_ITEMS};
 
 /// What the value of a key is.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Flag,
     /// Anything, with expressions in it.
     Template,
@@ -47,7 +47,7 @@ use Kind::{Any, Def, Errors, Flag, Integer, Items, List, Named, Number, Template
 
 /// A key: of which shape (`*` if of all that have no row of their own), its name, what its
 /// value is, and what it is for.
-type Row = (&'static str, &'static str, Kind, &'static str);
+pub(super) type Row = (&'static str, &'static str, Kind, &'static str);
 
 /// [`MAX_BRANCHES`] as numbers of a file are held.
 #[expect(clippy::cast_possible_truncation, reason = "it is small")]
@@ -480,6 +480,17 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("escalation", &waiting::ESCALATION),
 ];
 
+/// Every mapping of the language, by its name.
+pub(super) fn shapes() -> impl Iterator<Item = (&'static str, &'static Shape)> {
+    SHAPES.iter().copied().chain(states::shapes())
+}
+
+/// The keys that a mapping cannot do without.
+pub(super) fn required(of: &str) -> &'static [&'static str] {
+    let found = REQUIRED.iter().find(|(name, _)| *name == of);
+    found.map_or(&[], |(_, keys)| keys)
+}
+
 /// The JSON Schema, of draft 2020-12, of a CDL file.
 ///
 /// What it refuses [`crate::parse`] refuses too, but not the other way round: it
@@ -569,7 +580,8 @@ fn values() -> Map<String, Value> {
     }
 }
 
-fn row(of: &str, key: &str) -> Option<&'static Row> {
+/// The row of a key.
+pub(super) fn row(of: &str, key: &str) -> Option<&'static Row> {
     let find = |of: &str| KEYS.iter().find(|row| row.0 == of && row.1 == key);
     find(of).or_else(|| find("*"))
 }
@@ -592,7 +604,8 @@ fn object(name: &str, shape: &Shape) -> Value {
         "properties": properties,
         "additionalProperties": false,
     });
-    if let Some((_, keys)) = REQUIRED.iter().find(|(of, _)| *of == name) {
+    let keys = required(name);
+    if !keys.is_empty() {
         object["required"] = json!(keys);
     }
     let both = |a: &str, b: &str| shape.known.contains(&a) && shape.known.contains(&b);

@@ -27,6 +27,7 @@ pub(super) struct Finding {
     message: String,
     label: String,
     help: Option<String>,
+    related: Option<Span>,
 }
 
 impl Finding {
@@ -37,12 +38,19 @@ impl Finding {
             message: message.into(),
             label: String::new(),
             help: None,
+            related: None,
         }
     }
 
     /// What to say at the place itself.
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
+        self
+    }
+
+    /// Another place that it is about.
+    pub(super) fn related(mut self, span: Span) -> Self {
+        self.related = Some(span);
         self
     }
 
@@ -109,6 +117,7 @@ impl Reporter {
 fn locate(finding: Finding, file: &str, text: &Text, base: usize) -> Diagnostic {
     let span = text.on_one_line(finding.span);
     let start = text.position(span.start);
+    let related = finding.related.map(|span| text.on_one_line(span));
     Diagnostic {
         code: finding.code,
         severity: finding.code.severity(),
@@ -123,6 +132,10 @@ fn locate(finding: Finding, file: &str, text: &Text, base: usize) -> Diagnostic 
         },
         label: finding.label,
         help: finding.help,
+        related: related.map(|span| ByteSpan {
+            start: base + span.start,
+            end: base + span.end,
+        }),
         url: finding.code.url(),
         source_line: text.line_around(span.start),
     }

@@ -381,7 +381,7 @@ fn out_of_scope(
 }
 
 /// States may have any printable name, as in ASL.
-fn is_state_name(name: &str) -> bool {
+pub(super) fn is_state_name(name: &str) -> bool {
     name.chars().count() <= 80 && name.trim() == name && !name.chars().any(char::is_control)
 }
 

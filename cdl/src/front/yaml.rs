@@ -338,6 +338,7 @@ impl Tree<'_, '_, '_> {
                     format!("{} is given twice", quote(&text)),
                 )
                 .label(format!("first given in line {line}"))
+                .related(*first)
                 .help("remove one of the two"),
             );
         } else {

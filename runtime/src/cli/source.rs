@@ -35,7 +35,7 @@ const NOT_CDL: [&str; 4] = [
 const DEFINITION_SUFFIX: &str = ".asl.json";
 
 /// Ends the name of a manifest beside a `.wasm` file.
-const MANIFEST_SUFFIX: &str = ".manifest.yaml";
+pub(crate) const MANIFEST_SUFFIX: &str = ".manifest.yaml";
 
 /// What a folder holds, in the order of names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -26,11 +26,6 @@ fn is_accepted(text: &str) -> bool {
     parse(&Source { name, bytes }).application.is_some()
 }
 
-/// All shapes, with their names under `$defs`.
-fn shapes() -> impl Iterator<Item = (&'static str, &'static Shape)> {
-    SHAPES.iter().copied().chain(states::shapes())
-}
-
 #[test]
 fn the_schema_has_the_keys_of_the_parser_and_no_other() {
     let schema = json_schema();
