@@ -160,7 +160,7 @@ impl Machine<'_> {
         if let StateKind::Asl(asl) = &state.kind {
             return Ok(self.recover(id, asl, failure));
         }
-        let catches = catches(state);
+        let catches = state.catches();
         let names = catches.iter().map(|catch| catch.errors.len()).sum();
         if let Err(own) = self.budget.names(names) {
             return Ok(Caught::Becomes(own));
@@ -351,22 +351,6 @@ fn descendants(execution: &Execution, top: FrameId) -> Vec<FrameId> {
         }
     }
     found
-}
-
-fn catches(state: &State) -> &[Catch] {
-    match &state.kind {
-        StateKind::Task(task) => &task.catch,
-        StateKind::Parallel { catch, .. } => catch,
-        StateKind::Map(map) => &map.catch,
-        StateKind::Event(task) => &task.catch,
-        StateKind::Human(task) => &task.catch,
-        StateKind::Pass { .. }
-        | StateKind::Choice { .. }
-        | StateKind::Wait { .. }
-        | StateKind::Succeed { .. }
-        | StateKind::Fail { .. }
-        | StateKind::Asl(_) => &[],
-    }
 }
 
 fn handles(catch: &Catch, failure: &Failure) -> bool {
