@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`, `schema`) and those that are
+//! (`validate`, `run`, `test`, `activity new|build|run`, `bench`, `conformance`, `schema`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -30,8 +30,10 @@ mod serve;
 mod source;
 pub mod template;
 mod tenant;
+mod test;
 pub mod toolchain;
 mod validate;
+mod virtual_time;
 mod wire;
 
 use std::process::ExitCode;
@@ -95,6 +97,8 @@ enum Command {
     Plan(plan::Plan),
     /// Run a workflow once, in memory, without a server
     Run(run::Run),
+    /// Run the tests of workflows
+    Test(test::Test),
     /// Make, push and look at activities
     #[command(subcommand)]
     Activity(activity::Activity),
@@ -184,6 +188,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Apply(apply) => one_thread(apply.run(session)),
         Command::Plan(plan) => one_thread(plan.run(session)),
         Command::Run(run) => all_threads(run.run(session)),
+        Command::Test(test) => all_threads(test.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),

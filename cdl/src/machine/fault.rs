@@ -8,7 +8,7 @@ use super::record::Record;
 use super::retry::{is_retryable, pause_ms};
 use super::walk::{Machine, Work};
 use super::{ApplyError, Command};
-use crate::program::{Catch, State, StateKind};
+use crate::program::{Catch, StateKind};
 use crate::{
     ActivityFailure, Execution, Failure, FrameId, Json, Saga, Status, Step, TaskId, TimerKind, asl,
     errors,

@@ -182,6 +182,7 @@ impl Runner<'_> {
                 continue;
             }
             let awaited = awaited(self.program, &execution);
+            let awaited: Vec<_> = awaited.iter().map(ToString::to_string).collect();
             if awaited != told {
                 for what in &awaited {
                     self.output
