@@ -359,7 +359,7 @@ fn a_workflow_that_is_not_to_be_had_is_a_mistake_of_the_tests() {
     let tests = |workflow: &str| format!("{workflow}\ntests: [{{ name: one }}]\n");
     for (workflow, part) in [
         ("workflow: two.yaml", "several workflows"),
-        ("workflow: two.yaml#c", "there are: a, b"),
+        ("workflow: two.yaml#other", "there are: a, b"),
         ("workflow: none.yaml", "cannot read none.yaml"),
         ("workflow: bad.yaml", "bad.yaml is invalid"),
         ("", "say which one is tested"),

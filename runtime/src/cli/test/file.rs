@@ -352,3 +352,84 @@ impl<'de> Visitor<'de> for CallsVisitor {
         Vec::deserialize(SeqAccessDeserializer::new(items)).map(Calls::Inputs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read<T: for<'de> Deserialize<'de>>(yaml: &str) -> Result<T, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_null_is_given_all_the_same() {
+        let test: Test = read("input: null\nexpect: { output: null }").expect("a test");
+        assert_eq!(test.input, Some(Value::Null));
+        assert_eq!(test.expect.output, Some(Value::Null));
+        assert_eq!(test.expect.contains, None);
+        let reply: Reply = read("returns:").expect("a reply");
+        assert_eq!(reply.returns, Some(Value::Null));
+    }
+
+    #[test]
+    fn errors_and_calls_have_short_and_long_forms() {
+        let short: Fails = read("Declined").expect("a name");
+        let long = "{ error: Declined, message: no, retryable: false, details: [1] }";
+        let long: Fails = read(long).expect("a mapping");
+        assert_eq!((short.error, short.retryable), ("Declined".into(), None));
+        let expected = Fails {
+            error: "Declined".to_owned(),
+            message: "no".to_owned(),
+            retryable: Some(false),
+            details: Some(json!([1])),
+        };
+        assert_eq!(long, expected);
+        let expected = ExpectedError {
+            name: "Declined".to_owned(),
+            message: Some("no".to_owned()),
+            state: None,
+        };
+        assert_eq!(read("{ name: Declined, message: no }"), Ok(expected));
+        assert_eq!(read("2"), Ok(Calls::Times(2)));
+        assert_eq!(read("[{a: 1}]"), Ok(Calls::Inputs(vec![json!({"a": 1})])));
+    }
+
+    #[test]
+    fn a_mock_is_a_reply_a_list_or_the_activity_itself() {
+        for (yaml, replies) in [
+            ("real", 0),
+            ("{ returns: 1 }", 1),
+            ("[{ fails: X, times: 2 }, { hangs: true }]", 2),
+        ] {
+            let read: Replies = read(yaml).expect(yaml);
+            assert_eq!(read.list().len(), replies, "{yaml}");
+        }
+        for yaml in ["fake", "1", "[1]", "{ retruns: 1 }", "{ after: soon }"] {
+            assert!(read::<Replies>(yaml).is_err(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_expected_is_a_failure_that_is() {
+        for (yaml, ending) in [
+            ("{}", Ending::Completed),
+            ("{ error: X }", Ending::Failed),
+            ("{ status: timed_out }", Ending::TimedOut),
+        ] {
+            let expect: Expect = read(yaml).expect(yaml);
+            assert_eq!(File::ending(&expect), ending, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        let at = |text: &str| read::<Test>(&format!("at: {text}")).map(|test| test.at);
+        // The first second of 1970.
+        assert_eq!(at("1970-01-01T00:00:01Z"), Ok(Some(Timestamp(1_000))));
+        for text in ["1969-12-31T23:59:59Z", "tomorrow", "7"] {
+            assert!(at(text).is_err(), "{text}");
+        }
+    }
+}

@@ -20,6 +20,9 @@ use crate::config::reader::{self, Path as Place, Problem, Problems, Reader, Segm
 /// makes files.
 const MAX_TESTS: usize = 1_000;
 
+/// Names that are told of those that there are; a large workflow has hundreds.
+const MAX_NAMES: usize = 20;
+
 /// What a file of definitions may be called, for a file of tests that names none.
 const BESIDE: [&str; 3] = ["yaml", "yml", "asl.json"];
 
@@ -243,16 +246,20 @@ fn choose(application: &Application, name: Option<&str>) -> Result<Arc<Program>,
 
 /// Says that there is no such thing, and what may be meant.
 fn unknown<'n>(what: &str, given: &str, names: impl Iterator<Item = &'n str> + Clone) -> String {
-    match reader::nearest(given, names.clone()) {
-        Some(name) => format!("there is no {what} `{given}`; did you mean `{name}`?"),
-        None => {
-            let names: Vec<_> = names.collect();
-            format!(
-                "there is no {what} `{given}`; there are: {}",
-                names.join(", ")
-            )
-        }
+    if let Some(name) = reader::nearest(given, names.clone()) {
+        return format!("there is no {what} `{given}`; did you mean `{name}`?");
     }
+    let mut shown: Vec<_> = names.clone().take(MAX_NAMES).collect();
+    if names.count() > shown.len() {
+        shown.push("...");
+    }
+    if shown.is_empty() {
+        return format!("there is no {what} `{given}`; there are none");
+    }
+    format!(
+        "there is no {what} `{given}`; there are: {}",
+        shown.join(", ")
+    )
 }
 
 /// The names that a workflow has.
@@ -286,8 +293,8 @@ impl Known {
             }
             if state.is_answered() {
                 let fails = !matches!(state.kind, StateKind::Human(_));
-                let named = names.clone().map(|name| (name, fails));
-                known.answered.extend(named);
+                let both = names.clone().map(|name| (name, fails));
+                known.answered.extend(both);
             }
             if let StateKind::Event(event) = &state.kind {
                 known.signals.insert(event.event.to_string());
@@ -539,5 +546,51 @@ pub(super) fn about(problem: &Problem) -> String {
     match named {
         Some(key) if problem.message.contains(&format!("`{key}`")) => problem.message.clone(),
         _ => format!("{}: {}", problem.path, problem.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_in_an_iteration_is_named_with_its_index() {
+        for (place, state, within) in [
+            ("Orders/3/Ship", "Orders/Ship", true),
+            ("Orders/Ship", "Orders/Ship", true),
+            ("Both/0/E", "Both/0/E", true),
+            ("Both/0/Each/17/E", "Both/0/Each/E", true),
+            ("Orders/3", "Orders/Ship", false),
+            ("Orders/x/Ship", "Orders/Ship", false),
+            ("Orders/3/Ship/Late", "Orders/Ship", false),
+        ] {
+            assert_eq!(is_within(place, state), within, "{place} {state}");
+        }
+    }
+
+    #[test]
+    fn tests_are_about_the_file_beside_of_the_same_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a.yml", "b.yaml", "b.asl.json", "c.asl.json"] {
+            std::fs::write(at(name), "").expect("a file");
+        }
+        let found = |name: &str| beside(&at(name));
+        assert_eq!(found("a.test.yaml"), Some(at("a.yml")));
+        assert_eq!(found("b.test.yml"), Some(at("b.yaml")));
+        assert_eq!(found("c.test.yaml"), Some(at("c.asl.json")));
+        assert_eq!(found("d.test.yaml"), None);
+        assert_eq!(found("a.yml"), None, "it names the file outright");
+    }
+
+    #[test]
+    fn what_there_is_too_much_of_is_not_all_told() {
+        let names: Vec<_> = (0..30).map(|n| format!("state-{n}")).collect();
+        let told = unknown("state", "something else", names.iter().map(String::as_str));
+        assert!(told.ends_with("state-19, ..."), "{told}");
+        let told = unknown("state", "state-77", names.iter().map(String::as_str));
+        assert!(told.contains("did you mean"), "{told}");
+        let told = unknown("signal", "x", std::iter::empty());
+        assert!(told.ends_with("there are none"), "{told}");
     }
 }

@@ -76,8 +76,8 @@ impl<'m> Mocks<'m> {
     fn find(&self, names: &[&str]) -> Option<(usize, &'m str, &'m Replies)> {
         let levels = self.levels.iter().enumerate();
         let mut found = levels.flat_map(|(level, mocks)| {
-            let named = names.iter().filter_map(|name| mocks.get_key_value(*name));
-            named.map(move |(name, replies)| (level, name.as_str(), replies))
+            let here = names.iter().filter_map(|name| mocks.get_key_value(*name));
+            here.map(move |(name, replies)| (level, name.as_str(), replies))
         });
         found.next()
     }

@@ -245,9 +245,12 @@ impl Report {
         let mut missed = Vec::new();
         for covered in self.covered.values() {
             let (states, edges) = (covered.states(), covered.edges());
-            let tone = |share: Share| match share.covered == share.total {
-                true => Tone::Good,
-                false => Tone::Busy,
+            let tone = |share: Share| {
+                if share.covered == share.total {
+                    Tone::Good
+                } else {
+                    Tone::Busy
+                }
             };
             table.row([
                 (covered.workflow.clone(), Tone::Plain),
