@@ -7,6 +7,7 @@
 //! tests all rely on.
 
 pub mod asl;
+pub mod coverage;
 pub mod diagnostic;
 pub mod errors;
 mod event;

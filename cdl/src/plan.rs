@@ -229,8 +229,8 @@ fn ids<T>(list: &[T]) -> impl Iterator<Item = u32> + use<T> {
     0..u32::try_from(list.len()).unwrap_or(u32::MAX)
 }
 
-/// A state's path.
-fn path(program: &Program, id: StateId) -> String {
+/// A state's path: the states and branches around it, and its name.
+pub fn path(program: &Program, id: StateId) -> String {
     let state = program.state(id);
     format!("{}{}", scope_path(program, state.scope), state.name)
 }

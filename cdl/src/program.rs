@@ -13,6 +13,8 @@ use crate::asl;
 use crate::expression::{Path, Template};
 use crate::schema::Schema;
 
+mod ways;
+
 /// Index of a state in [`Program::states`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -473,14 +475,7 @@ impl Program {
     /// The activities that it may run, those of compensations included.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.states.iter().flat_map(|state| {
-            let (run, undo) = match &state.kind {
-                StateKind::Task(task) => {
-                    let undo = task.compensate.as_ref().map(|undo| &undo.resource);
-                    (Some(&task.resource), undo)
-                }
-                StateKind::Asl(state) => (state.activity(), None),
-                _ => (None, None),
-            };
+            let (run, undo) = state.resources();
             let run = run.filter(|run| run.child.is_none());
             run.into_iter().chain(undo)
         })

@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
+//! (`validate`, `run`, `test`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -31,8 +31,10 @@ mod serve;
 mod source;
 pub mod template;
 mod tenant;
+mod test;
 pub mod toolchain;
 mod validate;
+mod virtual_time;
 mod wire;
 mod workflow;
 
@@ -97,6 +99,8 @@ enum Command {
     Plan(plan::Plan),
     /// Run a workflow once, in memory, without a server
     Run(run::Run),
+    /// Run the tests of workflows
+    Test(test::Test),
     /// Make, push and look at activities
     #[command(subcommand)]
     Activity(activity::Activity),
@@ -191,6 +195,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Apply(apply) => one_thread(apply.run(session)),
         Command::Plan(plan) => one_thread(plan.run(session)),
         Command::Run(run) => all_threads(run.run(session)),
+        Command::Test(test) => all_threads(test.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),

@@ -13,3 +13,4 @@ mod pause;
 mod polyglot;
 mod readme;
 mod recovery;
+mod testing;

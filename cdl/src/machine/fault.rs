@@ -8,7 +8,7 @@ use super::record::Record;
 use super::retry::{is_retryable, pause_ms};
 use super::walk::{Machine, Work};
 use super::{ApplyError, Command};
-use crate::program::{Catch, State, StateKind};
+use crate::program::{Catch, StateKind};
 use crate::{
     ActivityFailure, Execution, Failure, FrameId, Json, Saga, Status, Step, TaskId, TimerKind, asl,
     errors,
@@ -160,7 +160,7 @@ impl Machine<'_> {
         if let StateKind::Asl(asl) = &state.kind {
             return Ok(self.recover(id, asl, failure));
         }
-        let catches = catches(state);
+        let catches = state.catches();
         let names = catches.iter().map(|catch| catch.errors.len()).sum();
         if let Err(own) = self.budget.names(names) {
             return Ok(Caught::Becomes(own));
@@ -353,22 +353,6 @@ fn descendants(execution: &Execution, top: FrameId) -> Vec<FrameId> {
         }
     }
     found
-}
-
-fn catches(state: &State) -> &[Catch] {
-    match &state.kind {
-        StateKind::Task(task) => &task.catch,
-        StateKind::Parallel { catch, .. } => catch,
-        StateKind::Map(map) => &map.catch,
-        StateKind::Event(task) => &task.catch,
-        StateKind::Human(task) => &task.catch,
-        StateKind::Pass { .. }
-        | StateKind::Choice { .. }
-        | StateKind::Wait { .. }
-        | StateKind::Succeed { .. }
-        | StateKind::Fail { .. }
-        | StateKind::Asl(_) => &[],
-    }
 }
 
 fn handles(catch: &Catch, failure: &Failure) -> bool {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::program::StateId;
 use crate::{Failure, FrameId, Json, TaskId, TimerId, TimerKind, Timestamp};
 
 /// A fact that the machine derives from an event. Histories hold causes only;
@@ -212,4 +213,8 @@ pub struct Place {
     pub path: String,
     /// The state's name.
     pub state: Arc<str>,
+    /// Which state of the program it is. Not told to others: other versions of
+    /// the program have other numbers.
+    #[serde(skip)]
+    pub id: StateId,
 }

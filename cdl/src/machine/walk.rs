@@ -571,6 +571,7 @@ impl<'a> Machine<'a> {
         }
         // A frame that undoes a step stands where the step stood.
         let saga = &self.execution.saga;
+        let state = self.execution.frames[&id].state;
         let undone = saga
             .completed
             .last()
@@ -579,6 +580,7 @@ impl<'a> Machine<'a> {
             frame: id,
             path: undone.map_or_else(|| path.join("/"), |step| step.path.clone()),
             state: self.state_name(id).into(),
+            id: state,
         }
     }
 

@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::asl::program as asl;
 use crate::expression::{Path, Root, Template};
-use crate::program::{Catch, Next, Program, ScopeId, State, StateId, StateKind, Until};
+use crate::program::{Program, State, StateId, StateKind, Until};
 use crate::{Execution, Frame, Step};
 
 /// The states that an execution may enter from where it stands.
@@ -22,7 +21,7 @@ pub(super) fn reached(program: &Program, execution: &Execution) -> BTreeSet<Stat
             Step::Done { .. } | Step::Failed { .. } => {}
             // Iterations that wait begin at the start.
             Step::Mapping(_) => {
-                open.extend(nested(state).into_iter().map(|id| program.scope(id).start));
+                open.extend(beginning(program, state));
                 open.extend(following(state));
             }
             _ => open.extend(following(state)),
@@ -33,74 +32,21 @@ pub(super) fn reached(program: &Program, execution: &Execution) -> BTreeSet<Stat
         if reached.insert(id) {
             let state = program.state(id);
             open.extend(following(state));
-            open.extend(nested(state).into_iter().map(|id| program.scope(id).start));
+            open.extend(beginning(program, state));
         }
     }
     reached
 }
 
 /// The states that may follow a state in its scope.
-fn following(state: &State) -> Vec<StateId> {
-    let mut found = Vec::new();
-    let mut next = |next: Next| {
-        if let Next::State(id) = next {
-            found.push(id);
-        }
-    };
-    match &state.kind {
-        StateKind::Task(kind) => next(kind.next),
-        StateKind::Pass { next: id, .. }
-        | StateKind::Parallel { next: id, .. }
-        | StateKind::Wait { next: id, .. } => next(*id),
-        StateKind::Map(kind) => next(kind.next),
-        StateKind::Event(kind) => next(kind.next),
-        StateKind::Human(kind) => next(kind.next),
-        StateKind::Choice { .. } | StateKind::Succeed { .. } | StateKind::Fail { .. } => {}
-        StateKind::Asl(kind) => kind.next.into_iter().for_each(next),
-    }
-    match &state.kind {
-        StateKind::Choice { choices, default } => {
-            found.extend(choices.iter().map(|way| way.next));
-            found.extend(default);
-        }
-        StateKind::Event(kind) => found.extend(kind.timeout.and_then(|timeout| timeout.next)),
-        StateKind::Human(kind) => found.extend(kind.timeout.and_then(|timeout| timeout.next)),
-        StateKind::Asl(kind) => {
-            found.extend(kind.catch.iter().map(|catch| catch.next));
-            if let asl::Kind::Choice { rules, default } = &kind.kind {
-                found.extend(rules.iter().map(|rule| rule.next));
-                found.extend(default);
-            }
-        }
-        _ => {}
-    }
-    found.extend(catches(&state.kind).iter().map(|catch| catch.next));
-    found
+fn following(state: &State) -> impl Iterator<Item = StateId> {
+    state.following().into_iter().chain(state.handling())
 }
 
-/// The scopes in a state.
-fn nested(state: &State) -> Vec<ScopeId> {
-    match &state.kind {
-        StateKind::Parallel { branches, .. } => branches.clone(),
-        StateKind::Map(map) => vec![map.iterator],
-        StateKind::Asl(state) => match &state.kind {
-            asl::Kind::Parallel { branches } => branches.clone(),
-            asl::Kind::Map(map) => vec![map.processor],
-            _ => Vec::new(),
-        },
-        _ => Vec::new(),
-    }
-}
-
-fn catches(kind: &StateKind) -> &[Catch] {
-    match kind {
-        StateKind::Task(kind) => &kind.catch,
-        StateKind::Parallel { catch, .. } => catch,
-        StateKind::Map(kind) => &kind.catch,
-        StateKind::Event(kind) => &kind.catch,
-        StateKind::Human(kind) => &kind.catch,
-        _ => &[],
-    }
+/// The first states of the scopes in a state.
+fn beginning<'p>(program: &'p Program, state: &State) -> impl Iterator<Item = StateId> + use<'p> {
+    let nested = state.nested().into_iter();
+    nested.map(|id| program.scope(id).start)
 }
 
 /// A result that is not there when it is read: the state that reads it, `None` for
@@ -115,7 +61,7 @@ pub(super) fn unmet(program: &Program, execution: &Execution) -> BTreeSet<Unmet>
     let writing = ahead.iter().copied().chain(under_way);
     let mut given: BTreeSet<&str> = writing
         .filter_map(|id| program.states.get(id.0 as usize))
-        .flat_map(|state| writes(&state.kind))
+        .flat_map(writes)
         .filter_map(first)
         .collect();
     let contexts = execution.frames.values().filter_map(overlay);
@@ -164,7 +110,7 @@ pub(super) fn unmet(program: &Program, execution: &Execution) -> BTreeSet<Unmet>
 pub(super) fn writers(program: &Program) -> BTreeMap<&str, StateId> {
     let mut writers = BTreeMap::new();
     for (id, state) in (0..).map(StateId).zip(&program.states) {
-        for key in writes(&state.kind).into_iter().filter_map(first) {
+        for key in writes(state).into_iter().filter_map(first) {
             writers.entry(key).or_insert(id);
         }
     }
@@ -176,8 +122,8 @@ fn overlay(frame: &Frame) -> Option<&serde_json::Value> {
 }
 
 /// Where a state puts results.
-fn writes(kind: &StateKind) -> Vec<&Path> {
-    let result = match kind {
+fn writes(state: &State) -> Vec<&Path> {
+    let result = match &state.kind {
         StateKind::Task(kind) => &kind.result,
         StateKind::Pass { result, .. } | StateKind::Parallel { result, .. } => result,
         StateKind::Map(kind) => &kind.result,
@@ -185,9 +131,8 @@ fn writes(kind: &StateKind) -> Vec<&Path> {
         StateKind::Human(kind) => &kind.result,
         _ => &None,
     };
-    let caught = catches(kind)
-        .iter()
-        .filter_map(|catch| catch.result.as_ref());
+    let catches = state.catches().iter();
+    let caught = catches.filter_map(|catch| catch.result.as_ref());
     result.iter().chain(caught).collect()
 }
 

@@ -5,6 +5,7 @@ mod callback;
 mod children;
 mod compensate;
 mod compile;
+mod coverage;
 mod failures;
 mod flows;
 mod histories;

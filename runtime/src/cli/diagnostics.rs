@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use cascade_cdl::{Code, Diagnostic, Severity};
 use serde_json::{Value, json};
 
@@ -103,6 +103,59 @@ fn excerpt_of_source(diagnostic: &Diagnostic, source: &str) -> Option<(String, R
     let fits =
         clean.len() <= MAX_LINE_BYTES && !clean.contains(|c: char| c.is_control() && c != '\t');
     fits.then_some((clean, place))
+}
+
+/// A problem of a file that is no CDL, with its line and a caret beneath the word
+/// at this line and column, both from 1.
+pub fn render_problem(
+    file: &str,
+    source: &str,
+    place: Option<(usize, usize)>,
+    message: &str,
+    colour: bool,
+) -> String {
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    let title = Level::ERROR.primary_title(visible(message));
+    let line = place.and_then(|(line, column)| {
+        let text = source.lines().nth(line.checked_sub(1)?)?;
+        Some((line, word_at(text, column)?, text))
+    });
+    let Some((line, word, text)) = line.filter(|(.., text)| text.len() <= MAX_LINE_BYTES) else {
+        let at = place.map(|(line, column)| format!(":{line}:{column}"));
+        let origin = format!("{file}{}", at.unwrap_or_default());
+        let group = title.element(Origin::path(visible(&origin)));
+        return renderer.render(&[group]);
+    };
+    // Byte for byte, so that the caret stays.
+    let text = text.replace(|c: char| c.is_ascii_control() && c != '\t', " ");
+    let snippet = Snippet::source(text)
+        .path(visible(file))
+        .line_start(line)
+        .annotation(AnnotationKind::Primary.span(word));
+    renderer.render(&[title.element(snippet)])
+}
+
+/// The bytes of the word that begins at a column, which counts characters from 1.
+fn word_at(line: &str, column: usize) -> Option<Range<usize>> {
+    let skipped = column.checked_sub(1)?;
+    let start = match line.char_indices().nth(skipped) {
+        Some((at, _)) => at,
+        None if line.chars().count() == skipped => line.len(),
+        None => return None,
+    };
+    let rest = &line[start..];
+    let quoted = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let len = match quoted {
+        Some(quote) => rest[1..].find(quote).map_or(rest.len(), |end| end + 2),
+        None => rest
+            .find(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '}' | ']'))
+            .unwrap_or(rest.len()),
+    };
+    Some(start..start + len)
 }
 
 /// `2 errors and 1 warning`, or nothing to say.
@@ -278,6 +331,24 @@ warning[CDL0902]: the Choice `B` has no default
         let source = "states:\n  - {name: \"a\u{1b}[31m\", tpye: X}\n\u{1b}[2J: 1\n";
         let shown = render(&diagnostics(source), source, false);
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    }
+
+    #[test]
+    fn a_problem_of_another_file_has_its_line_and_a_caret() {
+        let source = "tests:\n  - nmae: x\n";
+        let shown = render_problem("a.test.yaml", source, Some((2, 5)), "no such key", false);
+        let expected = "\
+error: no such key
+ --> a.test.yaml:2:5
+  |
+2 |   - nmae: x
+  |     ^^^^";
+        assert_eq!(shown, expected);
+        // Places that the text does not have.
+        for place in [None, Some((0, 0)), Some((2, 99)), Some((9, 1))] {
+            let shown = render_problem("a", source, place, "no such key", false);
+            assert!(shown.contains("no such key"), "{shown}");
+        }
     }
 
     /// Hostile lines, other sources than the one that was read, and byte order marks.

@@ -1,5 +1,5 @@
-//! Activities in this process, without a server: for `cascade run` and
-//! `cascade activity run`. Modules and the key-value store are in memory; only
+//! Activities in this process, without a server: for `cascade run`, `cascade test`
+//! and `cascade activity run`. Modules and the key-value store are in memory; only
 //! compiled modules are kept, in the user's cache folder.
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +36,7 @@ pub(crate) fn tenant() -> TenantId {
 pub(crate) struct Local {
     sandbox: Sandbox,
     modules: Modules,
+    key_value: Arc<Memory>,
     activities: BTreeMap<String, Arc<LocalActivity>>,
 }
 
@@ -58,19 +59,21 @@ impl Local {
     /// granted: who runs a file on their own machine is its operator.
     pub(crate) async fn open(found: Vec<Found>) -> Result<Self, Error> {
         let modules = Modules::default();
+        let key_value = Arc::new(Memory::default());
         let sandbox = Sandbox::new(SandboxConfig {
             data_dir: cache_folder()?,
             compiler: std::env::current_exe()
                 .map_err(|source| Error::failed(format!("cannot find this program: {source}")))?,
             slots: SLOTS,
             source: Arc::new(modules.clone()),
-            key_value: Arc::new(Memory::default()),
+            key_value: key_value.clone(),
             now_ms: Arc::new(|| SystemClock.now().0),
         })
         .map_err(|source| Error::failed(super::chain(&source)))?;
         let mut local = Self {
             sandbox,
             modules,
+            key_value,
             activities: BTreeMap::new(),
         };
         for found in found {
@@ -115,6 +118,16 @@ impl Local {
         self.activities.get(&*resource.name)
     }
 
+    /// Whether there is the activity that a resource names.
+    pub(crate) fn has(&self, resource: &Resource) -> bool {
+        resource.child.is_none() && self.activity(resource).is_some()
+    }
+
+    /// Forgets what activities have kept as keys and values.
+    pub(crate) fn forget(&self) {
+        self.key_value.map().clear();
+    }
+
     /// Names of all activities.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.activities.keys().map(String::as_str)
@@ -126,6 +139,20 @@ impl Local {
         caller: &Caller<'_>,
         task: &ActivityTask,
         cancel: Cancel,
+    ) -> Outcome {
+        let log = Arc::new(Terminal {
+            state: task.state.clone(),
+        });
+        self.run_logging(caller, task, cancel, log).await
+    }
+
+    /// Runs one attempt, whose log goes there.
+    pub(crate) async fn run_logging(
+        &self,
+        caller: &Caller<'_>,
+        task: &ActivityTask,
+        cancel: Cancel,
+        log: Arc<dyn LogSink>,
     ) -> Outcome {
         let Some(activity) = self.activity(&task.resource) else {
             return self.unknown(&task.resource);
@@ -146,9 +173,7 @@ impl Local {
             input: task.input.clone(),
             limits: activity.limits,
             grants: activity.grants.clone(),
-            log: Arc::new(Terminal {
-                state: task.state.clone(),
-            }),
+            log,
             heartbeat: None,
             heartbeat_timeout: task.heartbeat_ms.map(Duration::from_millis),
             deadline: None,

@@ -6,6 +6,7 @@
 //! whichever execution, the one that was asked for or a child of it, has a state that waits for them.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use cascade_cdl::program::{Application, Program, StateKind};
 use cascade_cdl::schema::Unfit;
@@ -115,24 +116,52 @@ fn misfits(state: &str, unfit: &Unfit) -> Error {
     }
 }
 
+/// Something that an execution waits for and only somebody outside can send.
+pub(crate) enum Awaited {
+    /// A signal.
+    Signal { state: String, signal: String },
+    /// The answer of a person.
+    Answer { state: String, assignee: String },
+    /// What becomes of a token.
+    Outcome { state: String },
+}
+
+/// As the command line gives it.
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal { state, signal } => write!(
+                f,
+                "state `{state}` waits for signal `{signal}` (--signal '{signal}=JSON')"
+            ),
+            Self::Answer { state, assignee } => write!(
+                f,
+                "state `{state}` waits for an answer of {assignee} (--answer '{state}=JSON')"
+            ),
+            Self::Outcome { state } => write!(
+                f,
+                "state `{state}` waits to be told its outcome (--answer '{state}=JSON')"
+            ),
+        }
+    }
+}
+
 /// What an execution waits for that only somebody outside can send.
-pub(crate) fn awaited(program: &Program, execution: &Execution) -> Vec<String> {
+pub(crate) fn awaited(program: &Program, execution: &Execution) -> Vec<Awaited> {
     let frames = execution.frames.values();
     let awaited = frames.filter_map(|frame| {
-        let state = program.state(frame.state);
-        match (&frame.step, &state.kind) {
-            (Step::Listening { .. }, StateKind::Event(kind)) => Some(format!(
-                "state `{}` waits for signal `{}` (--signal '{}=JSON')",
-                state.name, kind.event, kind.event
-            )),
-            (Step::Asking(asking), _) => Some(format!(
-                "state `{}` waits for an answer of {} (--answer '{}=JSON')",
-                state.name, asking.assignee, state.name
-            )),
-            (Step::Calling { .. }, _) => Some(format!(
-                "state `{}` waits to be told its outcome (--answer '{}=JSON')",
-                state.name, state.name
-            )),
+        let kind = &program.state(frame.state).kind;
+        let state = program.state(frame.state).name.to_string();
+        match (&frame.step, kind) {
+            (Step::Listening { .. }, StateKind::Event(kind)) => Some(Awaited::Signal {
+                state,
+                signal: kind.event.to_string(),
+            }),
+            (Step::Asking(asking), _) => Some(Awaited::Answer {
+                state,
+                assignee: asking.assignee.clone(),
+            }),
+            (Step::Calling { .. }, _) => Some(Awaited::Outcome { state }),
             _ => None,
         }
     });

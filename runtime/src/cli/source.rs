@@ -1,5 +1,5 @@
-//! What lies in a project's folder: CDL files, and activities as `.wasm` files
-//! or as crates that build to one.
+//! What lies in a project's folder: CDL files, their tests, and activities as `.wasm`
+//! files or as crates that build to one.
 //!
 //! A `.wasm` file may have a manifest beside it, `NAME.manifest.yaml`; that of a
 //! crate stands in its `Cargo.toml` under `[package.metadata.cascade]`.
@@ -34,6 +34,9 @@ const NOT_CDL: [&str; 4] = [
 /// What definitions in the States Language are called.
 const DEFINITION_SUFFIX: &str = ".asl.json";
 
+/// End the names of files of tests, which `cascade test` runs.
+pub(crate) const TEST_SUFFIXES: [&str; 2] = [".test.yaml", ".test.yml"];
+
 /// Ends the name of a manifest beside a `.wasm` file.
 pub(crate) const MANIFEST_SUFFIX: &str = ".manifest.yaml";
 
@@ -41,6 +44,8 @@ pub(crate) const MANIFEST_SUFFIX: &str = ".manifest.yaml";
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Project {
     pub cdl: Vec<PathBuf>,
+    /// Files of tests of workflows.
+    pub tests: Vec<PathBuf>,
     pub modules: Vec<PathBuf>,
     /// Folders of crates that are activities.
     pub crates: Vec<PathBuf>,
@@ -129,6 +134,7 @@ impl Project {
     fn file(&mut self, path: PathBuf) {
         let name = file_name(&path);
         match path.extension().and_then(|extension| extension.to_str()) {
+            Some("yaml" | "yml") if is_test(&path) => self.tests.push(path),
             Some("yaml" | "yml")
                 if !NOT_CDL.contains(&name) && !name.ends_with(MANIFEST_SUFFIX) =>
             {
@@ -202,6 +208,12 @@ pub(crate) fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(wasm)
 }
 
+/// Whether a file is one of tests, by its name.
+pub(crate) fn is_test(path: &Path) -> bool {
+    let name = file_name(path);
+    TEST_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
 fn file_name(path: &Path) -> &str {
     path.file_name()
         .and_then(|name| name.to_str())
@@ -228,6 +240,8 @@ mod tests {
             &[
                 ("orders.yaml", ""),
                 ("flows/refund.yml", ""),
+                ("flows/refund.test.yml", ""),
+                ("orders.test.yaml", ""),
                 ("cascade.yaml", ""),
                 ("README.md", ""),
                 ("activities/echo.wasm", ""),
@@ -254,6 +268,10 @@ mod tests {
         assert_eq!(
             project.cdl,
             under(&["flows/machine.asl.json", "flows/refund.yml", "orders.yaml"])
+        );
+        assert_eq!(
+            project.tests,
+            under(&["flows/refund.test.yml", "orders.test.yaml"])
         );
         assert_eq!(project.modules, under(&["activities/echo.wasm"]));
         assert_eq!(project.crates, under(&["activities/charge"]));

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use cascade_cdl::asl::Bindings;
-use cascade_cdl::{AslOptions, Diagnostic, Parsed, Source, parse_bindings, parse_with};
+use cascade_cdl::{
+    AslOptions, Diagnostic, Parsed, ParsedBindings, Source, parse_bindings, parse_with,
+};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -52,19 +54,24 @@ impl Bind {
         let Some(path) = &self.bind else {
             return Ok(Bindings::default());
         };
-        let text = input::read_bytes(path)?;
-        let name = path.display().to_string();
-        let parsed = parse_bindings(&Source {
-            name: &name,
-            bytes: &text,
-        });
+        let (text, parsed) = read_bindings(path)?;
         parsed.bindings.ok_or_else(|| {
             let shown = String::from_utf8_lossy(&text);
             output.note(diagnostics::render(&parsed.diagnostics, &shown, true).trim_end());
-            Error::failed(format!("{name} is invalid"))
+            Error::failed(format!("{} is invalid", path.display()))
                 .hint("docs/asl.md#resources shows what a file of bindings looks like")
         })
     }
+}
+
+/// Reads and parses a file of bindings.
+pub(crate) fn read_bindings(path: &Path) -> Result<(Vec<u8>, ParsedBindings), Error> {
+    let text = input::read_bytes(path)?;
+    let parsed = parse_bindings(&Source {
+        name: &path.display().to_string(),
+        bytes: &text,
+    });
+    Ok((text, parsed))
 }
 
 /// One file, read and parsed.

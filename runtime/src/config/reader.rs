@@ -329,14 +329,19 @@ fn with_suggestion(message: &str, path: &Path) -> String {
         let prefix = format!("{path}: ");
         return message.strip_prefix(&prefix).unwrap_or(message).to_owned();
     };
-    let close = quoted
+    match nearest(given, quoted) {
+        Some(candidate) => format!("{message}; did you mean `{candidate}`?"),
+        None => message.to_owned(),
+    }
+}
+
+/// The candidate that `given` is most likely a slip for, if any is close.
+pub fn nearest<'c>(given: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let close = candidates
         .map(|candidate| (strsim::damerau_levenshtein(given, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
         .min();
-    match close {
-        Some((_, candidate)) => format!("{message}; did you mean `{candidate}`?"),
-        None => message.to_owned(),
-    }
+    close.map(|(_, candidate)| candidate)
 }
 
 /// Line and column of every path in `text`. Text that the parser refuses has

@@ -1,5 +1,4 @@
-//! One case, from its definition to its end, under virtual time: the clock goes to
-//! whatever is next.
+//! One case, from its definition to its end, under virtual time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +7,12 @@ use cascade_cdl::asl::conformance::{Case, Outcome};
 use cascade_cdl::asl::{Binding, Bindings, Envelope, MachineType};
 use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::{
-    ActivityTask, AslOptions, Command, Event, EventKind, Execution, ExecutionId, Json, Receipt,
-    Record, SEMANTICS, Source, Status, Timestamp, apply_traced, parse_with,
+    ActivityTask, AslOptions, ExecutionId, Json, Record, Source, Status, Timestamp, parse_with,
 };
 use serde_json::Value;
 
-use super::super::local::{self, Caller};
+use super::super::local::Caller;
+use super::super::virtual_time::VirtualTime;
 use super::stand_in::{Reply, StandIn};
 
 /// When every case starts: 2026-01-31T09:30:00.000Z. Cases that tell of times
@@ -104,16 +103,9 @@ pub(super) async fn run(stand_in: &StandIn, case: &Case, form: Form) -> Outcome 
 
 struct Run<'c> {
     stand_in: &'c StandIn,
-    program: Arc<Program>,
+    workflow: String,
     behaviors: Vec<&'c Value>,
-    execution: Execution,
-    now: Timestamp,
-    /// Attempts that run: when they end, and how.
-    attempts: Vec<(
-        Timestamp,
-        ActivityTask,
-        Result<Json, cascade_cdl::ActivityFailure>,
-    )>,
+    time: VirtualTime,
     entered: BTreeMap<String, u64>,
 }
 
@@ -122,11 +114,9 @@ impl<'c> Run<'c> {
         let id = ExecutionId(uuid::Uuid::now_v7());
         Self {
             stand_in,
-            program,
+            workflow: program.name.clone(),
             behaviors,
-            execution: Execution::new(id, local::tenant()),
-            now: START,
-            attempts: Vec::new(),
+            time: VirtualTime::new(program, id, START),
             entered: BTreeMap::new(),
         }
     }
@@ -134,73 +124,21 @@ impl<'c> Run<'c> {
     /// Lets happen what is next, until the execution ends or waits for what nobody
     /// sends. The machine bounds how long its history may get.
     async fn finish(&mut self, input: &Value) {
-        let mut next = Some(EventKind::ExecutionStarted {
-            input: Json::from_value(input),
-            shards: super::super::run::SHARDS,
-            machine: SEMANTICS,
-            parent: None,
-        });
+        let mut next = Some(VirtualTime::started(Json::from_value(input)));
         while let Some(event) = next {
-            for task in self.apply(event) {
+            let entered = &mut self.entered;
+            let mut observe = |record| {
+                if let Record::StateEntered { place } = record {
+                    *entered.entry(place.state.to_string()).or_default() += 1;
+                }
+            };
+            let (_, asked) = (self.time.apply(event, &mut observe))
+                .expect("the machine takes the events that it asked for");
+            for task in asked {
                 self.attempt(task).await;
             }
-            next = self.next();
+            next = self.time.next();
         }
-    }
-
-    /// What happens next, and when. An answer comes before a timer of the same moment.
-    fn next(&mut self) -> Option<EventKind> {
-        if self.execution.is_closed() {
-            return None;
-        }
-        let ends = self.attempts.iter().map(|(at, ..)| *at);
-        let first = ends.enumerate().min_by_key(|(index, at)| (*at, *index));
-        let timer = self.execution.wake_at();
-        match (first, timer) {
-            (Some((index, at)), timer) if timer.is_none_or(|timer| at <= timer) => {
-                self.now = self.now.max(at);
-                let (_, task, result) = self.attempts.remove(index);
-                Some(ended(&task, result))
-            }
-            (_, Some(at)) => {
-                self.now = self.now.max(at);
-                let due = self.execution.due_timers(self.now);
-                due.first()
-                    .map(|timer| EventKind::TimerFired { timer: *timer })
-            }
-            (_, None) => None,
-        }
-    }
-
-    /// Applies an event, and gives the attempts that it asks for.
-    fn apply(&mut self, kind: EventKind) -> Vec<ActivityTask> {
-        let event = Event {
-            seq: self.execution.version + 1,
-            at: self.now,
-            kind,
-        };
-        let entered = &mut self.entered;
-        let mut observe = |record| {
-            if let Record::StateEntered { place } = record {
-                *entered.entry(place.state.to_string()).or_default() += 1;
-            }
-        };
-        let transition = apply_traced(&self.program, self.execution.clone(), &event, &mut observe)
-            .expect("the machine takes the events that it asked for");
-        self.execution = transition.execution;
-        let mut asked = Vec::new();
-        for command in transition.commands {
-            match command {
-                Command::ScheduleActivity(task) => asked.push(task),
-                Command::CancelActivity { task, attempt } => {
-                    let other =
-                        |asked: &ActivityTask| (asked.task, asked.attempt) != (task, attempt);
-                    asked.retain(other);
-                    self.attempts.retain(|(_, asked, _)| other(asked));
-                }
-            }
-        }
-        asked
     }
 
     /// Runs an attempt. How it ends is known at once, and told when it is time.
@@ -211,8 +149,8 @@ impl<'c> Run<'c> {
         let behavior = index.and_then(|index| self.behaviors.get(index).copied());
         let caller = Caller {
             application: APPLICATION,
-            workflow: &self.program.name,
-            execution: self.execution.id,
+            workflow: &self.workflow,
+            execution: self.time.execution().id,
         };
         let Reply {
             after_seconds,
@@ -221,13 +159,13 @@ impl<'c> Run<'c> {
             .stand_in
             .run(&caller, &task, behavior.unwrap_or(&Value::Null))
             .await;
-        let at = self.now.plus(after_seconds.saturating_mul(1_000));
-        self.attempts.push((at, task, result));
+        let after_ms = after_seconds.saturating_mul(1_000);
+        self.time.end(task, after_ms, result);
     }
 
     fn outcome(self) -> Outcome {
         let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let (status, output, error, cause) = match &self.execution.status {
+        let (status, output, error, cause) = match &self.time.execution().status {
             Status::Completed { output } => ("SUCCEEDED", Some(output.to_value()), None, None),
             Status::Failed { failure } => {
                 ("FAILED", None, said(&failure.error), said(&failure.message))
@@ -248,23 +186,5 @@ impl<'c> Run<'c> {
             cause,
             entered: self.entered,
         }
-    }
-}
-
-fn ended(task: &ActivityTask, result: Result<Json, cascade_cdl::ActivityFailure>) -> EventKind {
-    let (task, attempt) = (task.task, task.attempt);
-    match result {
-        Ok(output) => EventKind::ActivityCompleted {
-            task,
-            attempt,
-            output,
-            receipt: Receipt::default(),
-        },
-        Err(failure) => EventKind::ActivityFailed {
-            task,
-            attempt,
-            failure,
-            receipt: None,
-        },
     }
 }

@@ -371,6 +371,7 @@ impl<'a> Runner<'a> {
     /// Says what an execution has begun to wait for that nobody can send here.
     fn tell(&self, program: &Program, execution: &Execution) {
         let now = awaited(program, execution);
+        let now: Vec<_> = now.iter().map(ToString::to_string).collect();
         let mut told = self.awaited.borrow_mut();
         let told = told.entry(execution.id).or_default();
         if *told != now {
