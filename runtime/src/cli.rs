@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `activity new|build|run`, `bench`, `conformance`, `schema`) and those that are
+//! (`validate`, `run`, `sim`, `activity new|build|run`, `bench`, `conformance`, `schema`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -27,6 +27,7 @@ mod replay;
 mod run;
 mod schema;
 mod serve;
+mod sim;
 mod source;
 pub mod template;
 mod tenant;
@@ -95,6 +96,8 @@ enum Command {
     Plan(plan::Plan),
     /// Run a workflow once, in memory, without a server
     Run(run::Run),
+    /// Run a workflow a thousand times under virtual time, with faults, and check what holds
+    Sim(sim::Sim),
     /// Make, push and look at activities
     #[command(subcommand)]
     Activity(activity::Activity),
@@ -184,6 +187,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Apply(apply) => one_thread(apply.run(session)),
         Command::Plan(plan) => one_thread(plan.run(session)),
         Command::Run(run) => all_threads(run.run(session)),
+        Command::Sim(sim) => all_threads(sim.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),

@@ -10,3 +10,4 @@ mod outside;
 mod polyglot;
 mod readme;
 mod recovery;
+mod sim;

@@ -2,7 +2,7 @@
 //! `cascade activity run`. Modules and the key-value store are in memory; only
 //! compiled modules are kept, in the user's cache folder.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::catalog::Manifest;
 use crate::clock::{Clock, SystemClock};
 use crate::config::TenantLimits;
 use crate::sandbox::{
-    Cancel, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink, ModuleSource,
-    Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
+    Cancel, Capability, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
+    ModuleSource, NoLog, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
 };
 
 /// Attempts at a time: one person's workflow has few, and each slot takes
@@ -37,6 +37,8 @@ pub(crate) struct Local {
     sandbox: Sandbox,
     modules: Modules,
     activities: BTreeMap<String, Arc<LocalActivity>>,
+    /// Whether the logs of attempts are dropped.
+    quiet: bool,
 }
 
 /// One activity, ready to run.
@@ -44,6 +46,19 @@ pub(crate) struct LocalActivity {
     digest: Arc<str>,
     grants: Arc<Grants>,
     limits: Limits,
+    powers: BTreeSet<Capability>,
+}
+
+impl LocalActivity {
+    /// What it can do beyond computing: nothing, if it is pure.
+    pub(crate) fn powers(&self) -> &BTreeSet<Capability> {
+        &self.powers
+    }
+
+    /// How long an attempt may take, in milliseconds.
+    pub(crate) fn timeout_ms(&self) -> u64 {
+        self.limits.attempt_timeout_ms
+    }
 }
 
 /// What an attempt is told about itself.
@@ -57,6 +72,23 @@ impl Local {
     /// Compiles `found` for running here. All that a manifest asks for is
     /// granted: who runs a file on their own machine is its operator.
     pub(crate) async fn open(found: Vec<Found>) -> Result<Self, Error> {
+        Self::with(found, Arc::new(Memory::default()), false).await
+    }
+
+    /// The same for a simulation: over its key-value store, and without logs, which
+    /// nobody would read a thousand times.
+    pub(crate) async fn simulated(
+        found: Vec<Found>,
+        key_value: Arc<dyn KeyValue>,
+    ) -> Result<Self, Error> {
+        Self::with(found, key_value, true).await
+    }
+
+    async fn with(
+        found: Vec<Found>,
+        key_value: Arc<dyn KeyValue>,
+        quiet: bool,
+    ) -> Result<Self, Error> {
         let modules = Modules::default();
         let sandbox = Sandbox::new(SandboxConfig {
             data_dir: cache_folder()?,
@@ -64,7 +96,7 @@ impl Local {
                 .map_err(|source| Error::failed(format!("cannot find this program: {source}")))?,
             slots: SLOTS,
             source: Arc::new(modules.clone()),
-            key_value: Arc::new(Memory::default()),
+            key_value,
             now_ms: Arc::new(|| SystemClock.now().0),
         })
         .map_err(|source| Error::failed(super::chain(&source)))?;
@@ -72,6 +104,7 @@ impl Local {
             sandbox,
             modules,
             activities: BTreeMap::new(),
+            quiet,
         };
         for found in found {
             let wasm = Bytes::from(source::read_module(&found.wasm)?);
@@ -96,8 +129,10 @@ impl Local {
             .map_err(|error| Error::failed(super::chain(&error)))?;
         self.modules.put(&info.digest, wasm);
         let hosts = manifest.http.hosts.clone();
+        let granted = info.powers.intersection(&manifest.capabilities);
         let activity = LocalActivity {
             digest: info.digest.as_str().into(),
+            powers: granted.copied().collect(),
             grants: Arc::new(Grants {
                 capabilities: manifest.capabilities.clone(),
                 policy_hosts: hosts.clone(),
@@ -120,7 +155,7 @@ impl Local {
         self.activities.keys().map(String::as_str)
     }
 
-    /// Runs one attempt. Its log goes to stderr.
+    /// Runs one attempt. Its log goes to stderr, if anywhere.
     pub(crate) async fn run(
         &self,
         caller: &Caller<'_>,
@@ -146,15 +181,22 @@ impl Local {
             input: task.input.clone(),
             limits: activity.limits,
             grants: activity.grants.clone(),
-            log: Arc::new(Terminal {
-                state: task.state.clone(),
-            }),
+            log: self.log(&task.state),
             heartbeat: None,
             heartbeat_timeout: task.heartbeat_ms.map(Duration::from_millis),
             deadline: None,
             cancel: Some(cancel),
         };
         self.sandbox.run(invocation).await
+    }
+
+    fn log(&self, state: &Arc<str>) -> Arc<dyn LogSink> {
+        if self.quiet {
+            return Arc::new(NoLog);
+        }
+        Arc::new(Terminal {
+            state: state.clone(),
+        })
     }
 
     fn unknown(&self, resource: &Resource) -> Outcome {
