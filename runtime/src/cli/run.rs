@@ -86,7 +86,9 @@ impl Run {
 
 /// Where the activities of a file are, unless it is said: beside it.
 pub(super) fn folder(file: &Path, given: Option<&Path>) -> PathBuf {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     given.or(parent).unwrap_or(Path::new(".")).to_owned()
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cascade_cdl::program::{Catch, Program, StateKind};
+use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json,
     Receipt, SEMANTICS, Step, TaskId, Timestamp, apply, apply_traced, replay,
@@ -135,29 +135,36 @@ fn without_outputs(program: &Program) -> Program {
     plain
 }
 
-/// The names that the `catch` of each state and of those around it has.
+/// The names that the `catch` of each state and of those around it has, but for those
+/// that stand for any error.
 fn caught(program: &Program) -> BTreeMap<Arc<str>, Vec<String>> {
-    let own = |kind: &StateKind| -> Vec<Catch> {
-        match kind {
-            StateKind::Task(task) => task.catch.clone(),
-            StateKind::Parallel { catch, .. } => catch.clone(),
-            StateKind::Map(map) => map.catch.clone(),
-            _ => Vec::new(),
-        }
-    };
     let mut all: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
     for state in &program.states {
         let around = std::iter::successors(Some(state), |inner| {
             program.scope(inner.scope).owner.map(|id| program.state(id))
         });
         let names = all.entry(state.name.clone()).or_default();
-        for catch in around.flat_map(|state| own(&state.kind)) {
-            let plain = |name: &String| name != "*" && !names.contains(name);
-            let new: Vec<_> = catch.errors.iter().filter(|n| plain(n)).cloned().collect();
-            names.extend(new);
+        for name in around.flat_map(|state| own_catches(&state.kind)) {
+            if name != "*" && !name.starts_with("States.") && !names.contains(&name) {
+                names.push(name);
+            }
         }
     }
     all
+}
+
+fn own_catches(kind: &StateKind) -> Vec<String> {
+    let catch = match kind {
+        StateKind::Task(task) => &task.catch,
+        StateKind::Parallel { catch, .. } => catch,
+        StateKind::Map(map) => &map.catch,
+        StateKind::Asl(asl) => return asl.caught().map(str::to_owned).collect(),
+        _ => return Vec::new(),
+    };
+    catch
+        .iter()
+        .flat_map(|catch| catch.errors.clone())
+        .collect()
 }
 
 /// What is bound to happen.
