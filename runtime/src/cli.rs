@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `test`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
+//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -28,6 +28,7 @@ mod replay;
 mod run;
 mod schema;
 mod serve;
+mod sim;
 mod source;
 pub mod template;
 mod tenant;
@@ -101,6 +102,8 @@ enum Command {
     Run(run::Run),
     /// Run the tests of workflows
     Test(test::Test),
+    /// Run a workflow a thousand times under virtual time, with faults, and check what holds
+    Sim(sim::Sim),
     /// Make, push and look at activities
     #[command(subcommand)]
     Activity(activity::Activity),
@@ -196,6 +199,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Plan(plan) => one_thread(plan.run(session)),
         Command::Run(run) => all_threads(run.run(session)),
         Command::Test(test) => all_threads(test.run(session)),
+        Command::Sim(sim) => all_threads(sim.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),

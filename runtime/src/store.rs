@@ -20,6 +20,7 @@ use bytes::Bytes;
 use cascade_cdl::{Event, Execution, ExecutionId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use codec::{decode_events, encode_events};
 pub use model::{Fault, ModelStore};
 pub use sqlite::SqliteStore;
 

@@ -13,4 +13,5 @@ mod pause;
 mod polyglot;
 mod readme;
 mod recovery;
+mod sim;
 mod testing;

@@ -118,6 +118,12 @@ impl State {
         }
     }
 
+    /// The names of errors that its `Catch` handles.
+    pub fn caught(&self) -> impl Iterator<Item = &str> {
+        let names = self.catch.iter().flat_map(|catcher| &catcher.errors);
+        names.map(String::as_str)
+    }
+
     /// Whether it runs its one scope for each of several items.
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.kind, Kind::Map(_))

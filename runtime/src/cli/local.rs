@@ -2,7 +2,7 @@
 //! and `cascade activity run`. Modules and the key-value store are in memory; only
 //! compiled modules are kept, in the user's cache folder.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::catalog::Manifest;
 use crate::clock::{Clock, SystemClock};
 use crate::config::TenantLimits;
 use crate::sandbox::{
-    Cancel, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink, ModuleSource,
-    Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
+    Cancel, Capability, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
+    ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
 };
 
 /// Attempts at a time: one person's workflow has few, and each slot takes
@@ -36,7 +36,6 @@ pub(crate) fn tenant() -> TenantId {
 pub(crate) struct Local {
     sandbox: Sandbox,
     modules: Modules,
-    key_value: Arc<Memory>,
     activities: BTreeMap<String, Arc<LocalActivity>>,
 }
 
@@ -45,6 +44,19 @@ pub(crate) struct LocalActivity {
     digest: Arc<str>,
     grants: Arc<Grants>,
     limits: Limits,
+    powers: BTreeSet<Capability>,
+}
+
+impl LocalActivity {
+    /// What it can do beyond computing: nothing, if it is pure.
+    pub(crate) fn powers(&self) -> &BTreeSet<Capability> {
+        &self.powers
+    }
+
+    /// How long an attempt may take, in milliseconds.
+    pub(crate) fn timeout_ms(&self) -> u64 {
+        self.limits.attempt_timeout_ms
+    }
 }
 
 /// What an attempt is told about itself.
@@ -58,22 +70,28 @@ impl Local {
     /// Compiles `found` for running here. All that a manifest asks for is
     /// granted: who runs a file on their own machine is its operator.
     pub(crate) async fn open(found: Vec<Found>) -> Result<Self, Error> {
+        Self::over(found, Arc::new(Memory::default())).await
+    }
+
+    /// The same, over a key-value store of the caller's.
+    pub(crate) async fn over(
+        found: Vec<Found>,
+        key_value: Arc<dyn KeyValue>,
+    ) -> Result<Self, Error> {
         let modules = Modules::default();
-        let key_value = Arc::new(Memory::default());
         let sandbox = Sandbox::new(SandboxConfig {
             data_dir: cache_folder()?,
             compiler: std::env::current_exe()
                 .map_err(|source| Error::failed(format!("cannot find this program: {source}")))?,
             slots: SLOTS,
             source: Arc::new(modules.clone()),
-            key_value: key_value.clone(),
+            key_value,
             now_ms: Arc::new(|| SystemClock.now().0),
         })
         .map_err(|source| Error::failed(super::chain(&source)))?;
         let mut local = Self {
             sandbox,
             modules,
-            key_value,
             activities: BTreeMap::new(),
         };
         for found in found {
@@ -99,8 +117,10 @@ impl Local {
             .map_err(|error| Error::failed(super::chain(&error)))?;
         self.modules.put(&info.digest, wasm);
         let hosts = manifest.http.hosts.clone();
+        let granted = info.powers.intersection(&manifest.capabilities);
         let activity = LocalActivity {
             digest: info.digest.as_str().into(),
+            powers: granted.copied().collect(),
             grants: Arc::new(Grants {
                 capabilities: manifest.capabilities.clone(),
                 policy_hosts: hosts.clone(),
@@ -121,11 +141,6 @@ impl Local {
     /// Whether there is the activity that a resource names.
     pub(crate) fn has(&self, resource: &Resource) -> bool {
         resource.child.is_none() && self.activity(resource).is_some()
-    }
-
-    /// Forgets what activities have kept as keys and values.
-    pub(crate) fn forget(&self) {
-        self.key_value.map().clear();
     }
 
     /// Names of all activities.
@@ -238,9 +253,14 @@ impl ModuleSource for Modules {
 
 /// The key-value store of one command.
 #[derive(Default)]
-struct Memory(Mutex<HashMap<String, Vec<u8>>>);
+pub(crate) struct Memory(Mutex<HashMap<String, Vec<u8>>>);
 
 impl Memory {
+    /// Forgets what activities have kept.
+    pub(crate) fn forget(&self) {
+        self.map().clear();
+    }
+
     fn map(&self) -> MutexGuard<'_, HashMap<String, Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -174,13 +174,15 @@ impl Table {
 
 fn line(row: &[(String, Tone)], widths: &[usize]) -> String {
     let mut line = String::new();
-    for (column, ((cell, tone), width)) in row.iter().zip(widths).enumerate() {
+    // Trailing spaces annoy: nothing after the last cell that says something.
+    let last = row.iter().rposition(|(cell, _)| !cell.is_empty());
+    let said = &row[..last.map_or(0, |last| last + 1)];
+    for (column, ((cell, tone), width)) in said.iter().zip(widths).enumerate() {
         if column > 0 {
             line.push_str("  ");
         }
         line.push_str(&paint(*tone, cell));
-        // The last column needs no padding, and trailing spaces annoy.
-        if column + 1 < row.len() {
+        if column + 1 < said.len() {
             let padding = width - cell.chars().count();
             line.extend(std::iter::repeat_n(' ', padding));
         }
@@ -247,8 +249,12 @@ mod tests {
             ("ok".into(), Tone::Plain),
         ]);
         table.row([("b".into(), Tone::Plain), ("failed".into(), Tone::Plain)]);
+        table.row([("c".into(), Tone::Plain), (String::new(), Tone::Good)]);
         let text = anstream::adapter::strip_str(&table.render()).to_string();
-        assert_eq!(text, "ID         STATUS\na-long-id  ok\nb          failed");
+        assert_eq!(
+            text,
+            "ID         STATUS\na-long-id  ok\nb          failed\nc"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::input;
 const BY: &str = "the command line";
 
 /// What is left of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Outside {
     signals: VecDeque<(String, Json)>,
     answers: VecDeque<(String, Json)>,

@@ -5,7 +5,7 @@
 
 mod runner;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cascade_cdl::program::{Application, Program};
@@ -64,12 +64,7 @@ impl Run {
         let program = choose(&application, self.workflow.as_deref())?;
         let input = Json::from_value(&input::read(self.input.as_deref())?);
         let outside = Outside::read(&self.signals, &self.answers)?;
-        let folder = self.activities.unwrap_or_else(|| {
-            let parent = self.file.parent().map(PathBuf::from);
-            parent
-                .filter(|parent| !parent.as_os_str().is_empty())
-                .unwrap_or_else(|| PathBuf::from("."))
-        });
+        let folder = folder(&self.file, self.activities.as_deref());
         let found = gather(&folder, output).await?;
         let spinner = output.spinner("compiling activities");
         let local = Local::open(found).await?;
@@ -81,8 +76,16 @@ impl Run {
     }
 }
 
+/// Where the activities of a file are, unless it is said: beside it.
+pub(super) fn folder(file: &Path, given: Option<&Path>) -> PathBuf {
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    given.or(parent).unwrap_or(Path::new(".")).to_owned()
+}
+
 /// The activities in a folder; crates are built.
-async fn gather(folder: &std::path::Path, output: Output) -> Result<Vec<Found>, Error> {
+pub(super) async fn gather(folder: &Path, output: Output) -> Result<Vec<Found>, Error> {
     let project = Project::scan(folder)?;
     let mut found = Vec::new();
     for path in &project.modules {
@@ -94,7 +97,8 @@ async fn gather(folder: &std::path::Path, output: Output) -> Result<Vec<Found>, 
     Ok(found)
 }
 
-fn choose(application: &Application, name: Option<&str>) -> Result<Arc<Program>, Error> {
+/// The workflow that is named, or the only one.
+pub(super) fn choose(application: &Application, name: Option<&str>) -> Result<Arc<Program>, Error> {
     let names = || -> String {
         let names: Vec<&str> = application.workflows.keys().map(String::as_str).collect();
         names.join(", ")

@@ -23,12 +23,14 @@ const MAX_ENTRIES: usize = 20_000;
 /// Folders that never hold sources of a project.
 const SKIPPED: [&str; 3] = ["target", "node_modules", "inputs"];
 
-/// Files of the operator, which are YAML and not CDL.
-const NOT_CDL: [&str; 4] = [
+/// Files of the operator and of `cascade sim`, which are YAML and not CDL.
+const NOT_CDL: [&str; 6] = [
     "cascade.yaml",
     "cascade.yml",
     "bindings.yaml",
     "bindings.yml",
+    "invariants.yaml",
+    "invariants.yml",
 ];
 
 /// What definitions in the States Language are called.

@@ -15,12 +15,13 @@ mod report;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cascade_cdl::program::StateId;
 use clap::Args;
 
 use super::error::{Error, Exit};
-use super::local::Local;
+use super::local::{Local, Memory};
 use super::output::Output;
 use super::source::{self, Found, Project};
 use super::{Session, activity, toolchain};
@@ -100,11 +101,11 @@ impl Test {
             return Ok(());
         }
         let needed = needed(suite, &chosen);
-        let local = open(suite, &needed, output).await?;
+        let key_value = Arc::new(Memory::default());
+        let local = open(suite, &needed, key_value.clone(), output).await?;
         for test in chosen {
-            if let Some(local) = &local {
-                local.forget();
-            }
+            // One test knows nothing of another.
+            key_value.forget();
             let played = play::play(suite, test, local.as_ref(), self.trace).await;
             let failures = judge::judge(suite, test, &played);
             report.ran(suite, &test.name, &played, failures, output);
@@ -180,6 +181,7 @@ fn needed<'s>(suite: &'s Suite, tests: &[&file::Test]) -> BTreeSet<&'s str> {
 async fn open(
     suite: &Suite,
     needed: &BTreeSet<&str>,
+    key_value: Arc<Memory>,
     output: Output,
 ) -> Result<Option<Local>, Error> {
     if needed.is_empty() {
@@ -190,7 +192,7 @@ async fn open(
         return Ok(None);
     }
     let spinner = output.spinner("compiling activities");
-    let local = Local::open(found).await;
+    let local = Local::over(found, key_value).await;
     spinner.finish_and_clear();
     local.map(Some)
 }

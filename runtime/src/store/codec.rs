@@ -28,7 +28,7 @@ const MARK: &str = "1\n";
 const EVENT_BYTES: usize = 256;
 
 /// The events of one write.
-pub(super) fn encode_events(events: &[Event]) -> String {
+pub(crate) fn encode_events(events: &[Event]) -> String {
     let mut out = Vec::with_capacity(MARK.len() + events.len() * EVENT_BYTES);
     out.extend_from_slice(MARK.as_bytes());
     for event in events {
@@ -40,7 +40,7 @@ pub(super) fn encode_events(events: &[Event]) -> String {
 
 /// The events of a blob, numbered without a gap from `first`, if that is
 /// known, to `last`.
-pub(super) fn decode_events(
+pub(crate) fn decode_events(
     blob: &[u8],
     first: Option<u64>,
     last: u64,
