@@ -6,7 +6,7 @@
 //! them, and its own words for causes. It is better to tell too much than to be
 //! wrong in silence: whatever is not known to be the same is a finding.
 //!
-//! `states` goes through the states of a scope, `flow` moves data into them and out
+//! `states` and `nested` go through the states of a scope, `flow` moves data into them and out
 //! of them, `recover` is `Retry` and `Catch`, `expression` and `condition` say what is
 //! computed, `shape` knows where the data is an object for sure, and `yaml` writes.
 
@@ -21,6 +21,7 @@ use crate::{Diagnostic, Severity, asl};
 mod condition;
 mod expression;
 mod flow;
+mod nested;
 mod recover;
 mod shape;
 mod states;

@@ -544,6 +544,10 @@ fn source_text(source: &Source) -> String {
 
 /// A text in which nothing is evaluated.
 pub(super) fn escaped(text: &str) -> String {
+    if text.trim_end_matches(['\n', '\r']) == "{{" {
+        // Line breaks behind an expression that stands alone are not text.
+        return format!("{{{{ {} }}}}", literal(&text.into()));
+    }
     text.replace("{{", "{{ '{{' }}")
 }
 
@@ -675,7 +679,9 @@ mod tests {
         };
         let expression = crate::expression::Template::parse_expression(&literal(&value));
         assert_eq!(expression.expect("parses").eval(&env), Ok(value.clone()));
-        let text = crate::expression::Template::parse(&escaped("a {{ b }} {{{"));
-        assert_eq!(text.expect("parses").eval(&env), Ok(json!("a {{ b }} {{{")));
+        for text in ["a {{ b }} {{{", "{{", "{{\n", "{{ a }}\n"] {
+            let template = crate::expression::Template::parse(&escaped(text));
+            assert_eq!(template.expect("parses").eval(&env), Ok(json!(text)));
+        }
     }
 }

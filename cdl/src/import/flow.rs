@@ -283,13 +283,17 @@ impl Importer<'_> {
     ) -> Faults {
         let mut faults = value.faults;
         let mut value = value;
-        if let Some(assign) = assign {
+        if assign.is_some() {
             value = self.store(chain, scope, value).into();
+        }
+        faults = faults.and(self.combine(chain, scope, value, flow.result));
+        faults = faults.and(self.output(chain, scope, flow.output));
+        // Last: `OutputPath` sees the variables as they were.
+        if let Some(assign) = assign {
             let data = Data::At(scope.own("result"));
             faults = faults.and(self.assign(chain, scope, data, assign));
         }
-        faults = faults.and(self.combine(chain, scope, value, flow.result));
-        faults.and(self.output(chain, scope, flow.output))
+        faults
     }
 
     /// Puts a value where the scope keeps results, and gives its place.

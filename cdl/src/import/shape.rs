@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::flow::Flow;
 use crate::asl::payload::Payload;
-use crate::asl::program::{Envelope, Kind, Part, ResultPath, State};
+use crate::asl::program::{self as asl, Envelope, Kind, Part, ResultPath, State};
 use crate::program::{Next, Program, ScopeId, StateId, StateKind};
 
 /// Of each state of a scope, whether its data is an object for sure. `first` is what
@@ -60,7 +60,14 @@ fn ways(state: &State, before: bool) -> Vec<(StateId, bool)> {
         Part::At(_) => false,
     };
     if let Kind::Choice { rules, default } = &state.kind {
-        ways.extend(rules.iter().map(|rule| (rule.next, after && rule.output.is_none())));
+        // A JSONata state's own `Output` is for its default.
+        let kept = if matches!(state.flow, asl::Flow::Query { .. }) {
+            before
+        } else {
+            after
+        };
+        let rules = rules.iter();
+        ways.extend(rules.map(|rule| (rule.next, kept && rule.output.is_none())));
         ways.extend(default.map(|default| (default, after)));
     }
     if let Some(Next::State(next)) = state.next {

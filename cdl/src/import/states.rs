@@ -15,20 +15,14 @@ use crate::asl::jsonata::Query;
 use crate::asl::path::Path;
 use crate::asl::payload::Payload;
 use crate::asl::program::{
-    self as asl, Amount, AmountSource, Bound, Envelope, Items, Kind, Map, Part, ResultPath, Rule,
-    State, Task, Until, Words,
+    self as asl, Amount, AmountSource, Bound, Envelope, Kind, Part, ResultPath, Rule, State, Task,
+    Until, Words,
 };
 use crate::expression::key_text;
 use crate::program::{Next, Program, ScopeId, StateId, StateKind};
 
 /// Longest name of a state, in characters.
 pub(super) const MAX_NAME_CHARS: usize = 80;
-
-/// Iterations at a time of a Map that does not say, as the machine runs it.
-const INLINE_CONCURRENCY: u64 = 40;
-
-/// Most iterations at a time.
-const MAX_CONCURRENCY: u64 = 256;
 
 /// What may come of the states of a scope, for those who catch it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +39,7 @@ pub(super) struct Sees {
 }
 
 impl Sees {
-    fn and(self, more: Self) -> Self {
+    pub(super) fn and(self, more: Self) -> Self {
         Self {
             faults: self.faults.and(more.faults),
             timeout: self.timeout || more.timeout,
@@ -56,7 +50,7 @@ impl Sees {
         }
     }
 
-    fn faults(faults: Faults) -> Self {
+    pub(super) fn faults(faults: Faults) -> Self {
         Self {
             faults,
             ..Self::default()
@@ -71,11 +65,11 @@ pub(super) struct Scope {
     key: Option<String>,
     /// Where its document is.
     pub(super) document: String,
-    in_map: bool,
+    pub(super) in_map: bool,
     /// Where each variable is that its states see; none of those in two places.
     variables: BTreeMap<String, Option<String>>,
     /// Which states' data is an object for sure.
-    objects: BTreeMap<StateId, bool>,
+    pub(super) objects: BTreeMap<StateId, bool>,
     /// The state that ends it with its document as the output.
     done: Option<String>,
     /// The state that raises again what is not caught.
@@ -157,7 +151,7 @@ impl<'p> Importer<'p> {
 
     /// The states of a scope, the first of which makes `input` its document, and what
     /// may come of them.
-    fn scope(
+    pub(super) fn scope(
         &mut self,
         id: ScopeId,
         outer: Option<&Scope>,
@@ -414,7 +408,7 @@ impl<'p> Importer<'p> {
 
     /// What comes behind a state whose result is there when it ends: puts it where it
     /// belongs. `at` is the CDL state that gives it.
-    fn outcome(
+    pub(super) fn outcome(
         &mut self,
         chain: &mut Chain,
         scope: &mut Scope,
@@ -450,7 +444,7 @@ impl<'p> Importer<'p> {
     }
 
     /// Gives `catch` to a CDL state, and notes what may come of it all.
-    fn caught(
+    pub(super) fn caught(
         &mut self,
         chain: &mut Chain,
         scope: &mut Scope,
@@ -607,10 +601,10 @@ impl<'p> Importer<'p> {
         }
         let name = format!("{} - to {}", self.name(id), self.name(next));
         let mut own = Chain::new(id, self.fresh_name(&name));
-        let mut faults = Faults::NONE;
-        if let Some(assign) = assign {
-            let data = Data::At(scope.document.clone());
-            faults = self.assign(&mut own, scope, data, assign);
+        let mut seen = Data::At(scope.document.clone());
+        if assign.is_some() && (output.is_some() || *flow.output != Part::All) {
+            let document = Expr::tight(&*scope.document, Faults::NONE).into();
+            seen = Data::At(self.store(&mut own, scope, document).text);
         }
         if let Some(output) = output {
             match value(output) {
@@ -622,7 +616,10 @@ impl<'p> Importer<'p> {
                 Err(lost) => self.lose_here(&mut own, "Output", lost),
             }
         }
-        faults = faults.and(self.output(&mut own, scope, flow.output));
+        let mut faults = self.output(&mut own, scope, flow.output);
+        if let Some(assign) = assign {
+            faults = faults.and(self.assign(&mut own, scope, seen, assign));
+        }
         self.pass_on(&mut own);
         scope.sees.faults = scope.sees.faults.and(faults);
         Some((own.comments, own.steps, next))
@@ -664,9 +661,10 @@ impl<'p> Importer<'p> {
         if !matches!(until, Until::At(_)) {
             faults = faults.and(Faults::RUNTIME);
         }
-        if let Some(assign) = &state.assign {
-            let data = Data::At(scope.document.clone());
-            faults = faults.and(self.assign(chain, scope, data, assign));
+        let mut seen = Data::At(scope.document.clone());
+        if state.assign.is_some() && (flow.selector.is_some() || *flow.output != Part::All) {
+            let document = Expr::tight(&*scope.document, Faults::NONE).into();
+            seen = Data::At(self.store(chain, scope, document).text);
         }
         if let Some(output) = &flow.selector {
             let view = scope.view(Data::Empty, self.name(chain.id));
@@ -674,6 +672,9 @@ impl<'p> Importer<'p> {
             self.combine(chain, scope, value, &ResultPath::Replace);
         }
         faults = faults.and(self.output(chain, scope, flow.output));
+        if let Some(assign) = &state.assign {
+            faults = faults.and(self.assign(chain, scope, seen, assign));
+        }
         scope.sees.faults = scope.sees.faults.and(faults);
     }
 
@@ -716,8 +717,14 @@ impl<'p> Importer<'p> {
         error: Option<&Words>,
         cause: Option<&Words>,
     ) {
-        if let Some(Words::Fixed(name)) = error {
-            if OWN_ERRORS.contains(&name.as_str()) {
+        let name = match error {
+            Some(Words::Fixed(name) | Words::Query(Query::Literal(Value::String(name)))) => {
+                Some(name.as_str())
+            }
+            _ => None,
+        };
+        if let Some(name) = name {
+            if OWN_ERRORS.contains(&name) {
                 let lost = Lost::new(
                     format!("`{name}` is an error of the machine itself in CDL"),
                     "give the error another name",
@@ -731,11 +738,12 @@ impl<'p> Importer<'p> {
                 scope.sees.no_choice = true;
             }
         }
-        // What it says is not known before: it may be one that others catch.
-        scope.sees.no_name |= !matches!(error, Some(Words::Fixed(name)) if !name.is_empty());
+        scope.sees.no_name |= name.is_none_or(str::is_empty);
         let error = self.words(chain, scope, "Error", error);
         let cause = self.words(chain, scope, "Cause", cause);
-        let mut fields = vec![("error", error.unwrap_or_else(|| Y::text("")))];
+        // CDL wants an error, which may be computed to nothing.
+        let error = error.filter(|error| *error != Y::text(""));
+        let mut fields = vec![("error", error.unwrap_or_else(|| Y::text("{{ '' }}")))];
         fields.extend(cause.map(|cause| ("message", cause)));
         self.push(chain, "", "Fail", fields);
     }
@@ -769,198 +777,6 @@ impl<'p> Importer<'p> {
         self.lose_here(chain, field, lost);
         Some(Y::text("NotTranslated"))
     }
-
-    fn parallel(
-        &mut self,
-        chain: &mut Chain,
-        scope: &mut Scope,
-        state: &State,
-        flow: &Flow<'_>,
-        branches: &[ScopeId],
-    ) {
-        self.no_retries(chain, &state.retry);
-        let mut input = self.arguments(chain, scope, flow);
-        let mut faults = input.faults;
-        let document = Expr::tight(&*scope.document, Faults::NONE);
-        if input.y != document.in_braces() {
-            let at = scope.own("input");
-            let fields = vec![("parameters", input.y), ("result", Y::text(&*at))];
-            self.push_before(chain, "input", "Pass", fields);
-            scope.sees.faults = scope.sees.faults.and(faults);
-            faults = Faults::NONE;
-            input = Expr::tight(at, Faults::NONE).into();
-        }
-        if branches.is_empty() {
-            let value = literal_value(&Value::Array(Vec::new()));
-            let faults = self.deliver(chain, scope, value, flow, state.assign.as_ref());
-            scope.sees.faults = scope.sees.faults.and(faults);
-            return;
-        }
-        let before = scope.objects.get(&chain.id) == Some(&true);
-        let is_object = shape::arguments(flow, before);
-        let mut sees = Sees::faults(faults);
-        let (mut all, mut outputs) = (Vec::new(), Vec::new());
-        let gathered = scope.own("branches");
-        for branch in branches {
-            let key = self.fresh_key(*branch);
-            let (states, own) = self.scope(
-                *branch,
-                Some(scope),
-                Some(key.clone()),
-                scope.in_map,
-                is_object,
-                input.y.clone(),
-            );
-            sees = sees.and(own);
-            outputs.push(Y::text(format!("{{{{ {gathered}.{key} }}}}")));
-            all.push(Y::map([("name", Y::Text(key)), ("states", Y::States(states))]));
-        }
-        let fields = vec![
-            ("branches", Y::List(all)),
-            ("result", Y::text(&*gathered)),
-        ];
-        self.push(chain, "", "Parallel", fields);
-        let at = chain.steps.len() - 1;
-        let list = Computed {
-            y: Y::List(outputs),
-            expr: None,
-            faults: Faults::NONE,
-        };
-        let value = match &flow.selector {
-            Some(selector) => {
-                let stored = self.store(chain, scope, list);
-                let view = scope.view(Data::At(stored.text), self.name(chain.id));
-                self.template(chain, &view, selector, "ResultSelector")
-            }
-            None => list,
-        };
-        let late = self.deliver(chain, scope, value, flow, state.assign.as_ref());
-        self.caught(chain, scope, state, at, sees, late);
-    }
-
-    fn map(
-        &mut self,
-        chain: &mut Chain,
-        scope: &mut Scope,
-        state: &State,
-        flow: &Flow<'_>,
-        map: &Map,
-    ) {
-        self.no_retries(chain, &state.retry);
-        self.tell_of_map(chain, map);
-        let data = self.input(chain, scope, flow.input);
-        let view = scope.view(data, self.name(chain.id));
-        let items = match &map.items {
-            Items::Input => Ok(view.all().into()),
-            Items::Path(path) => view.path(path).map(Computed::from),
-            Items::Query(query) => value(query).and_then(|payload| match payload {
-                Payload::Literal(value) if value.is_array() => Ok(literal_value(&value)),
-                _ => Err(jsonata()),
-            }),
-        };
-        let items = match items {
-            Ok(items) => items.y,
-            Err(lost) => return self.unexpressed(chain, "ItemsPath", lost),
-        };
-        let faults = match &state.flow {
-            asl::Flow::Path(_) => Faults::RUNTIME,
-            asl::Flow::Query { .. } => Faults::OTHER,
-        };
-        let mut sees = Sees::faults(faults);
-        let key = self.fresh_key(map.processor);
-        let (item, is_object) = match &map.selector {
-            None => (Expr::tight("map.item", Faults::NONE).into(), false),
-            Some(selector) => {
-                // Its `$$.Map` is about this state's items.
-                let view = View {
-                    in_map: true,
-                    ..view.clone()
-                };
-                let item = match selector {
-                    asl::Template::Payload(payload) => {
-                        let is_object = shape::is_object(payload);
-                        (self.template(chain, &view, payload, "ItemSelector"), is_object)
-                    }
-                    asl::Template::Query(query) => match value(query) {
-                        Ok(payload) => {
-                            let is_object = shape::is_object(&payload);
-                            (self.template(chain, &view, &payload, "ItemSelector"), is_object)
-                        }
-                        Err(lost) => {
-                            self.lose_here(chain, "ItemSelector", lost);
-                            (Expr::tight("map.item", Faults::NONE).into(), false)
-                        }
-                    },
-                };
-                sees.faults = sees.faults.and(item.0.faults);
-                item
-            }
-        };
-        let (states, own) =
-            self.scope(map.processor, Some(scope), Some(key), true, is_object, item.y);
-        sees = sees.and(own);
-        let mut fields = vec![("items", items)];
-        let concurrency = self.concurrency(chain, map);
-        fields.push(("max_concurrency", Y::Bare(concurrency.to_string())));
-        fields.push(("iterator", Y::map([("states", Y::States(states))])));
-        self.push(chain, "", "Map", fields);
-        let at = chain.steps.len() - 1;
-        let late = self.outcome(chain, scope, state, flow, at, Data::At);
-        self.caught(chain, scope, state, at, sees, late);
-    }
-
-    fn concurrency(&mut self, chain: &mut Chain, map: &Map) -> u64 {
-        match map.concurrency.as_ref().map(|amount| &amount.source) {
-            None => INLINE_CONCURRENCY,
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            // the front end takes 0 to 100,000,000
-            Some(AmountSource::Fixed(number)) => match *number as u64 {
-                0 => INLINE_CONCURRENCY,
-                asked => asked.min(MAX_CONCURRENCY),
-            },
-            Some(AmountSource::Path(_) | AmountSource::Query(_)) => {
-                let lost = Lost::new("`max_concurrency` is fixed", "write a number that fits all");
-                self.lose_here(chain, "MaxConcurrency", lost);
-                INLINE_CONCURRENCY
-            }
-        }
-    }
-
-    /// What a Map state of CDL does not have, or has in another way.
-    fn tell_of_map(&mut self, chain: &mut Chain, map: &Map) {
-        let told = [
-            (
-                map.distributed,
-                "ProcessorConfig",
-                "a distributed Map takes objects as items, sees no variables, and fails with \
-                 States.ExceedToleratedFailureThreshold",
-                "see that the items are a list, and what catches the errors of its states",
-            ),
-            (
-                map.reader.is_some(),
-                "ItemReader",
-                "items come from the context only",
-                "read them in a Task before",
-            ),
-            (
-                map.batcher.is_some(),
-                "ItemBatcher",
-                "`batch: { size: n }` gives lists of items, not `{Items, BatchInput}`",
-                "add it, and let the iterator take a list",
-            ),
-            (
-                map.tolerated_count.is_some() || map.tolerated_percentage.is_some(),
-                "ToleratedFailureCount",
-                "the list of a Map that bears failures has an entry for each",
-                "add `tolerated_failure_count` or `_percentage`, and leave the failed ones out behind it",
-            ),
-        ];
-        for (is_given, field, what, help) in told {
-            if is_given {
-                self.lose_here(chain, field, Lost::new(what, help));
-            }
-        }
-    }
 }
 
 fn bridged(bridge: &Option<(Vec<String>, Vec<Cdl>, StateId)>, next: StateId) -> Y {
@@ -968,7 +784,7 @@ fn bridged(bridge: &Option<(Vec<String>, Vec<Cdl>, StateId)>, next: StateId) -> 
     first.map_or(Y::Target(next), |first| Y::text(&*first.name))
 }
 
-fn literal_value(value: &Value) -> Computed {
+pub(super) fn literal_value(value: &Value) -> Computed {
     let y = match value {
         // As a template of its own it would mean that there is none.
         Value::Null => Y::text("{{ null }}"),
