@@ -6,7 +6,7 @@
 //! them, and its own words for causes. It is better to tell too much than to be
 //! wrong in silence: whatever is not known to be the same is a finding.
 //!
-//! `states` and `nested` go through the states of a scope, `flow` moves data into them and out
+//! `states`, `choice` and `nested` go through the states of a scope, `flow` moves data into them and out
 //! of them, `recover` is `Retry` and `Catch`, `expression` and `condition` say what is
 //! computed, `shape` knows where the data is an object for sure, and `yaml` writes.
 
@@ -18,6 +18,7 @@ use crate::front::{AslOptions, Notes, Parsed, Source, asl_notes, parse, parse_wi
 use crate::program::{Program, ScopeId, StateId, StateKind};
 use crate::{Diagnostic, Severity, asl};
 
+mod choice;
 mod condition;
 mod expression;
 mod flow;
@@ -62,7 +63,10 @@ pub const RENAMED_ERRORS: [(&str, &str); 7] = [
     (asl::names::QUERY_EVALUATION, crate::errors::EXPRESSION),
     (asl::names::TIMEOUT, crate::errors::TIMEOUT),
     (asl::names::HEARTBEAT_TIMEOUT, crate::errors::TIMEOUT),
-    (asl::names::NO_CHOICE_MATCHED, crate::errors::NO_CHOICE_MATCHED),
+    (
+        asl::names::NO_CHOICE_MATCHED,
+        crate::errors::NO_CHOICE_MATCHED,
+    ),
 ];
 
 /// Translates a definition in the Amazon States Language to CDL.
@@ -130,7 +134,9 @@ impl<'p> Importer<'p> {
     fn new(program: &'p Program, notes: &'p Notes) -> Self {
         let states = program.states.iter();
         let names = states.map(|state| state.name.to_string()).collect();
-        let taken = ["workflow", "data", "input", "result", "caught", "vars", "branches"];
+        let taken = [
+            "workflow", "data", "input", "result", "caught", "vars", "branches",
+        ];
         Self {
             program,
             notes,
@@ -158,10 +164,12 @@ impl<'p> Importer<'p> {
             yaml::comment(&mut text, 0, comment);
         }
         if !self.findings.is_empty() {
-            let count = self.findings.len();
-            let things = if count == 1 { "one thing is" } else { "things are" };
-            let number = if count == 1 { String::new() } else { format!("{count} ") };
-            let line = format!("\n{number}{things} not expressed, or not exactly: see the comments.");
+            let line = match self.findings.len() {
+                1 => "\nOne thing is not expressed, or not exactly: see the comment.".to_owned(),
+                count => {
+                    format!("\n{count} things are not expressed, or not exactly: see the comments.")
+                }
+            };
             yaml::comment(&mut text, 0, &line);
         }
         text.push('\n');

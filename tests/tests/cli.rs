@@ -128,19 +128,36 @@ fn a_definition_is_imported_and_what_is_lost_is_told() {
     );
     let out = path("order.yaml");
 
-    let args = ["import", "asl", &definition, "--bind", &bindings, "--output-file", &out];
+    let args = [
+        "import",
+        "asl",
+        &definition,
+        "--bind",
+        &bindings,
+        "--output-file",
+        &out,
+    ];
     let whole = alone(&args).succeeds();
     assert_eq!(whole.stdout, "");
     assert!(whole.stderr.contains("all is expressed"), "{whole:?}");
     alone(&["validate", &out]).succeeds();
 
     let unbound = alone(&["import", "asl", &definition]).exits(1);
-    assert!(unbound.stdout.contains("# not expressed: Resource:"), "{unbound:?}");
-    assert!(unbound.stderr.contains("not expressed: A, Resource:"), "{unbound:?}");
+    assert!(
+        unbound.stdout.contains("# not expressed: Resource:"),
+        "{unbound:?}"
+    );
+    assert!(
+        unbound.stderr.contains("not expressed: A, Resource:"),
+        "{unbound:?}"
+    );
     let json = alone(&["import", "asl", &definition, "--output", "json"]).exits(1);
     let document: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!(document["findings"][0]["state"], "A");
-    assert_eq!(document["cdl"].as_str().map(str::trim_end), Some(unbound.stdout.trim_end()));
+    assert_eq!(
+        document["cdl"].as_str().map(str::trim_end),
+        Some(unbound.stdout.trim_end())
+    );
 
     let invalid = write("invalid.asl.json", r#"{"StartAt":"A","States":{}}"#);
     let refused = alone(&["import", "asl", &invalid]).exits(2);

@@ -67,10 +67,10 @@ impl View<'_> {
                 let faults = parts.iter().map(|part| part.faults);
                 let faults = faults.fold(Faults::NONE, Faults::and);
                 if let [_] = parts[..] {
-                    return Ok(parts.into_iter().next().unwrap_or(Translated::one(
-                        "false".to_owned(),
-                        faults,
-                    )));
+                    return Ok(parts
+                        .into_iter()
+                        .next()
+                        .unwrap_or(Translated::one("false".to_owned(), faults)));
                 }
                 let texts: Vec<_> = parts.iter().map(Translated::text).collect();
                 Ok(Translated::one(format!("({})", texts.join(" || ")), faults))

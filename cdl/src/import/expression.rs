@@ -180,9 +180,8 @@ impl View<'_> {
         match &self.data {
             Data::At(at) => Expr::tight(at, Faults::NONE),
             Data::Envelope(at) => {
-                let text = format!(
-                    "{{ExecutedVersion: '$LATEST', Payload: {at}, StatusCode: 200}}"
-                );
+                let text =
+                    format!("{{ExecutedVersion: '$LATEST', Payload: {at}, StatusCode: 200}}");
                 Expr::tight(text, Faults::NONE)
             }
             Data::Empty => Expr::tight("{}", Faults::NONE),
@@ -447,7 +446,9 @@ fn is_scalar(argument: &Argument) -> bool {
             path.root == Root::Context
                 && matches!(
                     names[..],
-                    ["Execution", "Name" | "StartTime"] | ["State", "Name"] | ["Map", "Item", "Index"]
+                    ["Execution", "Name" | "StartTime"]
+                        | ["State", "Name"]
+                        | ["Map", "Item", "Index"]
                 )
         }
         Argument::Call(call) => matches!(
@@ -558,7 +559,11 @@ pub(super) fn literal_y(value: &Value) -> Y {
         Value::Array(items) => Y::List(items.iter().map(literal_y).collect()),
         Value::Object(map) => {
             let entries = map.iter();
-            Y::Map(entries.map(|(key, item)| (key.clone(), literal_y(item))).collect())
+            Y::Map(
+                entries
+                    .map(|(key, item)| (key.clone(), literal_y(item)))
+                    .collect(),
+            )
         }
         scalar => Y::Bare(scalar.to_string()),
     }
@@ -643,14 +648,26 @@ mod tests {
             ("$$.State.Name", Some("'Here'")),
             ("$$.Map.Item.Value.a", Some("map.item.a")),
             ("$$.Task.Token", None),
-            ("States.Array($.a, 'it\\'s', 1)", Some("[$.data.a, 'it\\'s', 1]")),
+            (
+                "States.Array($.a, 'it\\'s', 1)",
+                Some("[$.data.a, 'it\\'s', 1]"),
+            ),
             ("States.JsonToString($.a)", Some("$.data.a | json")),
-            ("States.ArrayContains($.a, 1)", Some("1 in ($.data.a | unique)")),
+            (
+                "States.ArrayContains($.a, 1)",
+                Some("1 in ($.data.a | unique)"),
+            ),
             ("States.ArrayGetItem($.a, 2)", Some("$.data.a[2]")),
             ("States.ArrayGetItem($.a, $.i)", None),
             ("States.MathAdd($.a, 1)", Some("($.data.a | round) + 1")),
-            ("States.JsonMerge($.a, $.b, false)", Some("$.data.a | merge: $.data.b")),
-            ("States.Format('a {} b', States.UUID())", Some("'a ' + (uuid | string) + ' b'")),
+            (
+                "States.JsonMerge($.a, $.b, false)",
+                Some("$.data.a | merge: $.data.b"),
+            ),
+            (
+                "States.Format('a {} b', States.UUID())",
+                Some("'a ' + (uuid | string) + ' b'"),
+            ),
             ("States.Format('{}', $.a)", None),
             ("States.Format('a \\{\\} b')", Some("'a {} b'")),
             ("States.Base64Encode($.a)", None),
@@ -661,7 +678,11 @@ mod tests {
                 Source::Path(Path::parse(text).expect("a path"))
             };
             let expr = view.source(&source);
-            assert_eq!(expr.ok().map(|expr| expr.text).as_deref(), expected, "{text}");
+            assert_eq!(
+                expr.ok().map(|expr| expr.text).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
@@ -674,7 +695,9 @@ mod tests {
             locals: &[],
             now: crate::Timestamp(0),
             shards: 1,
-            id: "0190163d-8694-739b-aea5-966c26f8ad91".parse().expect("a UUID"),
+            id: "0190163d-8694-739b-aea5-966c26f8ad91"
+                .parse()
+                .expect("a UUID"),
             seq: 1,
         };
         let expression = crate::expression::Template::parse_expression(&literal(&value));

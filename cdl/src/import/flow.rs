@@ -6,10 +6,11 @@ use std::borrow::Cow;
 
 use super::Importer;
 use super::condition::jsonata;
-use super::expression::{Data, Expr, Faults, Lost, Template, View};
+use super::expression::{Data, Expr, Faults, Lost, Template, View, escaped};
 use super::states::Scope;
 use super::yaml::{After, Cdl, Y};
 use crate::asl::jsonata::Query;
+use crate::asl::names::RESULT_PATH_MATCH;
 use crate::asl::path::Place;
 use crate::asl::payload::Payload;
 use crate::asl::program::{self as asl, Part, ResultPath, State};
@@ -70,6 +71,20 @@ pub(super) fn value(query: &Query) -> Result<Payload, Lost> {
     }
 }
 
+/// What becomes of it if a result does not fit the data that it is put into. CDL has
+/// one name for this and for paths that lead nowhere, which nothing catches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// Nobody tells the difference.
+    Unseen,
+    /// Somebody around catches it, by the name that it has in the States Language.
+    Raised,
+    /// The state catches it itself.
+    Caught,
+    /// As before, by way of the CDL state with this index, which is told where to go.
+    By(usize),
+}
+
 /// The CDL states that a state becomes, in their order.
 pub(super) struct Chain {
     pub(super) id: StateId,
@@ -79,6 +94,7 @@ pub(super) struct Chain {
     pub(super) steps: Vec<Cdl>,
     /// Whether the last one gives the document as its own output, too.
     pub(super) gives_document: bool,
+    pub(super) unfit: Unfit,
     /// What is lost, as comments.
     pub(super) comments: Vec<String>,
 }
@@ -120,6 +136,7 @@ impl Chain {
             named: false,
             steps: Vec::new(),
             gives_document: false,
+            unfit: Unfit::Unseen,
             comments: Vec::new(),
         }
     }
@@ -127,7 +144,12 @@ impl Chain {
 
 /// A duration as CDL writes it, in the largest unit that it is whole in.
 pub(super) fn duration(ms: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    const UNITS: [(u64, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
     let unit = UNITS.iter().find(|(size, _)| ms > 0 && ms % size == 0);
     match unit {
         Some((size, unit)) => format!("{}{unit}", ms / size),
@@ -255,7 +277,12 @@ impl Importer<'_> {
                 ..all.into()
             };
         };
-        let computed = self.template(chain, &scope.view(data.clone(), name), parameters, "Parameters");
+        let computed = self.template(
+            chain,
+            &scope.view(data.clone(), name),
+            parameters,
+            "Parameters",
+        );
         match data {
             // The input has to be there, whether it is used or not.
             Data::At(text) if text != scope.document && !mentions(&computed.y, &text) => {
@@ -395,13 +422,57 @@ impl Importer<'_> {
             None => self.store(chain, scope, value),
         };
         let merged = merged(&scope.document, &names, &expr.argument());
+        let is_checked = names.len() == 1 && chain.unfit != Unfit::Unseen;
+        let check = is_checked.then(|| self.check_fit(chain, scope, names[0]));
         let fields = vec![
-            ("parameters", Expr::filters(merged, Faults::NONE).in_braces()),
+            (
+                "parameters",
+                Expr::filters(merged, Faults::NONE).in_braces(),
+            ),
             ("result", Y::text(&*scope.document)),
         ];
         self.push(chain, "result", "Pass", fields);
         chain.gives_document = true;
-        Faults::OTHER
+        let Some(check) = check else {
+            return Faults::OTHER;
+        };
+        let next = chain
+            .steps
+            .last()
+            .map_or(Y::text("?"), |step| Y::text(&*step.name));
+        let way = Y::map([
+            ("condition", Y::text(is_fit(&scope.document))),
+            ("next", next),
+        ]);
+        chain.steps[check]
+            .fields
+            .insert(0, ("choices", Y::List(vec![way])));
+        Faults::NONE
+    }
+
+    /// A Choice before a value is put into the document, and what happens if there is
+    /// no room. Gives the index of the Choice, which has no way to the rest yet.
+    fn check_fit(&mut self, chain: &mut Chain, scope: &Scope, name: &str) -> usize {
+        let check = chain.steps.len();
+        self.push(chain, "fits", "Choice", Vec::new());
+        let path = format!("${}", key_text(name));
+        let message = format!("Unable to apply ReferencePath {path} to the state's input");
+        let [error, message] = [Y::text(RESULT_PATH_MATCH), Y::Text(escaped(&message))];
+        if chain.unfit == Unfit::Caught {
+            let caught = Y::map([("error", error), ("message", message)]);
+            let fields = vec![
+                ("parameters", caught),
+                ("result", Y::text(scope.own("caught"))),
+            ];
+            self.push_before(chain, "does not fit", "Pass", fields);
+            chain.unfit = Unfit::By(check + 1);
+        } else {
+            let fields = vec![("error", error), ("message", message)];
+            self.push_before(chain, "does not fit", "Fail", fields);
+        }
+        let otherwise = Y::text(&*chain.steps[check + 1].name);
+        chain.steps[check].fields.push(("default", otherwise));
+        check
     }
 
     /// `OutputPath`
@@ -471,6 +542,11 @@ fn merged(base: &str, names: &[&str], value: &str) -> String {
     };
     let key = super::expression::key(key);
     format!("{base} | default: {{}} | merge: {{{key}: {value}}}")
+}
+
+/// Whether a document is an object, or null, which becomes one.
+fn is_fit(document: &str) -> String {
+    format!("{{{{ ({document} | default: {{}} | json | slice: 0, 1) == '{{' }}}}")
 }
 
 /// Whether a template looks at what stands at a path.

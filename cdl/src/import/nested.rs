@@ -1,5 +1,7 @@
 //! States with scopes of their own: Parallel and Map.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::Importer;
@@ -7,7 +9,7 @@ use super::condition::jsonata;
 use super::expression::{Data, Expr, Faults, Lost, View};
 use super::flow::{Chain, Computed, Flow, value};
 use super::shape;
-use super::states::{Scope, Sees, literal_value};
+use super::states::{Begin, Scope, Sees, literal_value};
 use super::yaml::Y;
 use crate::asl::payload::Payload;
 use crate::asl::program::{self as asl, AmountSource, Items, Map, State};
@@ -53,22 +55,22 @@ impl Importer<'_> {
         let gathered = scope.own("branches");
         for branch in branches {
             let key = self.fresh_key(*branch);
-            let (states, own) = self.scope(
-                *branch,
-                Some(scope),
-                Some(key.clone()),
-                scope.in_map,
+            let begin = Begin {
+                key: Some(key.clone()),
+                in_map: scope.in_map,
+                guarded: scope.is_guarded(state),
+                input: input.y.clone(),
                 is_object,
-                input.y.clone(),
-            );
+            };
+            let (states, own) = self.scope(*branch, Some(scope), begin);
             sees = sees.and(own);
             outputs.push(Y::text(format!("{{{{ {gathered}.{key} }}}}")));
-            all.push(Y::map([("name", Y::Text(key)), ("states", Y::States(states))]));
+            all.push(Y::map([
+                ("name", Y::Text(key)),
+                ("states", Y::States(states)),
+            ]));
         }
-        let fields = vec![
-            ("branches", Y::List(all)),
-            ("result", Y::text(&*gathered)),
-        ];
+        let fields = vec![("branches", Y::List(all)), ("result", Y::text(&*gathered))];
         self.push(chain, "", "Parallel", fields);
         let at = chain.steps.len() - 1;
         let list = Computed {
@@ -122,36 +124,16 @@ impl Importer<'_> {
         };
         let mut sees = Sees::faults(faults);
         let key = self.fresh_key(map.processor);
-        let (item, is_object) = match &map.selector {
-            None => (Expr::tight("map.item", Faults::NONE).into(), false),
-            Some(selector) => {
-                // Its `$$.Map` is about this state's items.
-                let view = View {
-                    in_map: true,
-                    ..view.clone()
-                };
-                let item = match selector {
-                    asl::Template::Payload(payload) => {
-                        let is_object = shape::is_object(payload);
-                        (self.template(chain, &view, payload, "ItemSelector"), is_object)
-                    }
-                    asl::Template::Query(query) => match value(query) {
-                        Ok(payload) => {
-                            let is_object = shape::is_object(&payload);
-                            (self.template(chain, &view, &payload, "ItemSelector"), is_object)
-                        }
-                        Err(lost) => {
-                            self.lose_here(chain, "ItemSelector", lost);
-                            (Expr::tight("map.item", Faults::NONE).into(), false)
-                        }
-                    },
-                };
-                sees.faults = sees.faults.and(item.0.faults);
-                item
-            }
+        let (item, is_object) = self.item(chain, &view, map);
+        sees.faults = sees.faults.and(item.faults);
+        let begin = Begin {
+            key: Some(key),
+            in_map: true,
+            guarded: scope.is_guarded(state),
+            input: item.y,
+            is_object,
         };
-        let (states, own) =
-            self.scope(map.processor, Some(scope), Some(key), true, is_object, item.y);
+        let (states, own) = self.scope(map.processor, Some(scope), begin);
         sees = sees.and(own);
         let mut fields = vec![("items", items)];
         let concurrency = self.concurrency(chain, map);
@@ -161,6 +143,30 @@ impl Importer<'_> {
         let at = chain.steps.len() - 1;
         let late = self.outcome(chain, scope, state, flow, at, Data::At);
         self.caught(chain, scope, state, at, sees, late);
+    }
+
+    /// What an iteration starts with, and whether that is an object for sure.
+    fn item(&mut self, chain: &mut Chain, view: &View<'_>, map: &Map) -> (Computed, bool) {
+        let plain = || (Expr::tight("map.item", Faults::NONE).into(), false);
+        let selector = match &map.selector {
+            None => return plain(),
+            Some(asl::Template::Payload(payload)) => Ok(Cow::Borrowed(payload)),
+            Some(asl::Template::Query(query)) => value(query).map(Cow::Owned),
+        };
+        let selector = match selector {
+            Ok(selector) => selector,
+            Err(lost) => {
+                self.lose_here(chain, "ItemSelector", lost);
+                return plain();
+            }
+        };
+        // Its `$$.Map` is about this state's items.
+        let view = View {
+            in_map: true,
+            ..view.clone()
+        };
+        let item = self.template(chain, &view, &selector, "ItemSelector");
+        (item, shape::is_object(&selector))
     }
 
     fn concurrency(&mut self, chain: &mut Chain, map: &Map) -> u64 {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::Importer;
 use super::expression::{Data, Expr, Faults, Lost};
-use super::flow::{Chain, Computed, duration};
-use super::states::{Scope, Sees};
+use super::flow::{Chain, Computed, Unfit, duration};
+use super::states::{Scope, Sees, catches_unfit};
 use super::yaml::{After, Y};
 use crate::asl::names;
-use crate::asl::program::{Catcher, Part, ResultPath, Retrier, State};
+use crate::asl::program::{Catcher, Part, ResultPath, Retrier, State, matches_error};
 use crate::errors;
 use crate::program::Jitter;
 
@@ -93,11 +93,7 @@ impl Importer<'_> {
         sees: Sees,
         late: Faults,
     ) -> Option<Y> {
-        let matched = |name: &str| {
-            let mut catchers = state.catch.iter();
-            catchers.any(|catcher| crate::asl::program::matches_error(&catcher.errors, name))
-        };
-        if (sees.faults.other || late.other) && matched(names::RESULT_PATH_MATCH) {
+        if (sees.faults.other || late.other) && catches_unfit(state) {
             let lost = Lost::new(
                 "failures of functions and of `ResultPath` are not told from paths that lead nowhere, \
                  which nothing catches; here none is caught",
@@ -120,9 +116,7 @@ impl Importer<'_> {
             if has(names::TASK_FAILED) && !has(names::TIMEOUT) && sees.timeout {
                 // It catches all but these, which are for a later one.
                 let mut rest = state.catch.iter().enumerate().skip(at + 1);
-                let later = rest.find(|(_, later)| {
-                    crate::asl::program::matches_error(&later.errors, names::TIMEOUT)
-                });
+                let later = rest.find(|(_, later)| matches_error(&later.errors, names::TIMEOUT));
                 let entry = match later {
                     Some((at, later)) => {
                         let next = self.handler(chain, scope, state, at, sees, &mut handlers);
@@ -138,6 +132,15 @@ impl Importer<'_> {
             let next = self.handler(chain, scope, state, at, sees, &mut handlers);
             entries.push(entry(scope, &texts(&["*"]), catcher, next));
             break;
+        }
+        let unfit = |catcher: &Catcher| matches_error(&catcher.errors, names::RESULT_PATH_MATCH);
+        if let (Unfit::By(step), Some(at)) = (chain.unfit, state.catch.iter().position(unfit)) {
+            let next = self.handler(chain, scope, state, at, sees, &mut handlers);
+            chain.steps[step].after = match next {
+                Y::Target(id) => After::Target(id),
+                Y::Text(name) => After::Name(name),
+                _ => After::Unsaid,
+            };
         }
         (!entries.is_empty()).then_some(Y::List(entries))
     }
@@ -236,6 +239,7 @@ impl Importer<'_> {
         }
         let name = self.fresh_name(&format!("{} - caught", self.name(chain.id)));
         let mut own = Chain::new(chain.id, name.clone());
+        own.unfit = scope.unfit();
         let value = match &catcher.output {
             Some(output) => match super::flow::value(output) {
                 Ok(payload) => {
@@ -261,7 +265,9 @@ impl Importer<'_> {
         scope.sees.faults = scope.sees.faults.and(faults);
         let handler = Y::Text(name);
         handlers.insert(at, handler.clone());
-        scope.handlers.extend(self.linked(own, After::Target(catcher.next)));
+        scope
+            .handlers
+            .extend(self.linked(own, After::Target(catcher.next)));
         handler
     }
 }
@@ -292,7 +298,10 @@ fn error_output(scope: &Scope, sees: Sees) -> Expr {
     };
     let mut silent = vec![format!("{message} == ''")];
     if sees.limit {
-        silent.push(format!("{error} == '{}' && 'no outcome' in {message}", errors::TIMEOUT));
+        silent.push(format!(
+            "{error} == '{}' && 'no outcome' in {message}",
+            errors::TIMEOUT
+        ));
     }
     let silent = silent.join(" || ");
     let text = if sees.no_name {
@@ -335,11 +344,14 @@ fn policy(retrier: &Retrier) -> Y {
     let attempts = retrier.max_attempts.saturating_add(1).min(MAX_ATTEMPTS);
     let multiplier = retrier.backoff.min(MAX_MULTIPLIER);
     let mut backoff = vec![
-        ("initial_interval".to_owned(), Y::text(duration(retrier.interval_ms))),
+        (
+            "initial_interval".to_owned(),
+            Y::text(duration(retrier.interval_ms)),
+        ),
         ("multiplier".to_owned(), Y::Bare(multiplier.to_string())),
     ];
-    let longest = retrier.max_delay_ms.min(MAX_PAUSE_MS);
-    if longest != DEFAULT_MAX_PAUSE_MS {
+    let longest = longest_pause_ms(retrier);
+    if longest > DEFAULT_MAX_PAUSE_MS || retrier.max_delay_ms == longest {
         backoff.push(("max_interval".to_owned(), Y::text(duration(longest))));
     }
     if retrier.jitter == Jitter::Full {
@@ -349,4 +361,25 @@ fn policy(retrier: &Retrier) -> Y {
         ("max_attempts", Y::Bare(attempts.to_string())),
         ("backoff", Y::Map(backoff)),
     ])
+}
+
+/// The longest pause that a retrier comes to, in whole seconds.
+fn longest_pause_ms(retrier: &Retrier) -> u64 {
+    let most = retrier.max_delay_ms.min(MAX_PAUSE_MS);
+    let last = retrier.max_attempts.saturating_sub(1).min(MAX_ATTEMPTS);
+    let mut pause = retrier.interval_ms;
+    for _ in 0..last {
+        if pause >= most {
+            break;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        // below ten years; what is beyond saturates
+        let next = (pause as f64 * retrier.backoff / 1_000.0).ceil() as u64;
+        pause = next.saturating_mul(1_000);
+    }
+    pause.min(most)
 }

@@ -7,16 +7,17 @@ use serde_json::Value;
 use super::Importer;
 use super::condition::jsonata;
 use super::expression::{Data, Expr, Faults, Lost, View, escaped, literal_y};
-use super::flow::{Chain, Computed, Flow, duration, names, value};
+use super::flow::{Chain, Computed, Flow, Unfit, duration, names};
 use super::recover::OWN_ERRORS;
 use super::shape;
 use super::yaml::{After, Cdl, Y};
 use crate::asl::jsonata::Query;
+use crate::asl::names::RESULT_PATH_MATCH;
 use crate::asl::path::Path;
 use crate::asl::payload::Payload;
 use crate::asl::program::{
-    self as asl, Amount, AmountSource, Bound, Envelope, Kind, Part, ResultPath, Rule, State, Task,
-    Until, Words,
+    self as asl, Amount, AmountSource, Bound, Envelope, Kind, Part, ResultPath, State, Task, Until,
+    Words,
 };
 use crate::expression::key_text;
 use crate::program::{Next, Program, ScopeId, StateId, StateKind};
@@ -66,6 +67,8 @@ pub(super) struct Scope {
     /// Where its document is.
     pub(super) document: String,
     pub(super) in_map: bool,
+    /// Whether somebody around it catches that a result does not fit the data.
+    guarded: bool,
     /// Where each variable is that its states see; none of those in two places.
     variables: BTreeMap<String, Option<String>>,
     /// Which states' data is an object for sure.
@@ -80,6 +83,20 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    /// Whether somebody catches that the result of a state in it does not fit.
+    pub(super) fn is_guarded(&self, state: &State) -> bool {
+        self.guarded || catches_unfit(state)
+    }
+
+    /// What becomes of a result that does not fit and that its state does not catch.
+    pub(super) fn unfit(&self) -> Unfit {
+        if self.guarded {
+            Unfit::Raised
+        } else {
+            Unfit::Unseen
+        }
+    }
+
     /// A place in the context that no other scope writes to.
     pub(super) fn own(&self, what: &str) -> String {
         match &self.key {
@@ -109,6 +126,19 @@ impl Scope {
     }
 }
 
+/// What a scope starts with.
+pub(super) struct Begin {
+    /// The key of its data in the context; none for the workflow.
+    pub(super) key: Option<String>,
+    /// Whether there is an iteration around its states.
+    pub(super) in_map: bool,
+    /// Whether somebody around it catches that a result does not fit the data.
+    pub(super) guarded: bool,
+    /// What becomes its document, and whether that is an object for sure.
+    pub(super) input: Y,
+    pub(super) is_object: bool,
+}
+
 /// The variables that each scope assigns.
 pub(super) fn assigned(program: &Program) -> Vec<BTreeSet<String>> {
     let mut assigned = vec![BTreeSet::new(); program.scopes.len()];
@@ -117,7 +147,11 @@ pub(super) fn assigned(program: &Program) -> Vec<BTreeSet<String>> {
             continue;
         };
         let mut templates: Vec<_> = asl.assign.iter().collect();
-        templates.extend(asl.catch.iter().filter_map(|catcher| catcher.assign.as_ref()));
+        templates.extend(
+            asl.catch
+                .iter()
+                .filter_map(|catcher| catcher.assign.as_ref()),
+        );
         if let Kind::Choice { rules, .. } = &asl.kind {
             templates.extend(rules.iter().filter_map(|rule| rule.assign.as_ref()));
         }
@@ -145,33 +179,39 @@ impl<'p> Importer<'p> {
     /// The states of the workflow.
     pub(super) fn root(&mut self) -> Vec<Cdl> {
         let input = Expr::tight("workflow.input", Faults::NONE).in_braces();
-        let (states, _) = self.scope(ScopeId::ROOT, None, None, false, false, input);
-        states
+        let begin = Begin {
+            key: None,
+            in_map: false,
+            guarded: false,
+            input,
+            is_object: false,
+        };
+        self.scope(ScopeId::ROOT, None, begin).0
     }
 
-    /// The states of a scope, the first of which makes `input` its document, and what
+    /// The states of a scope, the first of which makes its input the document, and what
     /// may come of them.
     pub(super) fn scope(
         &mut self,
         id: ScopeId,
         outer: Option<&Scope>,
-        key: Option<String>,
-        in_map: bool,
-        is_object: bool,
-        input: Y,
+        begin: Begin,
     ) -> (Vec<Cdl>, Sees) {
-        let document = key.as_deref().map_or("$.data".to_owned(), |key| format!("$.{key}"));
+        let document = begin.key.as_deref();
         let mut scope = Scope {
             id,
-            document,
-            in_map,
-            variables: outer.map(|outer| outer.variables.clone()).unwrap_or_default(),
-            objects: shape::objects(self.program, id, is_object),
+            document: document.map_or("$.data".to_owned(), |key| format!("$.{key}")),
+            in_map: begin.in_map,
+            guarded: begin.guarded,
+            variables: outer
+                .map(|outer| outer.variables.clone())
+                .unwrap_or_default(),
+            objects: shape::objects(self.program, id, begin.is_object),
             done: None,
             rethrow: None,
             handlers: Vec::new(),
             sees: Sees::default(),
-            key,
+            key: begin.key,
         };
         let at = scope.own("vars");
         for name in self.assigned[id.0 as usize].clone() {
@@ -181,7 +221,7 @@ impl<'p> Importer<'p> {
         }
         let start = self.program.scope(id).start;
         let order = self.order(id);
-        let mut out = self.beginning(&scope, start, input);
+        let mut out = self.beginning(&scope, start, begin.input);
         for state in order {
             let states = self.state(&mut scope, state);
             out.extend(states);
@@ -279,13 +319,23 @@ impl<'p> Importer<'p> {
         };
         let name = self.name(id);
         let fits = name.trim() == name && !name.chars().any(char::is_control);
-        let own = if fits { name.to_owned() } else { self.fresh_name(name) };
+        let own = if fits {
+            name.to_owned()
+        } else {
+            self.fresh_name(name)
+        };
         let mut chain = Chain::new(id, own);
-        chain.comments.extend(self.notes.comments.get(name).cloned());
+        chain
+            .comments
+            .extend(self.notes.comments.get(name).cloned());
         for field in self.notes.idle.get(name).into_iter().flatten() {
             let lost = Lost::new("it has no effect here", "leave it out");
             self.lose_here(&mut chain, field, lost);
         }
+        chain.unfit = match catches_unfit(state) {
+            true => Unfit::Caught,
+            false => scope.unfit(),
+        };
         match Flow::of(state) {
             Ok(flow) => self.kind(&mut chain, scope, state, &flow),
             Err(lost) => self.unexpressed(&mut chain, "QueryLanguage", lost),
@@ -330,7 +380,7 @@ impl<'p> Importer<'p> {
     }
 
     /// A state that cannot be said at all: it fails, so that nobody runs past it.
-    fn unexpressed(&mut self, chain: &mut Chain, field: &str, lost: Lost) {
+    pub(super) fn unexpressed(&mut self, chain: &mut Chain, field: &str, lost: Lost) {
         let text = format!("this state is not translated: {}", lost.what);
         self.lose_here(chain, field, lost);
         let fields = vec![
@@ -505,7 +555,13 @@ impl<'p> Importer<'p> {
         let last = written.rsplit([':', '/']).next().unwrap_or_default();
         let word: String = last
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_lowercase()
+                } else {
+                    '_'
+                }
+            })
             .take(60)
             .collect();
         let lost = Lost::new(
@@ -514,7 +570,10 @@ impl<'p> Importer<'p> {
         );
         self.lose_here(chain, "Resource", lost);
         let name = word.trim_start_matches('_');
-        format!("urn:cascade:activity:{}", if name.is_empty() { "unbound" } else { name })
+        format!(
+            "urn:cascade:activity:{}",
+            if name.is_empty() { "unbound" } else { name }
+        )
     }
 
     /// `TimeoutSeconds` and its like.
@@ -528,101 +587,6 @@ impl<'p> Importer<'p> {
                 None
             }
         }
-    }
-
-    fn choice(
-        &mut self,
-        chain: &mut Chain,
-        scope: &mut Scope,
-        state: &'p State,
-        flow: &Flow<'_>,
-        rules: &'p [Rule],
-        default: Option<StateId>,
-    ) {
-        let mut faults = self.input_as_document(chain, scope, flow.input);
-        let mut ways = Vec::new();
-        let mut bridges = Vec::new();
-        for (at, rule) in rules.iter().enumerate() {
-            let view = scope.view(Data::At(scope.document.clone()), self.name(chain.id));
-            let text = match view.condition(&rule.condition) {
-                Ok(condition) => {
-                    faults = faults.and(condition.faults);
-                    condition.text()
-                }
-                Err(lost) => {
-                    self.lose_here(chain, &format!("Choices[{at}]"), lost);
-                    "false".to_owned()
-                }
-            };
-            let output = rule.output.as_ref();
-            let bridge = self.bridge(scope, chain.id, flow, rule.assign.as_ref(), output, rule.next);
-            ways.push(Y::map([
-                ("condition", Y::text(format!("{{{{ {text} }}}}"))),
-                ("next", bridged(&bridge, rule.next)),
-            ]));
-            bridges.extend(bridge);
-        }
-        let mut fields = vec![("choices", Y::List(ways))];
-        if let Some(default) = default {
-            let assign = state.assign.as_ref();
-            let output = match &state.flow {
-                asl::Flow::Query { output, .. } => output.as_ref(),
-                asl::Flow::Path(_) => None,
-            };
-            let bridge = self.bridge(scope, chain.id, flow, assign, output, default);
-            fields.push(("default", bridged(&bridge, default)));
-            bridges.extend(bridge);
-        } else {
-            scope.sees.no_choice = true;
-        }
-        self.push(chain, "", "Choice", fields);
-        for bridge in bridges {
-            let (comments, steps, after) = bridge;
-            chain.comments.extend(comments);
-            let mut own = Chain::new(chain.id, String::new());
-            own.steps = steps;
-            chain.steps.extend(self.linked(own, After::Target(after)));
-        }
-        scope.sees.faults = scope.sees.faults.and(faults);
-    }
-
-    /// The states on a way out of a Choice, if something happens there.
-    fn bridge(
-        &mut self,
-        scope: &mut Scope,
-        id: StateId,
-        flow: &Flow<'_>,
-        assign: Option<&asl::Template>,
-        output: Option<&Query>,
-        next: StateId,
-    ) -> Option<(Vec<String>, Vec<Cdl>, StateId)> {
-        if assign.is_none() && output.is_none() && *flow.output == Part::All {
-            return None;
-        }
-        let name = format!("{} - to {}", self.name(id), self.name(next));
-        let mut own = Chain::new(id, self.fresh_name(&name));
-        let mut seen = Data::At(scope.document.clone());
-        if assign.is_some() && (output.is_some() || *flow.output != Part::All) {
-            let document = Expr::tight(&*scope.document, Faults::NONE).into();
-            seen = Data::At(self.store(&mut own, scope, document).text);
-        }
-        if let Some(output) = output {
-            match value(output) {
-                Ok(payload) => {
-                    let view = scope.view(Data::Empty, "");
-                    let value = self.template(&mut own, &view, &payload, "Output");
-                    self.combine(&mut own, scope, value, &ResultPath::Replace);
-                }
-                Err(lost) => self.lose_here(&mut own, "Output", lost),
-            }
-        }
-        let mut faults = self.output(&mut own, scope, flow.output);
-        if let Some(assign) = assign {
-            faults = faults.and(self.assign(&mut own, scope, seen, assign));
-        }
-        self.pass_on(&mut own);
-        scope.sees.faults = scope.sees.faults.and(faults);
-        Some((own.comments, own.steps, next))
     }
 
     fn wait(
@@ -643,7 +607,10 @@ impl<'p> Importer<'p> {
                     // A whole number, not the text of one.
                     let x = path.operand();
                     let text = format!("'.' in ({x} | json) ? '' : {x} + 0");
-                    ("duration", Expr::operators(text, Faults::RUNTIME).in_braces())
+                    (
+                        "duration",
+                        Expr::operators(text, Faults::RUNTIME).in_braces(),
+                    )
                 }),
                 AmountSource::Query(_) => Err(jsonata()),
             },
@@ -779,11 +746,6 @@ impl<'p> Importer<'p> {
     }
 }
 
-fn bridged(bridge: &Option<(Vec<String>, Vec<Cdl>, StateId)>, next: StateId) -> Y {
-    let first = bridge.as_ref().and_then(|(_, steps, _)| steps.first());
-    first.map_or(Y::Target(next), |first| Y::text(&*first.name))
-}
-
 pub(super) fn literal_value(value: &Value) -> Computed {
     let y = match value {
         // As a template of its own it would mean that there is none.
@@ -795,6 +757,12 @@ pub(super) fn literal_value(value: &Value) -> Computed {
         expr: Some(Expr::tight(super::expression::literal(value), Faults::NONE)),
         faults: Faults::NONE,
     }
+}
+
+/// Whether a state catches that its result does not fit the data.
+pub(super) fn catches_unfit(state: &State) -> bool {
+    let mut catchers = state.catch.iter();
+    catchers.any(|catcher| asl::matches_error(&catcher.errors, RESULT_PATH_MATCH))
 }
 
 fn last(name: String, kind: &'static str, fields: Vec<(&'static str, Y)>) -> Cdl {

@@ -55,7 +55,11 @@ impl Y {
 
     pub(super) fn map<const N: usize>(entries: [(&str, Y); N]) -> Self {
         let entries = entries.into_iter();
-        Self::Map(entries.map(|(key, value)| (key.to_owned(), value)).collect())
+        Self::Map(
+            entries
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        )
     }
 }
 
@@ -73,12 +77,25 @@ pub(super) fn entry(out: &mut String, key: &str, value: &Y) {
     Writer { out, entries }.entry(0, key, value);
 }
 
-/// A comment: each line of `text` behind a `#`.
+/// A comment: each line of `text` behind a `#`, broken between words where it is long.
 pub(super) fn comment(out: &mut String, indent: usize, text: &str) {
     for line in text.lines() {
-        let line: String = line.chars().map(|c| if is_odd(c) { ' ' } else { c }).collect();
-        let line = line.trim_end();
-        let _ = writeln!(out, "{:indent$}# {line}", ""); // writing to a String cannot fail
+        let line: String = line
+            .chars()
+            .map(|c| if is_odd(c) { ' ' } else { c })
+            .collect();
+        let (mut written, mut length) = (format!("{:indent$}#", ""), indent + 1);
+        for word in line.split(' ') {
+            let more = word.chars().count() + 1;
+            if length + more > MAX_LINE && length > indent + 2 {
+                let _ = writeln!(out, "{}", written.trim_end()); // writing to a String cannot fail
+                (written, length) = (format!("{:indent$}#", ""), indent + 1);
+            }
+            written.push(' ');
+            written.push_str(word);
+            length += more;
+        }
+        let _ = writeln!(out, "{}", written.trim_end());
     }
 }
 
@@ -226,7 +243,11 @@ fn flow(value: &Y, entries: &Entries) -> Option<String> {
 /// Characters that are told by their number: what cannot be seen, and what YAML
 /// does not allow.
 fn is_odd(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    c.is_control()
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
 }
 
 /// A text as YAML reads it again, in quotes where it needs them.
@@ -255,14 +276,26 @@ fn scalar(text: &str) -> String {
 /// Words that some reader of YAML takes for something other than text.
 const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
 
+/// Whether a text is a duration of one unit.
+fn is_duration(text: &str) -> bool {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    unit.len() < text.len() && matches!(unit, "ms" | "s" | "m" | "h" | "d")
+}
+
 /// Whether a text needs no quotes, wherever it stands.
 fn is_plain(text: &str) -> bool {
+    if is_duration(text) {
+        return true;
+    }
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '$');
     // A colon is one of a mapping only before a space, but reads badly in brackets.
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.' | '-' | '/' | ' ');
+    let fits =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.' | '-' | '/' | ' ');
     let urn = text.starts_with("urn:cascade:activity:");
     starts
-        && text.chars().all(|c| fits(c) || (urn && matches!(c, ':' | '@')))
+        && text
+            .chars()
+            .all(|c| fits(c) || (urn && matches!(c, ':' | '@')))
         && !text.ends_with([' ', ':'])
         && !WORDS.contains(&text.to_ascii_lowercase().as_str())
 }
@@ -276,10 +309,14 @@ mod tests {
         for (text, expected) in [
             ("Charge card", "Charge card"),
             ("$.data.a", "$.data.a"),
-            ("urn:cascade:activity:a:v1@eu", "urn:cascade:activity:a:v1@eu"),
+            (
+                "urn:cascade:activity:a:v1@eu",
+                "urn:cascade:activity:a:v1@eu",
+            ),
             ("{{ $.a }}", "\"{{ $.a }}\""),
             ("Yes", "\"Yes\""),
             ("12", "\"12\""),
+            ("12s", "12s"),
             ("", "\"\""),
             ("a: b", "\"a: b\""),
             ("a ", "\"a \""),

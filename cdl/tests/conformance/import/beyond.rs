@@ -88,7 +88,11 @@ fn scope(prefix: &str, states: &[Value]) -> Value {
         if let Some(next) = state.get("Default").and_then(Value::as_str) {
             state["Default"] = json!(next.replacen('S', prefix, 1));
         }
-        if state.get("Next").is_none() && !["Fail", "Choice", "Succeed"].iter().any(|kind| state["Type"] == *kind) {
+        if state.get("Next").is_none()
+            && !["Fail", "Choice", "Succeed"]
+                .iter()
+                .any(|kind| state["Type"] == *kind)
+        {
             if at + 1 == states.len() {
                 state["End"] = json!(true);
             } else {
@@ -106,8 +110,13 @@ fn check_whole(states: &[Value]) {
     let definition = machine(states);
     for case in cases(&definition.to_string(), &definition) {
         let imported = import(&case);
-        assert!(imported.cdl.is_some(), "{definition}: {:?}", imported.diagnostics);
-        assert_eq!(imported.findings, [], "{definition}");
+        assert!(
+            imported.cdl.is_some(),
+            "{definition}: {:?}",
+            imported.diagnostics
+        );
+        let findings = &imported.findings;
+        assert!(findings.is_empty(), "{definition}: {findings:?}");
         check(&case, &imported).unwrap_or_else(|wrong| panic!("{definition}\n{wrong}"));
     }
 }
@@ -178,7 +187,13 @@ fn choices_choose_as_they_did() {
         for value in ["a", "", "a\\*b", "a*", "*b", "*a*", "a*b", "*", "é"] {
             conditions.push(json!({"Variable": variable, "StringMatches": value}));
         }
-        for operator in ["Equals", "LessThan", "GreaterThan", "LessThanEquals", "GreaterThanEquals"] {
+        for operator in [
+            "Equals",
+            "LessThan",
+            "GreaterThan",
+            "LessThanEquals",
+            "GreaterThanEquals",
+        ] {
             conditions.extend([
                 json!({"Variable": variable, format!("String{operator}"): "a"}),
                 json!({"Variable": variable, format!("Numeric{operator}"): 5}),
@@ -195,7 +210,10 @@ fn choices_choose_as_they_did() {
             json!({"Variable": variable, "StringEqualsPath": "$.x"}),
         ]);
     }
-    let (a, b) = (conditions[0].clone(), json!({"Variable": "$.n", "IsNumeric": true}));
+    let (a, b) = (
+        conditions[0].clone(),
+        json!({"Variable": "$.n", "IsNumeric": true}),
+    );
     conditions.extend([
         json!({"And": [b, a, {"Variable": "$.n", "NumericGreaterThan": 1}]}),
         json!({"Or": [{"Variable": "$.a", "IsPresent": false}, {"Not": a}, b]}),
@@ -205,11 +223,19 @@ fn choices_choose_as_they_did() {
         let mut rule = condition;
         rule["Next"] = json!("S1");
         let choice = json!({"Type": "Choice", "Choices": [rule], "Default": "S2"});
-        check_whole(&[choice, json!({"Type": "Pass", "Result": 1}), json!({"Type": "Succeed"})]);
+        check_whole(&[
+            choice,
+            json!({"Type": "Pass", "Result": 1}),
+            json!({"Type": "Succeed"}),
+        ]);
     }
     let rule = json!({"Variable": "$.b", "IsPresent": true, "Next": "S1", "Assign": {"v.$": "$"}});
-    let choice = json!({"Type": "Choice", "InputPath": "$.a", "OutputPath": "$.b", "Choices": [rule]});
-    check_whole(&[choice, json!({"Type": "Pass", "Parameters": {"v.$": "$v", "d.$": "$"}})]);
+    let choice =
+        json!({"Type": "Choice", "InputPath": "$.a", "OutputPath": "$.b", "Choices": [rule]});
+    check_whole(&[
+        choice,
+        json!({"Type": "Pass", "Parameters": {"v.$": "$v", "d.$": "$"}}),
+    ]);
 }
 
 #[test]
@@ -237,7 +263,9 @@ fn tasks_succeed_fail_and_are_caught_as_they_were() {
             {"ErrorEquals": ["States.ALL"], "ResultPath": "$.other", "Next": "S2"},
         ]),
     ];
-    let known = json!({"Type": "Pass", "Parameters": {"a.$": "$", "x": 1}, "Next": "S1"});
+    // Data that is an object for sure, and data of any type.
+    let known = json!({"Type": "Pass", "Parameters": {"a.$": "$", "x": 1}});
+    let unknown = json!({"Type": "Pass"});
     let end = json!({"Type": "Pass", "Parameters": {"end.$": "$"}});
     for resource in [ECHO, OBJECT, DECLINES, SILENT, SLOW] {
         for shape in &shapes {
@@ -247,7 +275,8 @@ fn tasks_succeed_fail_and_are_caught_as_they_were() {
                 task["Resource"] = json!(resource);
                 task["TimeoutSeconds"] = json!(5);
                 task["Catch"] = catch.clone();
-                check_whole(&[known.clone(), task, end.clone()]);
+                check_whole(&[known.clone(), task.clone(), end.clone()]);
+                check_whole(&[unknown.clone(), task, end.clone()]);
             }
         }
     }
@@ -273,7 +302,8 @@ fn waits_and_fails_end_as_they_did() {
 #[test]
 fn branches_and_iterations_end_as_they_did() {
     let fail = json!({"Type": "Fail", "Error": "Inner", "Cause": "why"});
-    let no_way = json!({"Type": "Choice", "Choices": [{"Variable": "$", "IsNull": true, "Next": "S1"}]});
+    let no_way =
+        json!({"Type": "Choice", "Choices": [{"Variable": "$", "IsNull": true, "Next": "S1"}]});
     let pass = json!({"Type": "Pass", "Parameters": {"k.$": "$"}});
     let set = json!({"Type": "Pass", "Assign": {"v.$": "$"}, "ResultPath": null});
     let read = json!({"Type": "Pass", "Parameters": {"v.$": "$v", "o.$": "$outer"}});
@@ -308,7 +338,8 @@ fn branches_and_iterations_end_as_they_did() {
                 "Type": "Map", "ItemsPath": "$.items", "ItemProcessor": scope("I", states), "Catch": catch,
             });
             check_whole(&[begin.clone(), map.clone(), end.clone()]);
-            map["ItemSelector"] = json!({"v.$": "$$.Map.Item.Value", "i.$": "$$.Map.Item.Index", "all.$": "$.items"});
+            map["ItemSelector"] =
+                json!({"v.$": "$$.Map.Item.Value", "i.$": "$$.Map.Item.Index", "all.$": "$.items"});
             map["MaxConcurrency"] = json!(1);
             check_whole(&[begin.clone(), map, end.clone()]);
         }
@@ -372,7 +403,8 @@ fn definition(states: Vec<Value>) -> Value {
     let mut row = vec![json!({"Type": "Pass", "Assign": {"v": {"a": 1}}})];
     let count = states.len();
     for (at, mut state) in states.into_iter().enumerate() {
-        let entries = ["Catch", "Choices"].map(|key| state.get(key).and_then(Value::as_array).cloned());
+        let entries =
+            ["Catch", "Choices"].map(|key| state.get(key).and_then(Value::as_array).cloned());
         for (key, entries) in ["Catch", "Choices"].into_iter().zip(entries) {
             let Some(mut entries) = entries else { continue };
             for entry in &mut entries {
@@ -400,7 +432,11 @@ fn definitions_by_chance_end_as_they_did() {
         let definition = proptest::strategy::ValueTree::current(&tree);
         let all = cases(&definition.to_string(), &definition);
         let imported = import(&all[0]);
-        assert!(imported.cdl.is_some(), "{definition}: {:?}", imported.diagnostics);
+        assert!(
+            imported.cdl.is_some(),
+            "{definition}: {:?}",
+            imported.diagnostics
+        );
         total += 1;
         if !imported.findings.is_empty() {
             continue;
