@@ -186,6 +186,13 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// `.key`, or `['key']` if the key is not a plain word.
+pub(crate) fn key_text(key: &str) -> String {
+    let mut text = String::new();
+    let _ = write_key(&mut text, key); // writing to a String cannot fail
+    text
+}
+
 /// Writes `.key`, or `['key']` if the key is not a plain word.
 fn write_key(f: &mut impl fmt::Write, key: &str) -> fmt::Result {
     if lexer::is_word(key) {

@@ -131,6 +131,29 @@ pub fn parse_with(source: &Source<'_>, options: &AslOptions) -> Parsed {
     }
 }
 
+/// What a definition in the States Language says to people, and fields that say
+/// nothing to the machine; by state, their names being unique in a definition.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// `Comment` of the definition.
+    pub(crate) comment: Option<String>,
+    /// `Comment` of states.
+    pub(crate) comments: BTreeMap<String, String>,
+    /// Fields of states without an effect here, but with one on AWS.
+    pub(crate) idle: BTreeMap<String, Vec<&'static str>>,
+}
+
+/// Reads what [`Notes`] holds of a file without errors.
+pub(crate) fn asl_notes(source: &Source<'_>) -> Notes {
+    let read = |context: &mut Context<'_>| {
+        let root = tree(context)?;
+        let bound = asl::bound_definition(&root);
+        Some(asl::notes(bound.map_or(&root, |bound| bound.definition)))
+    };
+    let (notes, ..) = with_context(source, read);
+    notes.unwrap_or_default()
+}
+
 /// Has a file read, if it is text; what comes of it only if nothing is wrong.
 fn with_context<T>(
     source: &Source<'_>,

@@ -15,6 +15,7 @@ mod execution;
 pub mod expression;
 mod front;
 mod ids;
+mod import;
 mod inbox;
 mod json;
 mod machine;
@@ -34,6 +35,7 @@ pub use front::{
     parse_with,
 };
 pub use ids::{BUCKETS, ExecutionId, InvalidTenant, TenantId, Timestamp, bucket_of, fnv1a32};
+pub use import::{Imported, RENAMED_ERRORS, Unexpressed, import_asl};
 pub use inbox::{
     AnswerRefused, Answered, CallbackRefused, Inbox, InvalidToken, Seen, Signal, SignalRefused,
     TaskToken,

@@ -16,6 +16,7 @@ mod dev;
 pub mod diagnostics;
 mod error;
 mod events;
+mod import;
 mod input;
 mod local;
 mod lsp;
@@ -94,6 +95,9 @@ enum Command {
     Server(serve::Server),
     /// Check CDL files
     Validate(validate::Validate),
+    /// Translate workflows that are written for others to CDL
+    #[command(subcommand)]
+    Import(import::Import),
     /// Bring a CDL file, or a folder of them, to the server
     Apply(apply::Apply),
     /// Say what a CDL file would change, and which executions could go on under it
@@ -195,6 +199,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Dev(dev) => all_threads(dev.run(session)),
         Command::Server(server) => all_threads(server.run(session)),
         Command::Validate(validate) => validate.run(session),
+        Command::Import(import) => import.run(session),
         Command::Apply(apply) => one_thread(apply.run(session)),
         Command::Plan(plan) => one_thread(plan.run(session)),
         Command::Run(run) => all_threads(run.run(session)),

@@ -104,6 +104,66 @@ fn keys_are_made_used_and_revoked() {
     server.cli(&["--key", key, "process", "list"]).exits(4);
 }
 
+#[test]
+fn a_definition_is_imported_and_what_is_lost_is_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| {
+        let file = folder.path().join(name);
+        file.to_str().expect("a temporary path is UTF-8").to_owned()
+    };
+    let write = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).expect("a file");
+        path(name)
+    };
+    let arn = "arn:aws:lambda:us-east-1:123456789012:function:f";
+    let definition = write(
+        "order.asl.json",
+        &format!(
+            r#"{{"StartAt":"A","States":{{"A":{{"Type":"Task","Resource":"{arn}","End":true}}}}}}"#
+        ),
+    );
+    let bindings = write(
+        "bindings.yaml",
+        "arn:aws:lambda:*:function:f: urn:cascade:activity:echo\n",
+    );
+    let out = path("order.yaml");
+
+    let args = [
+        "import",
+        "asl",
+        &definition,
+        "--bind",
+        &bindings,
+        "--output-file",
+        &out,
+    ];
+    let whole = alone(&args).succeeds();
+    assert_eq!(whole.stdout, "");
+    assert!(whole.stderr.contains("all is expressed"), "{whole:?}");
+    alone(&["validate", &out]).succeeds();
+
+    let unbound = alone(&["import", "asl", &definition]).exits(1);
+    assert!(
+        unbound.stdout.contains("# not expressed: Resource:"),
+        "{unbound:?}"
+    );
+    assert!(
+        unbound.stderr.contains("not expressed: A, Resource:"),
+        "{unbound:?}"
+    );
+    let json = alone(&["import", "asl", &definition, "--output", "json"]).exits(1);
+    let document: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(document["findings"][0]["state"], "A");
+    assert_eq!(
+        document["cdl"].as_str().map(str::trim_end),
+        Some(unbound.stdout.trim_end())
+    );
+
+    let invalid = write("invalid.asl.json", r#"{"StartAt":"A","States":{}}"#);
+    let refused = alone(&["import", "asl", &invalid]).exits(2);
+    assert_eq!(refused.stdout, "");
+}
+
 /// The server keeps the bindings with the definition: after a restart it compiles
 /// both again.
 #[test]

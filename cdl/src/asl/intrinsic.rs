@@ -21,13 +21,13 @@ const MAX_CALL_LEN: usize = 16 * 1024;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Call {
     text: Box<str>,
-    pub(super) function: Function,
-    pub(super) arguments: Vec<Argument>,
+    pub(crate) function: Function,
+    pub(crate) arguments: Vec<Argument>,
 }
 
 /// An argument of a call.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Argument {
+pub(crate) enum Argument {
     /// A text in single quotes; `raw` still has its escapes.
     Text {
         raw: Box<str>,
@@ -42,7 +42,7 @@ macro_rules! functions {
     ($($name:ident $text:literal $arguments:expr;)*) => {
         /// An intrinsic function.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Function {
+        pub(crate) enum Function {
             $($name,)*
         }
 

@@ -48,7 +48,7 @@ pub(crate) enum Root {
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// `.name`, `['name']`
     Name(Box<str>),
     /// `['a', 'b']`
@@ -71,7 +71,7 @@ pub(super) enum Step {
 
 /// A function at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Function {
+pub(crate) enum Function {
     Length,
     Min,
     Max,
@@ -121,6 +121,11 @@ impl Path {
     /// Compiles the text of a path.
     pub(crate) fn parse(text: &str) -> Result<Self, PathError> {
         parser::parse(text)
+    }
+
+    /// What follows the root.
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     /// Whether it is a root and nothing else.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
+use super::Notes;
 use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
@@ -107,6 +108,61 @@ pub(super) fn bound_definition(root: &Node) -> Option<BoundDefinition<'_>> {
         definition,
         bindings: get("bindings"),
     })
+}
+
+/// Fields that AWS acts upon and Cascade does not.
+const IDLE: [&str; 3] = ["Credentials", "ResultWriter", "Label"];
+
+/// What a definition says to people.
+pub(super) fn notes(definition: &Node) -> Notes {
+    let mut notes = Notes {
+        comment: field(definition, COMMENT).and_then(text),
+        ..Notes::default()
+    };
+    gather(definition, &mut notes);
+    notes
+}
+
+/// The notes of the states of a scope, and of those in them. Recurses as deep as
+/// the file is nested, which is bounded.
+fn gather(scope: &Node, notes: &mut Notes) {
+    let Some(Yaml::Mapping(states)) = field(scope, "States").map(|states| &states.yaml) else {
+        return;
+    };
+    for entry in states {
+        let (name, state) = (entry.key.text.to_string(), &entry.value);
+        if let Some(comment) = field(state, COMMENT).and_then(text) {
+            notes.comments.insert(name.clone(), comment);
+        }
+        let idle = IDLE.into_iter().filter(|key| field(state, key).is_some());
+        let idle: Vec<_> = idle.collect();
+        if !idle.is_empty() {
+            notes.idle.insert(name, idle);
+        }
+        for key in ["ItemProcessor", "Iterator"] {
+            if let Some(scope) = field(state, key) {
+                gather(scope, notes);
+            }
+        }
+        if let Some(Yaml::Sequence(branches)) = field(state, "Branches").map(|list| &list.yaml) {
+            branches.iter().for_each(|branch| gather(branch, notes));
+        }
+    }
+}
+
+fn field<'t>(node: &'t Node, key: &str) -> Option<&'t Node> {
+    let Yaml::Mapping(entries) = &node.yaml else {
+        return None;
+    };
+    let entry = entries.iter().find(|entry| &*entry.key.text == key);
+    entry.map(|entry| &entry.value)
+}
+
+fn text(node: &Node) -> Option<String> {
+    match &node.yaml {
+        Yaml::Scalar(scalar) => Some(scalar.text().to_owned()),
+        _ => None,
+    }
 }
 
 /// Compiles a definition.

@@ -6,6 +6,7 @@
 //! is known here by its name.
 
 mod activities;
+mod import;
 mod run;
 mod suite;
 

@@ -1,6 +1,6 @@
 //! Runs a case under virtual time: the clock goes to whatever is next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cascade_cdl::asl::conformance::{Case, Outcome};
@@ -23,15 +23,20 @@ const START: Timestamp = Timestamp(1_769_851_800_000);
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     pub(crate) replayed: bool,
+    /// The errors that were caught on the way.
+    pub(crate) caught: BTreeSet<String>,
 }
 
-/// Reads a definition whose resources are bound to activities of these names.
-pub(crate) fn parse(
-    text: &str,
-    machine_type: MachineType,
-    names: &BTreeMap<String, String>,
-) -> Parsed {
-    let bindings = names.iter().map(|(resource, name)| Binding {
+/// The bindings of a case's resources, to activities that are numbered.
+pub(crate) fn names(case: &Case) -> BTreeMap<String, String> {
+    let resources = case.activities.keys().enumerate();
+    let names = resources.map(|(at, resource)| (resource.clone(), format!("activity-{at}")));
+    names.collect()
+}
+
+/// What a definition is read with whose resources are bound to activities of these names.
+pub(crate) fn options(machine_type: MachineType, names: &BTreeMap<String, String>) -> AslOptions {
+    let entries = names.iter().map(|(resource, name)| Binding {
         pattern: resource.clone(),
         activity: Resource {
             name: name.as_str().into(),
@@ -41,12 +46,21 @@ pub(crate) fn parse(
         },
         envelope: Envelope::None,
     });
-    let options = AslOptions {
+    AslOptions {
         bindings: Bindings {
-            entries: bindings.collect(),
+            entries: entries.collect(),
         },
         machine_type,
-    };
+    }
+}
+
+/// Reads a definition whose resources are bound to activities of these names.
+pub(crate) fn parse(
+    text: &str,
+    machine_type: MachineType,
+    names: &BTreeMap<String, String>,
+) -> Parsed {
+    let options = options(machine_type, names);
     let source = Source {
         name: "machine.asl.json",
         bytes: text.as_bytes(),
@@ -54,9 +68,9 @@ pub(crate) fn parse(
     parse_with(&source, &options)
 }
 
-/// Runs a case to its end.
-pub(crate) fn run(case: &Case, form: Definition) -> Ended {
-    let text = match (&case.definition, form) {
+/// The text of a case's definition.
+pub(crate) fn text(case: &Case, form: Definition) -> String {
+    match (&case.definition, form) {
         (Value::String(text), Definition::Json) => text.clone(),
         (value, Definition::Json) => value.to_string(),
         (value, Definition::Yaml) => {
@@ -66,11 +80,13 @@ pub(crate) fn run(case: &Case, form: Definition) -> Ended {
             };
             serde_yaml::to_string(&value).expect("JSON is YAML")
         }
-    };
-    let resources = case.activities.keys().enumerate();
-    let names = resources.map(|(at, resource)| (resource.clone(), format!("activity-{at}")));
-    let names: BTreeMap<_, _> = names.collect();
-    let parsed = parse(&text, case.machine_type, &names);
+    }
+}
+
+/// Runs a case to its end.
+pub(crate) fn run(case: &Case, form: Definition) -> Ended {
+    let text = text(case, form);
+    let parsed = parse(&text, case.machine_type, &names(case));
     let Some(application) = parsed.application else {
         let reasons: Vec<_> = parsed.diagnostics.iter().map(ToString::to_string).collect();
         let outcome = Outcome {
@@ -81,11 +97,17 @@ pub(crate) fn run(case: &Case, form: Definition) -> Ended {
         return Ended {
             outcome,
             replayed: true,
+            caught: BTreeSet::new(),
         };
     };
     let program = application.workflows.into_values().next();
+    run_program(case, program.expect("a definition is one workflow"))
+}
+
+/// Runs a program with the activities and the input of a case.
+pub(crate) fn run_program(case: &Case, program: Arc<Program>) -> Ended {
     let activities = suite::activities(case);
-    let mut run = Run::new(program.expect("a definition is one workflow"), &activities);
+    let mut run = Run::new(program, &activities);
     run.start(&case.input);
     run.finish();
     run.outcome()
@@ -100,6 +122,7 @@ struct Run<'c> {
     /// Replies that are to come, and when.
     replies: Vec<(Timestamp, ActivityTask, Reply)>,
     entered: BTreeMap<String, u64>,
+    caught: BTreeSet<String>,
 }
 
 impl<'c> Run<'c> {
@@ -116,6 +139,7 @@ impl<'c> Run<'c> {
             now: START,
             replies: Vec::new(),
             entered: BTreeMap::new(),
+            caught: BTreeSet::new(),
         }
     }
 
@@ -181,10 +205,13 @@ impl<'c> Run<'c> {
             kind,
         };
         let mut entered = Vec::new();
-        let mut observe = |record| {
-            if let Record::StateEntered { place } = record {
-                entered.push(place.state.to_string());
+        let caught = &mut self.caught;
+        let mut observe = |record| match record {
+            Record::StateEntered { place } => entered.push(place.state.to_string()),
+            Record::Caught { error, .. } => {
+                caught.insert(error);
             }
+            _ => {}
         };
         let transition = apply_traced(&self.program, self.execution.clone(), &event, &mut observe)
             .expect("a live history applies");
@@ -241,6 +268,10 @@ impl<'c> Run<'c> {
             cause,
             entered: self.entered,
         };
-        Ended { outcome, replayed }
+        Ended {
+            outcome,
+            replayed,
+            caught: self.caught,
+        }
     }
 }

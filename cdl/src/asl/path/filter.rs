@@ -8,7 +8,7 @@ use super::{Fuel, Miss, Step, nodes, select};
 
 /// What stands in `[?( )]`.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::asl) enum Filter {
+pub(crate) enum Filter {
     All(Vec<Filter>),
     Any(Vec<Filter>),
     Not(Box<Filter>),
@@ -21,7 +21,7 @@ pub(in crate::asl) enum Filter {
 
 /// One side of a comparison.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::asl) enum Operand {
+pub(crate) enum Operand {
     Literal(Value),
     /// `@…`
     Item(Vec<Step>),
@@ -31,7 +31,7 @@ pub(in crate::asl) enum Operand {
 
 /// A compiled regular expression, equal to another of the same text.
 #[derive(Debug, Clone)]
-pub(in crate::asl) struct Pattern(pub(super) regex::Regex);
+pub(crate) struct Pattern(pub(super) regex::Regex);
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
@@ -40,7 +40,7 @@ impl PartialEq for Pattern {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::asl) enum Operator {
+pub(crate) enum Operator {
     Equal,
     NotEqual,
     Less,
