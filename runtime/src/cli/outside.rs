@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use cascade_cdl::program::{Application, Program, StateKind};
+use cascade_cdl::program::{Program, StateKind};
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{Callback, EventKind, Execution, Json, Step};
 
@@ -34,28 +34,17 @@ impl Outside {
         })
     }
 
-    /// What arrives at an execution that is as far as it comes by itself.
+    /// What arrives at an execution that is as far as it comes by itself. A signal is
+    /// for the first that can wait for it; one for which there is no other, either, goes to the
+    /// execution that was asked for, which refuses it.
     pub(crate) fn arrival(
         &mut self,
-        application: &Application,
         program: &Program,
         execution: &Execution,
+        is_for_others: impl Fn(&str) -> bool,
     ) -> Result<Option<EventKind>, Error> {
-        // A signal is for the first execution that can wait for it. One that none can wait
-        // for goes to the one that was asked for, which refuses it.
-        let is_for = |program: &Program, name: &str| {
-            let mut states = program.states.iter();
-            states
-                .any(|state| matches!(&state.kind, StateKind::Event(kind) if *kind.event == *name))
-        };
         let is_mine = |(name, _): &(String, Json)| {
-            let nobodys = || {
-                !application
-                    .workflows
-                    .values()
-                    .any(|other| is_for(other, name))
-            };
-            is_for(program, name) || (execution.parent.is_none() && nobodys())
+            listens(program, name) || (execution.parent.is_none() && !is_for_others(name))
         };
         let at = self.signals.iter().position(is_mine);
         if let Some((name, payload)) = at.and_then(|at| self.signals.remove(at)) {
@@ -103,6 +92,12 @@ impl Outside {
         }
         Ok(None)
     }
+}
+
+/// Whether a workflow has a state that waits for a signal of this name.
+pub(crate) fn listens(program: &Program, name: &str) -> bool {
+    let waits = |kind: &StateKind| matches!(kind, StateKind::Event(kind) if *kind.event == *name);
+    program.states.iter().any(|state| waits(&state.kind))
 }
 
 fn misfits(state: &str, unfit: &Unfit) -> Error {

@@ -21,7 +21,7 @@ use super::super::error::Error;
 use super::super::events;
 use super::super::local::{self, Caller, Local};
 use super::super::output::{Output, Tone, paint};
-use super::super::outside::{Outside, awaited};
+use super::super::outside::{Outside, awaited, listens};
 use super::SHARDS;
 use crate::clock::{Clock, SystemClock};
 use crate::sandbox::Cancel;
@@ -216,10 +216,12 @@ impl<'a> Runner<'a> {
                 self.awaited.borrow_mut().remove(&id);
                 return Ok(execution);
             }
-            let arrival =
-                self.outside
-                    .borrow_mut()
-                    .arrival(self.application, &program, &execution)?;
+            let workflows = &self.application.workflows;
+            let anyone = |name: &str| workflows.values().any(|program| listens(program, name));
+            let arrival = self
+                .outside
+                .borrow_mut()
+                .arrival(&program, &execution, anyone)?;
             if let Some(arrival) = arrival {
                 next = arrival;
                 continue;

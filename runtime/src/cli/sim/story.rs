@@ -173,6 +173,8 @@ fn consequence(now: Timestamp, record: &Record) -> Option<String> {
         Record::ExecutionTimedOut { timeout_ms } => {
             format!("the execution times out after {}", seconds(*timeout_ms))
         }
+        // Nobody pauses anything in a simulation.
+        Record::ExecutionPaused { .. } | Record::ExecutionResumed {} => return None,
         Record::StateExited { .. }
         | Record::ActivityScheduled { .. }
         | Record::ActivityCancelled { .. }

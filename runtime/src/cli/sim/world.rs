@@ -304,6 +304,7 @@ impl<'a> World<'a> {
             }
             if !self.step().await? {
                 let awaited = awaited(&self.scene.program, &self.execution);
+                let awaited: Vec<_> = awaited.iter().map(ToString::to_string).collect();
                 if awaited.is_empty() {
                     self.breaks("the execution waits for nothing".to_owned());
                 }
@@ -445,7 +446,9 @@ impl<'a> World<'a> {
     /// Lets in what comes from outside, and begins a commit if it is time for one.
     fn settle(&mut self) -> Result<(), Error> {
         while self.broken.is_none() && !self.execution.is_closed() {
-            let arrival = self.outside.arrival(&self.scene.program, &self.execution)?;
+            let arrival = self
+                .outside
+                .arrival(&self.scene.program, &self.execution, |_| false)?;
             let Some(arrival) = arrival else { break };
             self.urgent = true;
             self.apply(arrival);
