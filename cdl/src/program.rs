@@ -56,6 +56,9 @@ pub struct Program {
     pub states: Vec<State>,
     /// The workflow's `timeout`, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// What the input has to look like, which is for who starts an execution to check:
+    /// the machine takes whatever it is given.
+    pub input: Option<Arc<Schema>>,
     /// The workflow's `output`; without it the output is the context less `workflow`.
     pub output: Option<Template>,
 }

@@ -197,6 +197,9 @@ pub enum StartError {
         app = .0.application, name = .0.workflow, at = .0.paused_at, why = .0.reason
     )]
     Paused(Arc<PausedWorkflow>),
+    /// The input is not as the workflow's schema says.
+    #[error("the input of the workflow: {0}")]
+    Unfit(Unfit),
     #[error(transparent)]
     Full(#[from] Full),
     #[error("execution {0} was started by another request with this key or id")]
@@ -404,7 +407,7 @@ impl Engine {
     /// Starts an execution; returns when that is durable.
     pub async fn start(&self, start: Start) -> Result<Started, StartError> {
         let (started, answer) = oneshot::channel();
-        self.submit(start, started, None)?;
+        self.submit(start, started, None).await?;
         answer.await.map_err(|_| StartError::Interrupted)?
     }
 
@@ -431,7 +434,7 @@ impl Engine {
         let mut enough = std::pin::pin!(enough);
         let (reply, answer) = oneshot::channel();
         let (closed_reply, closed) = oneshot::channel();
-        self.submit(start, reply, Some(closed_reply))?;
+        self.submit(start, reply, Some(closed_reply)).await?;
         let started = answer.await.map_err(|_| StartError::Interrupted)??;
         let closed = tokio::select! {
             biased;
@@ -441,7 +444,7 @@ impl Engine {
         Ok((started, closed))
     }
 
-    fn submit(
+    async fn submit(
         &self,
         start: Start,
         started: oneshot::Sender<Result<Started, StartError>>,
@@ -466,6 +469,13 @@ impl Engine {
                 limit: admission.input_bytes,
             });
         }
+        let unfit = match &program.1.input {
+            Some(schema) => {
+                let (schema, input) = (schema.clone(), start.input.clone());
+                self.fit(&start.tenant, schema, input).await?.err()
+            }
+            None => None,
+        };
         let usage = context.usages.of(&start.tenant);
         let id = match (start.id, &start.idempotency_key) {
             (Some(id), _) => id,
@@ -487,6 +497,7 @@ impl Engine {
                 id,
                 start,
                 program,
+                unfit,
                 admission,
                 place,
                 started,
@@ -567,7 +578,7 @@ impl Engine {
         let asked = asked.find(|(_, asking, _)| asking.task == answer.task);
         let is_checked = asked.is_some();
         if let Some(schema) = asked.and_then(|(_, _, human)| human.schema.clone()) {
-            self.fit(tenant, schema, answer.output.clone()).await?;
+            self.fit(tenant, schema, answer.output.clone()).await??;
         }
         let bytes = answer.output.len() + answer.by.len();
         let control = Control::Answer { answer, is_checked };

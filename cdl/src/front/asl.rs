@@ -207,6 +207,7 @@ pub(super) fn program(
         return None;
     }
     Some(Program {
+        input: None,
         name: name.to_owned(),
         scopes,
         states: states.into_iter().collect::<Option<Vec<_>>>()?,

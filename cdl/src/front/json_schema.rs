@@ -112,7 +112,7 @@ const KEYS: &[Row] = &[
         "*",
         "schemas",
         Named("schema"),
-        "JSON Schemas by name, for HumanTask states.",
+        "JSON Schemas by name, for inputs and HumanTask states.",
     ),
     ("workflow", "name", NAME, "Name of the workflow."),
     (
@@ -146,6 +146,7 @@ const KEYS: &[Row] = &[
         DURATION,
         "How long an execution may take, as in `1h30m`.",
     ),
+    ("*", "input", Def("input"), "What the input looks like."),
     (
         "workflow",
         "output",
@@ -388,7 +389,7 @@ const KEYS: &[Row] = &[
         "*",
         "schema",
         Kind::Schema,
-        "JSON Schema of the answer, or `urn:cascade:schema:NAME`.",
+        "JSON Schema of the input or answer, or `urn:cascade:schema:NAME`.",
     ),
     (
         "*",
@@ -433,6 +434,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("branch", &["states"]),
     ("iterator", &["states"]),
     ("batch", &["size"]),
+    ("input", &["schema"]),
     ("catch", &["error", "next"]),
     ("compensate", &["resource"]),
     ("choice", &["condition", "next"]),
@@ -476,6 +478,7 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("branch", &states::BRANCH),
     ("iterator", &map::ITERATOR),
     ("batch", &map::BATCH),
+    ("input", &workflow::INPUT),
     ("ui", &waiting::UI),
     ("escalation", &waiting::ESCALATION),
 ];

@@ -30,8 +30,8 @@ pub(super) fn declare(context: &mut Context<'_>, node: &Node) {
     }
 }
 
-/// The schema that a state gives, or names.
-pub(super) fn of_state(context: &mut Context<'_>, node: &Node) -> Result<Arc<Schema>, Reported> {
+/// The schema that a state or a workflow gives, or names.
+pub(super) fn read(context: &mut Context<'_>, node: &Node) -> Result<Arc<Schema>, Reported> {
     let Yaml::Scalar(_) = &node.yaml else {
         return inline(context, node);
     };

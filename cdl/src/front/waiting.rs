@@ -112,7 +112,7 @@ fn ui(context: &mut Context<'_>, node: &Node) -> Result<Option<Arc<Schema>>, Rep
     let Some(node) = fields.get("schema") else {
         return Ok(None);
     };
-    schemas::of_state(context, node).map(Some)
+    schemas::read(context, node).map(Some)
 }
 
 /// Who is asked, and when, if nobody answers.

@@ -5,18 +5,20 @@
 //! known, because then it can be said whether the state exists elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::Node;
-use super::{collisions, lints, states};
+use super::{collisions, lints, schemas, states};
 use crate::diagnostic::Code;
 use crate::expression::Path;
 use crate::program::{
     EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
 };
+use crate::schema::Schema;
 
 pub(super) const WORKFLOW: Shape = Shape {
     what: "a workflow",
@@ -24,11 +26,18 @@ pub(super) const WORKFLOW: Shape = Shape {
         "name",
         "description",
         "start",
+        "input",
         "timeout",
         "output",
         "states",
     ],
     later: &["shard_key", "cache", "secrets", "on_timeout", "version"],
+};
+
+pub(super) const INPUT: Shape = Shape {
+    what: "`input`",
+    known: &["schema"],
+    later: &[],
 };
 
 /// What is known of a state beside its compiled form; the lints ask for it.
@@ -89,6 +98,7 @@ pub(super) fn compile(
     if let Some(node) = fields.get("description") {
         context.text(node, "`description`");
     }
+    let input = fields.get("input").and_then(|node| input(context, node));
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| context.duration(node, "`timeout`"));
     let output = fields.get("output").map(|node| context.template(node));
@@ -128,8 +138,16 @@ pub(super) fn compile(
         scopes,
         states: states.into_iter().collect::<Option<Vec<_>>>()?,
         timeout_ms,
+        input,
         output: output.flatten(),
     })
+}
+
+/// What the input has to look like.
+fn input(context: &mut Context<'_>, node: &Node) -> Option<Arc<Schema>> {
+    let fields = context.fields(node, &INPUT)?;
+    let node = context.required(&fields, "schema")?;
+    schemas::read(context, node).ok()
 }
 
 impl Builder<'_, '_> {

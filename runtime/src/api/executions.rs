@@ -218,7 +218,7 @@ pub(super) struct ReasonBody {
         (status = 202, description = "It runs", body = ExecutionView),
         (status = 409, description = "`key_reused`: the key or id was used for another request; `workflow_paused`: nothing new of the workflow is started", body = ProblemDocument),
         (status = 413, description = "`too_large`", body = ProblemDocument),
-        (status = 422, description = "`unknown_workflow`", body = ProblemDocument),
+        (status = 422, description = "`unknown_workflow`; `invalid_input`: it does not fit the workflow's schema, and `errors` say where", body = ProblemDocument),
         (status = 429, description = "`busy` or `limit_reached`", body = ProblemDocument),
     )
 )]

@@ -67,6 +67,7 @@ codes! {
     NotRetryable = "not_retryable", CONFLICT, "the execution is not one that can be retried";
     UnknownSignal = "unknown_signal", UNPROCESSABLE_ENTITY, "the workflow waits for no such signal";
     NotAsked = "not_asked", CONFLICT, "nobody is asked for this";
+    InvalidInput = "invalid_input", UNPROCESSABLE_ENTITY, "the input is not as the workflow's schema says";
     InvalidAnswer = "invalid_answer", UNPROCESSABLE_ENTITY, "the answer is not as the state asks";
     InboxFull = "inbox_full", TOO_MANY_REQUESTS, "too many signals wait for the execution";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "it has changed meanwhile";
@@ -187,6 +188,14 @@ impl Problem {
         self
     }
 
+    fn unfit(code: Code, detail: String, unfit: &Unfit) -> Self {
+        let problem = Self::new(code, detail);
+        match unfit {
+            Unfit::TooMuch => problem,
+            Unfit::Misfits(misfits) => problem.errors(misfits),
+        }
+    }
+
     fn internal(code: Code, cause: &impl ToString) -> Self {
         let mut problem = Self::new(code, "the server's log has more under the request id");
         problem.cause = Some(cause.to_string());
@@ -230,6 +239,7 @@ impl From<StartError> for Problem {
             StartError::UnknownWorkflow { .. } => Self::new(Code::UnknownWorkflow, detail),
             StartError::Paused(_) => Self::new(Code::WorkflowPaused, detail),
             StartError::InputTooLarge { .. } => Self::new(Code::TooLarge, detail),
+            StartError::Unfit(unfit) => Self::unfit(Code::InvalidInput, detail, &unfit),
             StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),
             StartError::Busy { retry_after } => {
@@ -254,10 +264,7 @@ impl From<ControlError> for Problem {
             ControlError::PayloadTooLarge { .. } => Self::new(Code::TooLarge, detail),
             ControlError::NotAsked | ControlError::NotAwaited => Self::new(Code::NotAsked, detail),
             ControlError::MovedOn => Self::new(Code::Conflict, detail),
-            ControlError::Unfit(Unfit::TooMuch) => Self::new(Code::InvalidAnswer, detail),
-            ControlError::Unfit(Unfit::Misfits(misfits)) => {
-                Self::new(Code::InvalidAnswer, detail).errors(&misfits)
-            }
+            ControlError::Unfit(unfit) => Self::unfit(Code::InvalidAnswer, detail, &unfit),
             ControlError::Full(_) => Self::new(Code::LimitReached, detail),
             ControlError::Busy { retry_after } => {
                 Self::new(Code::Busy, detail).retry_after(retry_after)

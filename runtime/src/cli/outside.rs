@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use cascade_cdl::program::{Program, StateKind};
-use cascade_cdl::schema::Unfit;
+use cascade_cdl::schema::{Schema, Unfit};
 use cascade_cdl::{Callback, EventKind, Execution, Json, Step};
 
 use super::error::Error;
@@ -82,7 +83,7 @@ impl Outside {
             };
             if let Some(schema) = &human.schema {
                 let fits = schema.check(&output.to_value());
-                fits.map_err(|unfit| misfits(&state, &unfit))?;
+                fits.map_err(|unfit| misfits(&format!("the answer to `{state}`"), &unfit))?;
             }
             return Ok(Some(EventKind::HumanTaskCompleted {
                 task: asking.task,
@@ -100,8 +101,15 @@ pub(crate) fn listens(program: &Program, name: &str) -> bool {
     program.states.iter().any(|state| waits(&state.kind))
 }
 
-fn misfits(state: &str, unfit: &Unfit) -> Error {
-    let error = Error::usage(format!("the answer to `{state}`: {unfit}"));
+/// Checks an input, if its workflow says what it looks like.
+pub(crate) fn check_input(program: &Program, input: &Json) -> Result<(), Error> {
+    let fits = |schema: &Arc<Schema>| schema.check(&input.to_value());
+    let fits = program.input.as_ref().map_or(Ok(()), fits);
+    fits.map_err(|unfit| misfits(&format!("the input of `{}`", program.name), &unfit))
+}
+
+fn misfits(what: &str, unfit: &Unfit) -> Error {
+    let error = Error::usage(format!("{what}: {unfit}"));
     match unfit {
         Unfit::TooMuch => error,
         Unfit::Misfits(misfits) => {

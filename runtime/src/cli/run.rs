@@ -16,7 +16,7 @@ use serde_json::json;
 use super::error::{Error, Exit};
 use super::local::Local;
 use super::output::{Output, paint};
-use super::outside::Outside;
+use super::outside::{Outside, check_input};
 use super::source::{self, Found, Project};
 use super::validate;
 use super::{Session, activity, events, input};
@@ -63,6 +63,7 @@ impl Run {
         };
         let program = choose(&application, self.workflow.as_deref())?;
         let input = Json::from_value(&input::read(self.input.as_deref())?);
+        check_input(&program, &input)?;
         let outside = Outside::read(&self.signals, &self.answers)?;
         let folder = folder(&self.file, self.activities.as_deref());
         let found = gather(&folder, output).await?;

@@ -30,7 +30,7 @@ use self::judge::{Broken, Judgement, judge};
 use self::report::{Failure, Tally};
 use self::world::{Run, Scene};
 use super::error::{Error, Exit};
-use super::outside::Outside;
+use super::outside::{Outside, check_input};
 use super::{Session, input, run, validate};
 
 /// Runs of one command, at most: more than a night has time for.
@@ -177,6 +177,9 @@ impl Sim {
         }
         if inputs.is_empty() {
             inputs.push(Json::from_value(&input::read(None)?));
+        }
+        for input in &inputs {
+            check_input(&program, input)?;
         }
         let outside = Outside::read(&self.signals, &self.answers)?;
         let mocks = Mocks::read(&self.mocks, self.real)?;

@@ -174,7 +174,9 @@ async fn attempt(
     {
         let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
         let closed_reply = child.waits.then_some(closed_reply);
-        Engine { inner }.submit(child.start.clone(), reply, closed_reply)?;
+        Engine { inner }
+            .submit(child.start.clone(), reply, closed_reply)
+            .await?;
     }
     let started = started.await.map_err(|_| StartError::Interrupted)??;
     if !child.waits {
@@ -194,7 +196,9 @@ fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
             return Ok(RETRY_AFTER);
         }
         StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),
-        StartError::InputTooLarge { .. } => (errors::INVALID_INPUT, Some(false)),
+        StartError::InputTooLarge { .. } | StartError::Unfit(_) => {
+            (errors::INVALID_INPUT, Some(false))
+        }
         StartError::Full(_) => ("ExecutionLimitExceeded", None),
         // Somebody took the id; another try has another one.
         StartError::KeyReused(_) => ("ChildConflict", Some(true)),

@@ -112,26 +112,26 @@ impl Engine {
         &self,
         tenant: &TenantId,
         schema: Arc<Schema>,
-        answer: Json,
-    ) -> Result<(), ControlError> {
+        value: Json,
+    ) -> Result<Result<(), Unfit>, store::Error> {
         let fitting = Fitting {
             schema,
-            answer,
+            value,
             fits: Ok(()),
         };
         let check = |fitting: &mut Fitting, _| {
-            fitting.fits = fitting.schema.check(&fitting.answer.to_value());
+            fitting.fits = fitting.schema.check(&fitting.value.to_value());
             Ok(true)
         };
         let fitting = in_turns(&self.inner.context, tenant, fitting, check).await?;
-        Ok(fitting.fits?)
+        Ok(fitting.fits)
     }
 }
 
-/// An answer that is held against a schema.
+/// A value that is held against a schema.
 struct Fitting {
     schema: Arc<Schema>,
-    answer: Json,
+    value: Json,
     fits: Result<(), Unfit>,
 }
 

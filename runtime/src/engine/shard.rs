@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
+use cascade_cdl::schema::Unfit;
 use cascade_cdl::{Callback, ExecutionId, TaskToken, TenantId, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -146,6 +147,8 @@ pub(super) struct StartRequest {
     pub(super) id: ExecutionId,
     pub(super) start: Start,
     pub(super) program: (u32, Arc<Program>),
+    /// What is wrong with the input.
+    pub(super) unfit: Option<Unfit>,
     pub(super) admission: Admission,
     pub(super) place: Place,
     pub(super) started: oneshot::Sender<Result<Started, StartError>>,

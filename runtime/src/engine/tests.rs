@@ -629,3 +629,26 @@ mod moves;
 mod outside;
 mod pause;
 pub(crate) mod world;
+
+#[tokio::test]
+async fn an_input_has_to_fit_unless_its_execution_is_there_already() {
+    let bench = Bench::new().await;
+    let with = |input: serde_json::Value, key: &str| Start {
+        input: input.into(),
+        ..start("strict", Some(key))
+    };
+    let refused = bench.engine.start(with(json!({"x": "one"}), "a")).await;
+    assert!(
+        matches!(&refused, Err(StartError::Unfit(Unfit::Misfits(misfits))) if misfits[0].at == "/x"),
+        "{refused:?}"
+    );
+    assert_eq!(bench.engine.stats().open, 0);
+    let first = bench.engine.start(with(json!({"x": 1}), "a")).await;
+    let first = first.expect("it fits").id;
+    // A client that was not told asks again, and meanwhile there is a stricter version.
+    bench.apply("required: [x], ", "required: [x, y], ");
+    let again = bench.engine.start(with(json!({"x": 1}), "a")).await;
+    assert_eq!(again.expect("it is there").id, first);
+    let refused = bench.engine.start(with(json!({"x": 1}), "b")).await;
+    assert!(matches!(refused, Err(StartError::Unfit(_))), "{refused:?}");
+}

@@ -298,14 +298,17 @@ impl<'a> Runner<'a> {
             .is_none_or(|application| *application == *self.application.name);
         let program = self.application.workflows.get(name).filter(|_| is_here);
         let Some(program) = program else {
-            let failure = ActivityFailure {
-                error: errors::WORKFLOW_NOT_FOUND.to_owned(),
-                message: format!("there is no `{}` in this file", task.resource),
-                retryable: Some(false),
-                details: None,
-            };
-            return Begun::Known(Err(failure), Stir::new(&self.stirs));
+            let message = format!("there is no `{}` in this file", task.resource);
+            return self.refuse(errors::WORKFLOW_NOT_FOUND, message);
         };
+        if let Some(schema) = &program.input
+            && let Err(unfit) = schema.check(&task.input.to_value())
+        {
+            return self.refuse(
+                errors::INVALID_INPUT,
+                format!("the input of the workflow: {unfit}"),
+            );
+        }
         let id = ExecutionId::of_child(parent.id, task.task, task.attempt);
         let (ended, end) = oneshot::channel();
         let begin = Begin {
@@ -333,6 +336,16 @@ impl<'a> Runner<'a> {
         }
         let output = json!({ "execution_id": id.to_string() });
         Begun::Known(Ok(output.into()), Stir::new(&self.stirs))
+    }
+
+    fn refuse(&self, error: &str, message: String) -> Begun {
+        let failure = ActivityFailure {
+            error: error.to_owned(),
+            message,
+            retryable: Some(false),
+            details: None,
+        };
+        Begun::Known(Err(failure), Stir::new(&self.stirs))
     }
 
     fn stop(&self, stop: Stop) {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::super::events;
 use super::super::local::{Caller, Local};
 use super::super::output::plain;
-use super::super::outside::{Awaited, awaited};
+use super::super::outside::{Awaited, awaited, check_input};
 use super::super::virtual_time::VirtualTime;
 use super::file::{Reply, Test};
 use super::load::Suite;
@@ -83,7 +83,12 @@ pub(super) async fn play(
         .input
         .clone()
         .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    let mut next = Some(VirtualTime::started(Json::from_value(&input)));
+    let input = Json::from_value(&input);
+    if let Err(refused) = check_input(&suite.program, &input) {
+        play.faults.push(refused.to_string());
+        return play.finish();
+    }
+    let mut next = Some(VirtualTime::started(input));
     while let Some(event) = next {
         let Some(asked) = play.apply(event) else {
             break;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cascade_cdl::program::Child;
+use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
     ActivityFailure, ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS,
     Timestamp,
@@ -24,13 +25,14 @@ impl Shard {
             id,
             start,
             program: (application_version, program),
+            unfit,
             admission,
             place,
             started,
             closed,
         } = request;
         drop(place);
-        if let Err(refused) = self.admit_start(&start, &admission) {
+        if let Err(refused) = self.admit_start(&start, unfit, &admission) {
             let _ = started.send(Err(refused));
             return;
         }
@@ -71,11 +73,19 @@ impl Shard {
 
     /// Checks that something new may be started. What was started before is answered
     /// whatever becomes of its workflow.
-    fn admit_start(&mut self, start: &Start, admission: &Admission) -> Result<(), StartError> {
+    fn admit_start(
+        &mut self,
+        start: &Start,
+        unfit: Option<Unfit>,
+        admission: &Admission,
+    ) -> Result<(), StartError> {
         let definitions = &self.context.definitions;
         let paused = definitions.paused(&start.tenant, &start.application, &start.workflow);
         if let Some(paused) = paused {
             return Err(StartError::Paused(paused));
+        }
+        if let Some(unfit) = unfit {
+            return Err(StartError::Unfit(unfit));
         }
         Ok(self.admit(&start.tenant, admission)?)
     }

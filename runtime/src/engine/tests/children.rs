@@ -90,6 +90,17 @@ async fn an_unknown_workflow_is_not_tried_again() {
     }
 }
 
+#[tokio::test]
+async fn an_input_that_does_not_fit_is_not_tried_again() {
+    let bench = Bench::new().await;
+    let id = begin(&bench, "careless").await;
+    match end(&bench, id).await {
+        Status::Failed { failure } => assert_eq!(failure.error, "InvalidInput"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.engine.stats().started, 1, "no child");
+}
+
 /// The child that a parent waits for, once it is durable.
 async fn child_of(bench: &Bench, id: ExecutionId) -> ExecutionId {
     let view = bench.engine.show(&tenant(), id).await.expect("reads");

@@ -92,6 +92,13 @@ workflows:
   endless:
     states:
       - {name: Again, type: SubWorkflow, workflow: endless, parameters: {x: 1}, end: true}
+  strict:
+    input: {schema: {type: object, required: [x], properties: {x: {type: integer}}}}
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, result: $.paid, end: true}
+  careless:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: strict, parameters: {x: one}, retries: {max_attempts: 3}, end: true}
   lost:
     states:
       - {name: Child, type: SubWorkflow, workflow: other/nothing, parameters: {x: 1}, retries: {max_attempts: 3}, end: true}
