@@ -19,8 +19,12 @@ use super::super::source::Found;
 use super::super::{input, run};
 use crate::sandbox::{Cancel, Capability, KeyValue, KeyValueError, NoLog};
 
-/// Results that are remembered. Beyond, attempts run again: slower, with the same result.
-const MAX_REMEMBERED: usize = 20_000;
+/// Texts of inputs and outputs that are remembered, in bytes. Beyond, attempts run again:
+/// slower, with the same result.
+const MAX_REMEMBERED: usize = 256 << 20;
+
+/// What remembering takes beside them, in bytes, roughly.
+const REMEMBERED_OVERHEAD: usize = 1 << 10;
 
 /// How long an attempt of a mock may take, as the sandbox's default has it.
 const MOCK_LIMIT_MS: u64 = 60_000;
@@ -34,7 +38,8 @@ pub(super) struct Activities {
     store: Store,
     known: BTreeMap<Arc<str>, Known>,
     remembered: HashMap<Asked, Vec<Remembered>>,
-    count: usize,
+    /// Bytes of it, roughly.
+    bytes: usize,
 }
 
 enum Known {
@@ -156,7 +161,7 @@ impl Activities {
             store,
             known,
             remembered: HashMap::new(),
-            count: 0,
+            bytes: 0,
         })
     }
 
@@ -211,8 +216,10 @@ impl Activities {
             duration_us: 0,
             ..outcome.receipt
         };
-        if repeats && self.count < MAX_REMEMBERED {
-            self.count += 1;
+        if repeats && self.bytes < MAX_REMEMBERED {
+            let output = outcome.result.as_ref().map_or(0, Json::len);
+            let calls_bytes: usize = calls.iter().map(|(call, answer)| call.bytes(answer)).sum();
+            self.bytes += asked.input.len() + output + calls_bytes + REMEMBERED_OVERHEAD;
             self.remembered.entry(asked).or_default().push(Remembered {
                 calls,
                 result: outcome.result.clone(),
@@ -303,6 +310,25 @@ enum Answer {
 }
 
 impl Call {
+    /// What it and its answer carry.
+    fn bytes(&self, answer: &Answer) -> usize {
+        let len = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let asked = match self {
+            Self::Get(key) | Self::Delete(key) => key.len(),
+            Self::Set(key, value) => key.len() + value.len(),
+            Self::CompareAndSet {
+                key,
+                expected,
+                value,
+            } => key.len() + len(expected) + value.len(),
+        };
+        asked
+            + match answer {
+                Answer::Value(value) => len(value),
+                Answer::Holds(_) | Answer::Done => 0,
+            }
+    }
+
     fn make(&self, values: &mut Values) -> Answer {
         match self {
             Self::Get(key) => Answer::Value(values.get(key).cloned()),

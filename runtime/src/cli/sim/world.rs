@@ -761,3 +761,39 @@ fn failure(error: &str, retryable: Option<bool>, message: &str) -> ActivityFailu
         details: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_caught_around_a_state_is_known_but_not_what_catches_all() {
+        let cdl = "states:
+  - name: Checks
+    type: Parallel
+    branches:
+      - name: one
+        states:
+          - name: A
+            type: Task
+            resource: urn:cascade:activity:a
+            catch: [{ error: [Declined, Late], next: B }]
+            end: true
+          - { name: B, type: Pass, end: true }
+    catch: [{ error: [Late, Gone], next: End }, { error: '*', next: End }]
+    next: End
+  - { name: End, type: Succeed }
+";
+        let parsed = cascade_cdl::parse(&cascade_cdl::Source {
+            name: "flow.yaml",
+            bytes: cdl.as_bytes(),
+        });
+        let application = parsed.application.expect("a workflow");
+        let program = application.workflows.values().next().expect("one");
+        let caught = caught(program);
+        assert_eq!(caught["A"], ["Declined", "Late", "Gone"]);
+        assert_eq!(caught["B"], ["Late", "Gone"]);
+        assert_eq!(caught["Checks"], ["Late", "Gone"]);
+        assert!(caught["End"].is_empty());
+    }
+}
