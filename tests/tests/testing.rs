@@ -103,6 +103,16 @@ expect: { error: Sorry, path: [Charge, Approve, Sorry], took: 7d }",
 }
 
 #[test]
+fn what_hangs_without_a_timeout_is_told() {
+    let flow = "states: [{ name: A, type: Task, resource: 'urn:cascade:activity:a', end: true }]\n";
+    let tests = "mocks: { a: { hangs: true } }\ntests: [{ name: one }]\n";
+    let folder = folder(&[("flow.yaml", flow), ("flow.test.yaml", tests)]);
+    let run = test(folder.path(), &[]).exits(1);
+    let told = "expected completed, got waiting: state `A` waits for `a`, which hangs";
+    assert!(run.stdout.contains(told), "{run:#?}");
+}
+
+#[test]
 fn an_execution_can_be_cancelled_or_be_left_waiting() {
     let wrong = judge(
         "

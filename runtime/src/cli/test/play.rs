@@ -400,15 +400,20 @@ impl<'a> Play<'a> {
 
     fn finish(self) -> Played {
         let execution: &Execution = self.time.execution();
-        let waits = if execution.is_closed() {
-            Vec::new()
-        } else {
-            awaited(&self.suite.program, execution)
-        };
+        let mut waits = Vec::new();
+        if !execution.is_closed() {
+            let outside = awaited(&self.suite.program, execution);
+            waits.extend(outside.iter().map(waits_for));
+            let hanging = execution.pending_tasks(&self.suite.program).into_iter();
+            waits.extend(hanging.map(|task| {
+                let (state, activity) = (task.state, task.resource.name);
+                format!("state `{state}` waits for `{activity}`, which hangs, without a timeout")
+            }));
+        }
         let log = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
         Played {
             status: execution.status.clone(),
-            awaited: waits.iter().map(waits_for).collect(),
+            awaited: waits,
             visits: self.visits,
             calls: self.calls,
             took: Duration::from_millis(self.time.now().since(self.start)),
