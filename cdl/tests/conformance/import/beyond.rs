@@ -378,7 +378,7 @@ fn branches_and_iterations_end_as_they_did() {
     ];
     for states in &scopes {
         for catch in &catches {
-            let branches = json!([scope("A", states), scope("B", &[pass.clone()])]);
+            let branches = json!([scope("A", states), scope("B", std::slice::from_ref(&pass))]);
             let mut parallel = json!({"Type": "Parallel", "Branches": branches, "Catch": catch});
             check_whole(&[begin.clone(), parallel.clone(), end.clone()]);
             parallel["Parameters"] = json!({"p.$": "$"});
