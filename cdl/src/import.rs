@@ -213,7 +213,13 @@ impl<'p> Importer<'p> {
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
-        let name = free(&self.names, clean.trim(), states::MAX_NAME_CHARS, " ");
+        let clean = if clean.trim().is_empty() {
+            "State"
+        } else {
+            clean.trim()
+        };
+        let taken = |name: &str| self.names.contains(name);
+        let name = free(taken, clean, states::MAX_NAME_CHARS, " ");
         self.names.insert(name.clone());
         name
     }
@@ -238,10 +244,11 @@ impl<'p> Importer<'p> {
             Some(first) if first.is_ascii_alphabetic() => key.to_owned(),
             _ => format!("branch_{key}"),
         };
-        let key = free(&self.keys, &key, MAX_KEY_CHARS, "_");
         // Whatever the scope keeps has the key in front of its own.
-        let own = ["", "_input", "_result", "_caught", "_vars", "_branches"];
-        self.keys.extend(own.map(|suffix| format!("{key}{suffix}")));
+        let own = |key: &str| OWN_KEYS.map(|suffix| format!("{key}{suffix}"));
+        let taken = |key: &str| own(key).iter().any(|own| self.keys.contains(own));
+        let key = free(taken, &key, MAX_KEY_CHARS, "_");
+        self.keys.extend(own(&key));
         key
     }
 }
@@ -250,11 +257,14 @@ impl<'p> Importer<'p> {
 /// it may have 64.
 const MAX_KEY_CHARS: usize = 40;
 
+/// What the keys of a scope end in: that of its document, and those of what it keeps.
+const OWN_KEYS: [&str; 6] = ["", "_input", "_result", "_caught", "_vars", "_branches"];
+
 /// `wanted`, cut to so many characters and counted up until it is not `taken`.
-fn free(taken: &BTreeSet<String>, wanted: &str, most: usize, gap: &str) -> String {
+fn free(taken: impl Fn(&str) -> bool, wanted: &str, most: usize, gap: &str) -> String {
     let cut = |room: usize| wanted.chars().take(room).collect::<String>();
     let first = cut(most).trim_end().to_owned();
-    if !first.is_empty() && !taken.contains(&first) {
+    if !first.is_empty() && !taken(&first) {
         return first;
     }
     let mut names = (2..).map(|n: u64| {
@@ -263,6 +273,6 @@ fn free(taken: &BTreeSet<String>, wanted: &str, most: usize, gap: &str) -> Strin
         format!("{}{suffix}", cut(room).trim_end())
     });
     names
-        .find(|name| !taken.contains(name))
+        .find(|name| !taken(name))
         .expect("fewer names are taken than there are numbers")
 }

@@ -145,7 +145,9 @@ fn gather(scope: &Node, notes: &mut Notes) {
             }
         }
         if let Some(Yaml::Sequence(branches)) = field(state, "Branches").map(|list| &list.yaml) {
-            branches.iter().for_each(|branch| gather(branch, notes));
+            for branch in branches {
+                gather(branch, notes);
+            }
         }
     }
 }

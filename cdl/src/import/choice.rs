@@ -3,7 +3,7 @@
 use super::Importer;
 use super::expression::{Data, Expr, Faults};
 use super::flow::{Chain, Flow, value};
-use super::states::Scope;
+use super::states::{Scope, linked};
 use super::yaml::{After, Cdl, Y};
 use crate::asl::jsonata::Query;
 use crate::asl::program::{self as asl, Part, ResultPath, Rule, State};
@@ -71,7 +71,7 @@ impl Importer<'_> {
             chain.comments.extend(comments);
             let mut own = Chain::new(chain.id, String::new());
             own.steps = steps;
-            chain.steps.extend(self.linked(own, After::Target(after)));
+            chain.steps.extend(linked(own, After::Target(after)));
         }
         scope.sees.faults = scope.sees.faults.and(faults);
     }

@@ -108,9 +108,9 @@ impl View<'_> {
                 return Err(Lost::new(what, "ask for the value that it looks at"));
             }
             // A default stands in for null as well, but not for a list with null in it.
-            let test = if expected { "!=" } else { "==" };
-            let text = format!("([{}] | default: []) {test} []", path.argument());
-            return Ok(Translated::one(text, Faults::NONE));
+            let operator = if expected { "!=" } else { "==" };
+            let term = format!("([{}] | default: []) {operator} []", path.argument());
+            return Ok(Translated::one(term, Faults::NONE));
         }
         let term = match what {
             Type::Null => format!("{x} == null"),
@@ -153,8 +153,8 @@ fn compare_value(path: &Expr, how: Comparison, value: &Value) -> Result<Translat
             ));
         }
         (Test::Equals, _) => vec![compared("==")],
-        (test, Value::String(text)) => {
-            if text.chars().any(|c| c > FIRST_SURROGATE) {
+        (test, Value::String(other)) => {
+            if other.chars().any(|c| c > FIRST_SURROGATE) {
                 return Err(code_units());
             }
             vec![is_text(&x), compared(operator(test))]

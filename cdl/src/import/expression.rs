@@ -4,6 +4,7 @@
 //! fails. Where that cannot be said, there is a [`Lost`] instead.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -250,13 +251,13 @@ impl View<'_> {
         }
     }
 
-    /// A payload template. What cannot be said is told to `lose` by its field,
+    /// A payload template. What cannot be said is given to `tell` by its field,
     /// and a text stands in its place.
     pub(super) fn template(
         &self,
         payload: &Payload,
         field: &str,
-        lose: &mut dyn FnMut(&str, Lost),
+        tell: &mut dyn FnMut(&str, Lost),
     ) -> Template {
         let mut faults = Faults::NONE;
         let y = match payload {
@@ -265,7 +266,7 @@ impl View<'_> {
                 items
                     .iter()
                     .map(|item| {
-                        let item = self.template(item, field, lose);
+                        let item = self.template(item, field, tell);
                         faults = faults.and(item.faults);
                         item.y
                     })
@@ -275,11 +276,11 @@ impl View<'_> {
                 let mut entries: Vec<(String, Y)> = Vec::new();
                 for (name, item) in fields {
                     let field = format!("{field}.{name}");
-                    let item = self.template(item, &field, lose);
+                    let item = self.template(item, &field, tell);
                     faults = faults.and(item.faults);
                     if entries.iter().any(|(key, _)| **key == **name) {
                         let what = format!("the field `{name}` is given twice");
-                        lose(&field, Lost::new(what, "keep the one that is meant"));
+                        tell(&field, Lost::new(what, "keep the one that is meant"));
                     } else {
                         entries.push((name.to_string(), item.y));
                     }
@@ -293,7 +294,7 @@ impl View<'_> {
                 }
                 Err(lost) => {
                     let text = format!("not expressed: {}", source_text(source));
-                    lose(field, lost);
+                    tell(field, lost);
                     Y::Text(escaped(&text))
                 }
             },
@@ -351,12 +352,12 @@ impl View<'_> {
         let faults = arguments.iter().map(|argument| argument.faults);
         let faults = faults.fold(Faults::NONE, Faults::and);
         let fails = faults.and(Faults::OTHER);
-        let lost = || {
+        let unknown = || {
             let what = format!("there is no filter that computes `{}`", call.text());
             Err(Lost::new(what, "compute it in an activity"))
         };
         Ok(match (call.function, &arguments[..]) {
-            (Intrinsic::Format, _) => return self.format(call, &arguments, faults),
+            (Intrinsic::Format, _) => return format_call(call, &arguments, faults),
             (Intrinsic::Array, items) => listed(items),
             (Intrinsic::Uuid, _) => Expr::tight("uuid", faults),
             (Intrinsic::JsonToString, [value]) => {
@@ -395,41 +396,41 @@ impl View<'_> {
             (Intrinsic::Hash, [data, _]) if is_text(&call.arguments[1], "SHA-256") => {
                 Expr::filters(format!("{} | hash", data.piped()), fails)
             }
-            _ => return lost(),
+            _ => return unknown(),
         })
     }
+}
 
-    /// `States.Format`: exact for what is text or a number for sure, since
-    /// lists and objects are printed as Java prints them.
-    fn format(&self, call: &Call, arguments: &[Expr], faults: Faults) -> Result<Expr, Lost> {
-        let fails = |what: &str| Err(Lost::new(what, "write a text with `{{ }}` in it"));
-        let Some(Argument::Text { raw, .. }) = call.arguments.first() else {
-            return fails("the template of `States.Format` is computed");
-        };
-        let pieces = pieces(raw);
-        if pieces.len() != arguments.len() {
-            return fails("`States.Format` always fails: it has not as many `{}` as arguments");
-        }
-        let mut terms = Vec::new();
-        for (at, piece) in pieces.iter().enumerate() {
-            if !piece.is_empty() {
-                terms.push(literal(&piece.as_str().into()));
-            }
-            let Some(argument) = call.arguments.get(at + 1) else {
-                continue;
-            };
-            if !is_scalar(argument) {
-                return fails(
-                    "`States.Format` prints lists and objects as Java does, a text of CDL prints JSON",
-                );
-            }
-            terms.push(format!("({} | string)", arguments[at + 1].piped()));
-        }
-        Ok(match &terms[..] {
-            [] => Expr::tight("''", faults),
-            terms => Expr::operators(terms.join(" + "), faults),
-        })
+/// `States.Format`: exact for what is text or a number for sure, since
+/// lists and objects are printed as Java prints them.
+fn format_call(call: &Call, arguments: &[Expr], faults: Faults) -> Result<Expr, Lost> {
+    let fails = |what: &str| Err(Lost::new(what, "write a text with `{{ }}` in it"));
+    let Some(Argument::Text { raw, .. }) = call.arguments.first() else {
+        return fails("the template of `States.Format` is computed");
+    };
+    let pieces = pieces(raw);
+    if pieces.len() != arguments.len() {
+        return fails("`States.Format` always fails: it has not as many `{}` as arguments");
     }
+    let mut terms = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        if !piece.is_empty() {
+            terms.push(literal(&piece.as_str().into()));
+        }
+        let Some(argument) = call.arguments.get(at + 1) else {
+            continue;
+        };
+        if !is_scalar(argument) {
+            return fails(
+                "`States.Format` prints lists and objects as Java does, a text of CDL prints JSON",
+            );
+        }
+        terms.push(format!("({} | string)", arguments[at + 1].piped()));
+    }
+    Ok(match &terms[..] {
+        [] => Expr::tight("''", faults),
+        terms => Expr::operators(terms.join(" + "), faults),
+    })
 }
 
 /// Whether an argument gives text, a number or a boolean whatever the data is.
@@ -518,7 +519,9 @@ fn follow(base: &str, steps: &[Step], path: &Path) -> Result<Expr, Lost> {
     for (at, step) in steps.iter().enumerate() {
         match step {
             Step::Name(name) => text.push_str(&key_text(name)),
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            Step::Index(index) => {
+                let _ = write!(text, "[{index}]"); // writing to a String cannot fail
+            }
             Step::Function(Function::Length) if at + 1 == steps.len() => {
                 return Ok(Expr::filters(format!("{text} | length"), Faults::RUNTIME));
             }
@@ -580,7 +583,8 @@ pub(super) fn literal(value: &Value) -> String {
                     '\\' => quoted.push_str("\\\\"),
                     '\n' => quoted.push_str("\\n"),
                     c if c.is_control() => {
-                        quoted.push_str(&format!("\\u{:04x}", u32::from(c)));
+                        // Writing to a String cannot fail.
+                        let _ = write!(quoted, "\\u{:04x}", u32::from(c));
                     }
                     c => quoted.push(c),
                 }

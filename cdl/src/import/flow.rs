@@ -150,7 +150,9 @@ pub(super) fn duration(ms: u64) -> String {
         (60_000, "m"),
         (1_000, "s"),
     ];
-    let unit = UNITS.iter().find(|(size, _)| ms > 0 && ms % size == 0);
+    let unit = UNITS
+        .iter()
+        .find(|(size, _)| ms > 0 && ms.is_multiple_of(*size));
     match unit {
         Some((size, unit)) => format!("{}{unit}", ms / size),
         None if ms == 0 => "0s".to_owned(),
@@ -292,7 +294,8 @@ impl Importer<'_> {
                     ("result", Y::text(&*at)),
                 ];
                 self.push_before(chain, "input", "Pass", fields);
-                computed
+                let faults = computed.faults.and(Faults::RUNTIME);
+                Computed { faults, ..computed }
             }
             _ => computed,
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Importer;
 use super::expression::{Data, Expr, Faults, Lost};
 use super::flow::{Chain, Computed, Unfit, duration};
-use super::states::{Scope, Sees, catches_unfit};
+use super::states::{Scope, Sees, catches_unfit, linked};
 use super::yaml::{After, Y};
 use crate::asl::names;
 use crate::asl::program::{Catcher, Part, ResultPath, Retrier, State, matches_error};
@@ -204,13 +204,12 @@ impl Importer<'_> {
 
     /// An entry for errors that are not caught: they are raised again.
     fn not_caught(&mut self, scope: &mut Scope, names: &[&str]) -> Y {
-        let name = match &scope.rethrow {
-            Some(name) => name.clone(),
-            None => {
-                let name = self.fresh_name("Not caught");
-                scope.rethrow = Some(name.clone());
-                name
-            }
+        let name = if let Some(name) = &scope.rethrow {
+            name.clone()
+        } else {
+            let name = self.fresh_name("Not caught");
+            scope.rethrow = Some(name.clone());
+            name
         };
         Y::map([
             ("error", names_y(&texts(names))),
@@ -237,6 +236,7 @@ impl Importer<'_> {
         if catcher.result == ResultPath::Discard && catcher.assign.is_none() {
             return Y::Target(catcher.next);
         }
+        let sees = seen_by(catcher, sees);
         let name = self.fresh_name(&format!("{} - caught", self.name(chain.id)));
         let mut own = Chain::new(chain.id, name.clone());
         own.unfit = scope.unfit();
@@ -267,8 +267,21 @@ impl Importer<'_> {
         handlers.insert(at, handler.clone());
         scope
             .handlers
-            .extend(self.linked(own, After::Target(catcher.next)));
+            .extend(linked(own, After::Target(catcher.next)));
         handler
+    }
+}
+
+/// What a catcher gets to see of what may come.
+fn seen_by(catcher: &Catcher, sees: Sees) -> Sees {
+    let timeout = sees.timeout && matches_error(&catcher.errors, names::TIMEOUT);
+    let no_choice = matches_error(&catcher.errors, names::NO_CHOICE_MATCHED);
+    Sees {
+        timeout,
+        limit: sees.limit && timeout,
+        heartbeat: sees.heartbeat && timeout,
+        no_choice: sees.no_choice && no_choice,
+        ..sees
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) const MAX_NAME_CHARS: usize = 80;
 
 /// What may come of the states of a scope, for those who catch it.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing that may come, by itself"
+)]
 pub(super) struct Sees {
     pub(super) faults: Faults,
     /// An activity that takes too long; by its state's own limit; without a heartbeat.
@@ -259,7 +263,7 @@ impl<'p> Importer<'p> {
             let fields = vec![("parameters", Y::Map(Vec::new())), ("result", at)];
             self.push(&mut begin, "variables", "Pass", fields);
         }
-        self.linked(begin, After::Target(start))
+        linked(begin, After::Target(start))
     }
 
     /// The states of a scope in the order of the flow: each way as far as it goes, those
@@ -292,26 +296,6 @@ impl<'p> Importer<'p> {
         }
     }
 
-    /// The CDL states of a chain, each leading to the next one, the last as told.
-    pub(super) fn linked(&mut self, chain: Chain, after: After) -> Vec<Cdl> {
-        let Chain {
-            mut steps,
-            comments,
-            ..
-        } = chain;
-        if let Some(first) = steps.first_mut() {
-            first.comments.extend(comments);
-        }
-        let names: Vec<_> = steps.iter().map(|step| step.name.clone()).collect();
-        let rest = names.into_iter().skip(1).map(After::Name);
-        for (step, next) in steps.iter_mut().zip(rest.chain([after])) {
-            if step.after == After::Unsaid && !matches!(step.kind, "Choice" | "Fail" | "Succeed") {
-                step.after = next;
-            }
-        }
-        steps
-    }
-
     /// The CDL states of a state.
     fn state(&mut self, scope: &mut Scope, id: StateId) -> Vec<Cdl> {
         let Some(state) = self.asl(id) else {
@@ -332,9 +316,10 @@ impl<'p> Importer<'p> {
             let lost = Lost::new("it has no effect here", "leave it out");
             self.lose_here(&mut chain, field, lost);
         }
-        chain.unfit = match catches_unfit(state) {
-            true => Unfit::Caught,
-            false => scope.unfit(),
+        chain.unfit = if catches_unfit(state) {
+            Unfit::Caught
+        } else {
+            scope.unfit()
         };
         match Flow::of(state) {
             Ok(flow) => self.kind(&mut chain, scope, state, &flow),
@@ -349,7 +334,7 @@ impl<'p> Importer<'p> {
         if let Some(first) = chain.steps.first() {
             self.entries.insert(id, first.name.clone());
         }
-        self.linked(chain, after)
+        linked(chain, after)
     }
 
     fn done(&mut self, scope: &mut Scope) -> String {
@@ -510,8 +495,19 @@ impl<'p> Importer<'p> {
     }
 
     /// What a Lambda is given: `Payload` of the parameters.
-    fn payload(&mut self, chain: &mut Chain, scope: &Scope, flow: &Flow<'_>) -> Computed {
-        let data = self.input(chain, scope, flow.input);
+    fn payload(&mut self, chain: &mut Chain, scope: &mut Scope, flow: &Flow<'_>) -> Computed {
+        // The input has to be there, whether its `Payload` is or not.
+        let data = match self.input(chain, scope, flow.input) {
+            Data::At(text) if text != scope.document => {
+                let at = scope.own("input");
+                let input = Expr::tight(text, Faults::RUNTIME).in_braces();
+                let fields = vec![("parameters", input), ("result", Y::text(&*at))];
+                self.push_before(chain, "input", "Pass", fields);
+                scope.sees.faults = scope.sees.faults.and(Faults::RUNTIME);
+                Data::At(at)
+            }
+            data => data,
+        };
         let view = scope.view(data, self.name(chain.id));
         let null = || literal_value(&Value::Null);
         match flow.parameters.as_deref() {
@@ -552,8 +548,8 @@ impl<'p> Importer<'p> {
         if let Some(bound) = bound {
             return bound.activity.to_string();
         }
-        let last = written.rsplit([':', '/']).next().unwrap_or_default();
-        let word: String = last
+        let end = written.rsplit([':', '/']).next().unwrap_or_default();
+        let word: String = end
             .chars()
             .map(|c| {
                 if c.is_ascii_alphanumeric() {
@@ -757,6 +753,26 @@ pub(super) fn literal_value(value: &Value) -> Computed {
         expr: Some(Expr::tight(super::expression::literal(value), Faults::NONE)),
         faults: Faults::NONE,
     }
+}
+
+/// The CDL states of a chain, each leading to the next one, the last as told.
+pub(super) fn linked(chain: Chain, after: After) -> Vec<Cdl> {
+    let Chain {
+        mut steps,
+        comments,
+        ..
+    } = chain;
+    if let Some(first) = steps.first_mut() {
+        first.comments.extend(comments);
+    }
+    let names: Vec<_> = steps.iter().map(|step| step.name.clone()).collect();
+    let rest = names.into_iter().skip(1).map(After::Name);
+    for (step, next) in steps.iter_mut().zip(rest.chain([after])) {
+        if step.after == After::Unsaid && !matches!(step.kind, "Choice" | "Fail" | "Succeed") {
+            step.after = next;
+        }
+    }
+    steps
 }
 
 /// Whether a state catches that its result does not fit the data.

@@ -110,34 +110,13 @@ impl Writer<'_> {
             for text in &state.comments {
                 comment(self.out, indent, text);
             }
-            let fields = self.fields(state);
+            let fields = fields(state);
             let line = flow(&Y::Map(fields.clone()), self.entries);
             match line.filter(|line| line.chars().count() <= MAX_ONE_LINER) {
                 Some(line) => self.line(indent, &format!("- {line}")),
                 None => self.mapping(indent, "- ", &fields),
             }
         }
-    }
-
-    /// All that a state says, in the order that people are used to.
-    fn fields(&self, state: &Cdl) -> Vec<(String, Y)> {
-        let mut fields = vec![
-            ("name".to_owned(), Y::text(&*state.name)),
-            ("type".to_owned(), Y::text(state.kind)),
-        ];
-        let own = state.fields.iter();
-        fields.extend(own.map(|(key, value)| ((*key).to_owned(), value.clone())));
-        let next = match &state.after {
-            After::Unsaid => return fields,
-            After::End => {
-                fields.push(("end".to_owned(), Y::Bare("true".to_owned())));
-                return fields;
-            }
-            After::Name(name) => Y::text(&**name),
-            After::Target(id) => Y::Target(*id),
-        };
-        fields.push(("next".to_owned(), next));
-        fields
     }
 
     fn line(&mut self, indent: usize, text: &str) {
@@ -207,6 +186,27 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// All that a state says, in the order that people are used to.
+fn fields(state: &Cdl) -> Vec<(String, Y)> {
+    let mut fields = vec![
+        ("name".to_owned(), Y::text(&*state.name)),
+        ("type".to_owned(), Y::text(state.kind)),
+    ];
+    let own = state.fields.iter();
+    fields.extend(own.map(|(key, value)| ((*key).to_owned(), value.clone())));
+    let next = match &state.after {
+        After::Unsaid => return fields,
+        After::End => {
+            fields.push(("end".to_owned(), Y::Bare("true".to_owned())));
+            return fields;
+        }
+        After::Name(name) => Y::text(&**name),
+        After::Target(id) => Y::Target(*id),
+    };
+    fields.push(("next".to_owned(), next));
+    fields
 }
 
 fn is_nested(value: &Y) -> bool {

@@ -1,12 +1,15 @@
 //! Translations of definitions that the suite has not: each with inputs of all
 //! shapes, and definitions put together by chance.
 
+use cascade_cdl::asl::Envelope;
 use cascade_cdl::asl::conformance::{Case, read_cases};
+use cascade_cdl::{Source, import_asl, parse_with};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 
-use super::{check, import};
+use super::{check, differences, import, run_translated};
+use crate::run;
 
 /// Inputs of every type, with keys that the definitions look at.
 fn inputs() -> Vec<Value> {
@@ -282,6 +285,54 @@ fn tasks_succeed_fail_and_are_caught_as_they_were() {
     }
 }
 
+/// An activity that is the function behind `lambda:invoke`, not the service.
+#[test]
+fn envelopes_are_made_as_they_were() {
+    let invoke = "arn:aws:states:::lambda:invoke";
+    for fields in [
+        json!({}),
+        json!({"Parameters": {"FunctionName": "f", "Payload.$": "$.a"}}),
+        json!({"Parameters": {"FunctionName": "f", "Payload": {"k.$": "$"}}, "OutputPath": "$.Payload"}),
+        json!({"Parameters": {"FunctionName": "f"}, "ResultSelector": {"s.$": "$.StatusCode", "p.$": "$.Payload"}}),
+        json!({"Parameters": {"Payload": [1]}, "ResultSelector": {"p.$": "$.Payload[0]"}, "ResultPath": "$.r"}),
+        json!({"InputPath": "$.a", "ResultPath": "$.r"}),
+        json!({"ResultSelector": {"no.$": "$.Missing"}}),
+    ] {
+        let mut task = fields;
+        task["Type"] = json!("Task");
+        task["Resource"] = json!(invoke);
+        let definition = machine(&[task, json!({"Type": "Pass", "Parameters": {"end.$": "$"}})]);
+        for mut case in cases(&definition.to_string(), &definition) {
+            case.activities = [(invoke.to_owned(), json!({"behavior": "echo"}))].into();
+            let mut options = run::options(case.machine_type, &run::names(&case));
+            for entry in &mut options.bindings.entries {
+                entry.envelope = Envelope::LambdaInvoke;
+            }
+            let text = definition.to_string();
+            let source = Source {
+                name: "machine.asl.json",
+                bytes: text.as_bytes(),
+            };
+            let imported = import_asl(&source, &options);
+            assert!(
+                imported.findings.is_empty(),
+                "{definition}: {:?}",
+                imported.findings
+            );
+            let cdl = imported.cdl.expect("a valid definition");
+            let application = parse_with(&source, &options).application;
+            let mut programs = application
+                .expect("a valid definition")
+                .workflows
+                .into_values();
+            let original = run::run_program(&case, programs.next().expect("one workflow"));
+            let translated = run_translated(&case, &cdl);
+            let wrong = differences(&case, &original.outcome, translated.outcome);
+            assert!(wrong.is_empty(), "{}: {wrong:?}\n{cdl}", case.id);
+        }
+    }
+}
+
 #[test]
 fn waits_and_fails_end_as_they_did() {
     for state in [
@@ -327,7 +378,7 @@ fn branches_and_iterations_end_as_they_did() {
     ];
     for states in &scopes {
         for catch in &catches {
-            let branches = json!([scope("A", states), scope("B", &[pass.clone()])]);
+            let branches = json!([scope("A", states), scope("B", std::slice::from_ref(&pass))]);
             let mut parallel = json!({"Type": "Parallel", "Branches": branches, "Catch": catch});
             check_whole(&[begin.clone(), parallel.clone(), end.clone()]);
             parallel["Parameters"] = json!({"p.$": "$"});
