@@ -13,7 +13,7 @@ use cascade_cdl::{Event, Execution, ExecutionId, Json, Record, TenantId};
 
 use super::live::{self, Restoring};
 use super::moves::{self, Versions};
-use super::{Context, ControlError, Engine, View};
+use super::{Context, Engine, View};
 use crate::places::Places;
 use crate::store::{self, PAGE_BYTES, Summary};
 
