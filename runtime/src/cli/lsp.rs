@@ -215,7 +215,7 @@ impl Server {
 
     fn answer(&mut self, method: &str, params: Value) -> Result<Value, Refusal> {
         match (self.phase, method) {
-            (Phase::Fresh, "initialize") => self.initialize(&read(params)?),
+            (Phase::Fresh, "initialize") => Ok(self.initialize(&read(params)?)),
             (Phase::Fresh, _) => Err(Refusal::new(
                 ErrorCode::ServerNotInitialized,
                 "`initialize` comes first",
@@ -242,7 +242,7 @@ impl Server {
         }
     }
 
-    fn initialize(&mut self, params: &InitializeParams) -> Result<Value, Refusal> {
+    fn initialize(&mut self, params: &InitializeParams) -> Value {
         let general = params.capabilities.general.as_ref();
         let offered = general.and_then(|general| general.position_encodings.as_deref());
         // The one that the editor likes best, of those that are known here.
@@ -267,7 +267,7 @@ impl Server {
             Encoding::Utf8 => "utf-8",
             Encoding::Utf16 => "utf-16",
         };
-        Ok(json!({
+        json!({
             "capabilities": {
                 "positionEncoding": name,
                 "textDocumentSync": { "openClose": true, "change": 2, "save": true },
@@ -280,7 +280,7 @@ impl Server {
                 "workspace": { "workspaceFolders": { "supported": true, "changeNotifications": true } },
             },
             "serverInfo": { "name": "cascade", "version": env!("CARGO_PKG_VERSION") },
-        }))
+        })
     }
 
     /// Takes note of something; gives what the editor should show its user. What cannot
@@ -313,16 +313,14 @@ impl Server {
             }
             "workspace/didChangeWorkspaceFolders" => {
                 let params: DidChangeWorkspaceFoldersParams = read(params).ok()?;
-                for folder in params.event.removed {
-                    let path = folder.uri.to_file_path().ok();
-                    path.iter().for_each(|path| self.workspace.remove(path));
+                let path_of = |uri: &Url| uri.to_file_path().ok();
+                let removed = params.event.removed.iter();
+                for path in removed.filter_map(|folder| path_of(&folder.uri)) {
+                    self.workspace.remove(&path);
                 }
-                for folder in params.event.added {
-                    folder
-                        .uri
-                        .to_file_path()
-                        .into_iter()
-                        .for_each(|path| self.workspace.add(path));
+                let added = params.event.added.iter();
+                for path in added.filter_map(|folder| path_of(&folder.uri)) {
+                    self.workspace.add(path);
                 }
                 None
             }

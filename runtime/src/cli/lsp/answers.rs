@@ -192,13 +192,14 @@ impl Server {
         params: &TextDocumentPositionParams,
     ) -> Result<Value, Refusal> {
         let place = self.place(params)?;
-        let span = editor::renamable_at(place.text, place.at).map_err(refused)?;
+        let span = editor::renamable_at(place.text, place.at).map_err(|error| refused(&error))?;
         to_json(place.lines.range(span))
     }
 
     pub(super) fn rename(&self, params: &RenameParams) -> Result<Value, Refusal> {
         let place = self.place(&params.text_document_position)?;
-        let edits = editor::rename_at(place.text, place.at, &params.new_name).map_err(refused)?;
+        let edits = editor::rename_at(place.text, place.at, &params.new_name)
+            .map_err(|error| refused(&error))?;
         let edits = edits.into_iter();
         let edits = edits.map(|edit| TextEdit::new(place.lines.range(edit.span), edit.text));
         let changes = HashMap::from([(place.uri.clone(), edits.collect())]);
@@ -268,7 +269,7 @@ fn markdown(value: String) -> MarkupContent {
     }
 }
 
-fn refused(error: editor::RenameError) -> Refusal {
+fn refused(error: &editor::RenameError) -> Refusal {
     Refusal::new(ErrorCode::RequestFailed, error.to_string())
 }
 

@@ -27,11 +27,13 @@ fn talk(messages: &[Value]) -> (Vec<Value>, End) {
     (said.collect(), end)
 }
 
-fn request(id: i32, method: &str, params: Value) -> Value {
+fn request(id: i32, method: &str, params: impl Into<Value>) -> Value {
+    let params = params.into();
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
 }
 
-fn note(method: &str, params: Value) -> Value {
+fn note(method: &str, params: impl Into<Value>) -> Value {
+    let params = params.into();
     json!({ "jsonrpc": "2.0", "method": method, "params": params })
 }
 
