@@ -192,9 +192,9 @@ pub enum StartError {
     InputTooLarge { size: u64, limit: u64 },
     /// Somebody paused the workflow.
     #[error(
-        "workflow `{app}/{name}` is paused since {at} ({why}); resume it with \
+        "workflow `{app}/{name}` is paused since {at}{why}; resume it with \
          `cascade workflow resume {app}/{name}`",
-        app = .0.application, name = .0.workflow, at = .0.paused_at, why = .0.reason
+        app = .0.application, name = .0.workflow, at = .0.paused_at, why = because(&.0.reason)
     )]
     Paused(Arc<PausedWorkflow>),
     /// The input is not as the workflow's schema says.
@@ -211,6 +211,15 @@ pub enum StartError {
     Interrupted,
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// A reason as it ends a sentence; none if nobody gave one.
+fn because(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    }
 }
 
 /// A signal for an execution.

@@ -72,6 +72,9 @@ async fn change(
         let name = format!("{}/{}", state.application, state.workflow);
         let name = paint(Tone::Strong, &name);
         match &state.paused {
+            Some(paused) if paused.reason.is_empty() => {
+                format!("{name} is paused since {}", paused.at)
+            }
             Some(paused) => format!(
                 "{name} is paused since {}: {}",
                 paused.at,

@@ -120,6 +120,13 @@ async fn a_paused_workflow_refuses_starts_and_says_how_to_resume_it() {
         assert_eq!(resumed.status, StatusCode::OK, "{resumed:?}");
     }
     assert_eq!(start().await.status, StatusCode::ACCEPTED);
+    // Nobody has to say why.
+    let silent = server
+        .post("operator", &format!("{workflow}/pause"), &json!({}))
+        .await;
+    assert_eq!(silent.json()["paused"]["reason"], "", "{silent:?}");
+    let detail = start().await.json()["detail"].to_string();
+    assert!(!detail.contains("()"), "{detail}");
     for verb in ["pause", "resume"] {
         let nowhere = format!("/v1/applications/shop/workflows/nothing/{verb}");
         let unknown = server.post("operator", &nowhere, &json!({})).await;
