@@ -11,6 +11,7 @@ mod moves;
 mod replay;
 mod shard;
 mod size;
+mod standing;
 mod usage;
 mod watch;
 
@@ -39,6 +40,7 @@ use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
 pub use replay::Traced;
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};
+pub use standing::Standing;
 use usage::{Place, Usage, Usages};
 pub use watch::Watch;
 

@@ -37,8 +37,6 @@ pub(super) enum Kind {
     Things(&'static str),
     /// Branches, which are things with a limit.
     Branches,
-    /// A JSON Schema, or its URN.
-    Schema,
     /// An error name, or several.
     Errors,
 }
@@ -388,7 +386,7 @@ const KEYS: &[Row] = &[
     (
         "*",
         "schema",
-        Kind::Schema,
+        Def("schema-or-urn"),
         "JSON Schema of the input or answer, or `urn:cascade:schema:NAME`.",
     ),
     (
@@ -576,6 +574,7 @@ fn values() -> Map<String, Value> {
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
         "schema": { "type": "object" },
+        "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },
     });
     match all {
         Value::Object(all) => all,
@@ -663,9 +662,6 @@ fn value(kind: Kind) -> Value {
             branches["maxItems"] = MAX_BRANCHES.into();
             branches["maxProperties"] = MAX_BRANCHES.into();
             branches
-        }
-        Kind::Schema => {
-            json!({ "type": ["object", "string"], "pattern": "^urn:cascade:schema:." })
         }
         Errors => json!({
             "type": ["string", "array"],

@@ -23,7 +23,7 @@ use super::request::{
     wait,
 };
 use super::{Api, ApiState, json};
-use crate::engine::{Closed, Start, Started, View};
+use crate::engine::{Closed, Standing, Start, Started, View};
 use crate::sandbox;
 use crate::store::{Filter, StatusName, Summary};
 
@@ -539,7 +539,12 @@ impl ExecutionView {
             status: summary.status,
             input: None,
             output: None,
-            error: summary.error.map(|error| failure(error, String::new())),
+            error: summary.error.map(|error| Failure {
+                error,
+                message: String::new(),
+                state: None,
+                details: None,
+            }),
             started_at: summary.started_at,
             closed_at: summary.closed_at,
             paused: None,
@@ -606,36 +611,13 @@ impl ExecutionView {
     }
 
     fn end(&mut self, status: Status) {
-        match status {
-            // As its row says: running, or paused.
-            Status::Running | Status::Compensating { .. } => {}
-            Status::Completed { output } => {
-                self.status = StatusName::Completed;
-                self.output = Some(output);
-            }
-            Status::Failed { failure } => {
-                self.status = StatusName::Failed;
-                self.error = Some(failure);
-            }
-            Status::Cancelled { reason } => {
-                self.status = StatusName::Cancelled;
-                self.error = Some(failure("Cancelled".to_owned(), reason));
-            }
-            Status::TimedOut { timeout_ms } => {
-                self.status = StatusName::TimedOut;
-                let message = format!("the workflow's timeout of {timeout_ms} ms passed");
-                self.error = Some(failure("TimedOut".to_owned(), message));
-            }
+        let standing = Standing::from(status);
+        // While it is open it is as its row says: running, or paused.
+        if !standing.status.is_open() {
+            self.status = standing.status;
+            self.output = standing.output;
+            self.error = standing.error;
         }
-    }
-}
-
-fn failure(error: String, message: String) -> Failure {
-    Failure {
-        error,
-        message,
-        state: None,
-        details: None,
     }
 }
 

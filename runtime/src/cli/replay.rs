@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cascade_cdl::program::Program;
-use cascade_cdl::{Event, EventKind, Execution, Json, Source, Status, TenantId};
+use cascade_cdl::{Event, EventKind, Execution, Json, Source, TenantId};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -18,7 +18,7 @@ use super::output::{Output, Tone, paint};
 use super::process;
 use super::wire::ExecutionView;
 use super::{Session, events, input};
-use crate::store::StatusName;
+use crate::engine::Standing;
 
 /// Run a history through the machine again, and compare
 #[derive(Debug, Args)]
@@ -84,23 +84,14 @@ impl Replay {
 /// Compares what came out with what was recorded.
 fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), Error> {
     let recorded = &bundle.execution;
-    let (status, value) = match &execution.status {
-        Status::Running | Status::Compensating { .. } => (StatusName::Running, None),
-        Status::Completed { output } => (StatusName::Completed, Some(output)),
-        Status::Failed { .. } => (StatusName::Failed, None),
-        Status::Cancelled { .. } => (StatusName::Cancelled, None),
-        Status::TimedOut { .. } => (StatusName::TimedOut, None),
-    };
-    let failure = match &execution.status {
-        Status::Failed { failure } => Some(failure),
-        _ => None,
-    };
+    let replayed = Standing::of(execution);
     // An execution that is open moves on between the two requests.
     let open = recorded.status.is_open();
+    let value = |output: &Option<Json>| output.as_ref().map(Json::to_value);
     let same = open
-        || (status == recorded.status
-            && value.map(Json::to_value) == recorded.output.as_ref().map(Json::to_value)
-            && failure == recorded.error.as_ref().filter(|_| failure.is_some()));
+        || (replayed.status == recorded.status
+            && value(&replayed.output) == value(&recorded.output)
+            && replayed.error == recorded.error);
     let (tone, text) = events::status_text(&execution.status);
     let events = bundle.events.len();
     output.result(
@@ -108,7 +99,7 @@ fn judge(output: Output, bundle: &Bundle, execution: &Execution) -> Result<(), E
             "execution": recorded.id,
             "events": events,
             "matches": same,
-            "replayed": execution.status,
+            "replayed": replayed,
             "recorded": recorded,
         }),
         || {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cascade_cdl::program::{Application, Program};
-use cascade_cdl::{Execution, Json, Status};
+use cascade_cdl::{Execution, Json};
 use clap::Args;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ use super::outside::{Outside, check_input};
 use super::source::{self, Found, Project};
 use super::validate;
 use super::{Session, activity, events, input};
+use crate::engine::Standing;
 use runner::Runner;
 
 /// What the `shard` filter counts modulo, as on a server without configuration.
@@ -120,19 +121,14 @@ pub(super) fn choose(application: &Application, name: Option<&str>) -> Result<Ar
 /// The output goes to stdout; anything but completion is exit code 1.
 fn conclude(output: Output, execution: &Execution) -> Result<(), Error> {
     let (tone, text) = events::status_text(&execution.status);
-    match &execution.status {
-        Status::Completed { output: value } => {
-            output.result(&json!({ "status": "completed", "output": value }), || {
-                value.as_str().to_owned()
-            });
-            Ok(())
-        }
-        other => {
-            if output.is_json() {
-                output.result(&json!({ "status": other }), String::new);
-            }
-            output.note(paint(tone, text));
-            Err(Error::told(Exit::Failed))
-        }
+    let standing = Standing::of(execution);
+    if let Some(value) = &standing.output {
+        output.result(&json!(standing), || value.as_str().to_owned());
+        return Ok(());
     }
+    if output.is_json() {
+        output.result(&json!(standing), String::new);
+    }
+    output.note(paint(tone, text));
+    Err(Error::told(Exit::Failed))
 }

@@ -226,7 +226,7 @@ fn values(
         Meaning::Other(Kind::Flag) => ["true", "false"].map(word).into(),
         // Not quoted: `true` is meant.
         Meaning::Other(Kind::Word(words)) => words.iter().map(|label| word(label)).collect(),
-        Meaning::Other(Kind::Schema) => {
+        Meaning::Other(Kind::Def("schema-or-urn")) => {
             let names = model.schemas.iter();
             names.map(|name| word(&format!("{SCHEMA}{name}"))).collect()
         }
