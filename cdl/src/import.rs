@@ -71,7 +71,7 @@ pub const RENAMED_ERRORS: [(&str, &str); 7] = [
 
 /// Translates a definition in the Amazon States Language to CDL.
 ///
-/// As safe to use as [`parse`]: pure, bounded, and never a panic.
+/// Pure, and never panics, whatever is in the file.
 pub fn import_asl(source: &Source<'_>, options: &AslOptions) -> Imported {
     let Parsed {
         application,

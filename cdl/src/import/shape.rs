@@ -22,19 +22,15 @@ pub(super) fn objects(program: &Program, scope: ScopeId, first: bool) -> BTreeMa
     // Everything is, until a way is found on which it need not be.
     let mut known: BTreeMap<StateId, bool> = own.keys().map(|id| (*id, true)).collect();
     known.insert(program.scope(scope).start, first);
-    loop {
-        let mut changed = false;
-        for (id, state) in &own {
-            for (target, is_object) in ways(state, known[id]) {
-                if !is_object && known.insert(target, false) == Some(true) {
-                    changed = true;
-                }
+    let mut open: Vec<StateId> = own.keys().copied().collect();
+    while let Some(id) = open.pop() {
+        for (target, is_object) in ways(own[&id], known[&id]) {
+            if !is_object && known.insert(target, false) == Some(true) {
+                open.push(target);
             }
         }
-        if !changed {
-            return known;
-        }
     }
+    known
 }
 
 /// What each way out of a state leads to, and whether it leads there with an object.
