@@ -17,6 +17,7 @@ mod hover;
 mod model;
 mod sketch;
 
+use super::states;
 use super::text::Span;
 use super::workflow::is_state_name;
 use crate::diagnostic::ByteSpan;
@@ -182,7 +183,7 @@ fn state_symbol(text: &str, model: &Model<'_>, id: usize) -> Symbol {
 }
 
 /// Where what is named at a place is defined: the state that a transition leads to, the
-/// activity of a resource.
+/// activity or workflow of a resource.
 pub fn definition_at(text: &str, at: usize) -> Option<Definition> {
     let tree = model::tree(text)?;
     let model = model::model(&tree.root);
@@ -192,10 +193,22 @@ pub fn definition_at(text: &str, at: usize) -> Option<Definition> {
     }
     let touches = |span: Span| span.start <= at && at <= span.end;
     let value = model.values.iter().find(|value| touches(value.span))?;
-    match value.meaning {
-        Meaning::Resource => activity_of(value.text).map(|name| Definition::Activity(name.into())),
-        _ => None,
-    }
+    let workflow = match value.meaning {
+        Meaning::Resource => match value.text.strip_prefix(states::WORKFLOW) {
+            Some(name) => name,
+            None => return activity_of(value.text).map(|name| Definition::Activity(name.into())),
+        },
+        Meaning::Workflow => value.text,
+        _ => return None,
+    };
+    let mut named = model.scopes.iter().filter_map(|scope| {
+        let is_workflow = scope.what == What::Workflow;
+        scope
+            .name
+            .filter(|(name, _)| is_workflow && *name == workflow)
+    });
+    let (_, span) = named.next()?;
+    Some(Definition::Here(bytes(inner(text, span))))
 }
 
 /// The name of the activity that a resource asks for.

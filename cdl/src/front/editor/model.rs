@@ -228,8 +228,10 @@ fn shape_of_state(entries: &[Entry]) -> &'static str {
     let alias = states::ALIASES
         .iter()
         .find(|(_, urn)| Some(*urn) == resource);
+    let is_child = resource.is_some_and(|urn| urn.starts_with(states::WORKFLOW));
     let kind = match alias {
         Some((name, _)) if kind == "Task" => name,
+        None if kind == "Task" && is_child => "SubWorkflow",
         _ => kind,
     };
     let shape = states::shapes().find(|(name, _)| *name == kind);

@@ -336,6 +336,17 @@ fn a_transition_leads_to_the_state_of_its_scope() {
         ("next: \"Two\"", "next: \"T‸wo\"", Some("Two in line 30")),
         ("- name: Each", "- name: Ea‸ch", Some("Each in line 24")),
         ("activity:check", "activity:c‸heck", Some("activity check")),
+        (
+            "activity:check:v2",
+            "workflow:pro‸cess",
+            Some("process in line 6"),
+        ),
+        (
+            "type: Wait, duration: 1s",
+            "type: SubWorkflow, workflow: ‸process",
+            Some("process in line 6"),
+        ),
+        ("activity:check:v2", "workflow:oth‸er", None),
         ("next: Each", "next: No‸where", None),
         ("type: Parallel", "type: Par‸allel", None),
     ] {
