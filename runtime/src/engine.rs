@@ -480,13 +480,6 @@ impl Engine {
                 limit: admission.input_bytes,
             });
         }
-        let unfit = match &program.1.input {
-            Some(schema) => {
-                let (schema, input) = (schema.clone(), start.input.clone());
-                self.fit(&start.tenant, schema, input).await?.err()
-            }
-            None => None,
-        };
         let usage = context.usages.of(&start.tenant);
         let id = match (start.id, &start.idempotency_key) {
             (Some(id), _) => id,
@@ -502,6 +495,13 @@ impl Engine {
             retry_after: RETRY_AFTER,
         };
         let place = self.place(usage, start.input.len()).ok_or_else(busy)?;
+        let unfit = match &program.1.input {
+            Some(schema) => {
+                let (schema, input) = (schema.clone(), start.input.clone());
+                self.fit(&start.tenant, schema, input).await?.err()
+            }
+            None => None,
+        };
         self.shard(id.bucket())
             .requests
             .try_send(Request::Start(Box::new(StartRequest {

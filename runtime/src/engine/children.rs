@@ -29,6 +29,11 @@ use crate::dispatch::AttemptKey;
 /// Why a child was cancelled that nobody waits for any more.
 const REASON: &str = "its parent gave it up";
 
+/// Longest time between two tries to start a child of a paused workflow, which begin at
+/// [`RETRY_AFTER`]. Pauses last hours, and thousands of parents may wait; so long after the end
+/// of it the last of them goes on.
+const PAUSED_AGAIN: Duration = Duration::from_secs(30);
+
 /// Checks at a time: each replays a child and its parent.
 const CHECKS: usize = 8;
 
@@ -155,9 +160,14 @@ async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationTok
 
 /// Starts a child, however often it takes; its outcome, if that is waited for.
 async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
+    let mut while_paused = RETRY_AFTER;
     loop {
         match attempt(engine, child).await {
             Ok(Some(outcome)) => return outcome,
+            Err(StartError::Paused(_)) => {
+                tokio::time::sleep(while_paused).await;
+                while_paused = (2 * while_paused).min(PAUSED_AGAIN);
+            }
             Ok(None) => tokio::time::sleep(RETRY_AFTER).await,
             Err(error) => tokio::time::sleep(refused(&error)?).await,
         }
@@ -191,8 +201,7 @@ async fn attempt(
 fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
     let (name, retryable) = match error {
         StartError::Busy { retry_after } => return Ok(*retry_after),
-        // It is started when somebody resumes the workflow.
-        StartError::Interrupted | StartError::Store(_) | StartError::Paused(_) => {
+        StartError::Paused(_) | StartError::Interrupted | StartError::Store(_) => {
             return Ok(RETRY_AFTER);
         }
         StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),

@@ -280,6 +280,11 @@ impl Live {
         self.execution().paused.is_some()
     }
 
+    /// Whether it is paused and nothing of it runs: it needs no memory until it is resumed.
+    pub(super) fn rests(&self) -> bool {
+        self.is_paused() && self.asked.is_empty()
+    }
+
     /// The attempts that it waits for and that have not been asked for; none while
     /// it is paused, so that what a crash or a full queue kept from running waits.
     pub(super) fn unasked(&self) -> Vec<ActivityTask> {

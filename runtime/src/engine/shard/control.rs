@@ -58,6 +58,10 @@ impl Shard {
     fn due(&mut self, live: &Live, control: Control) -> Result<Due, ControlError> {
         let kind = match control {
             Control::Cancel(reason) => {
+                // Who gives it up wants what it has done undone now.
+                if live.execution().is_compensating() && live.is_paused() {
+                    return Ok(Due::Event(EventKind::ExecutionResumed {}));
+                }
                 // What is being compensated has an outcome already.
                 if live.execution().is_compensating() || live.summary.closed_at.is_some() {
                     return Err(ControlError::AlreadyClosed);

@@ -11,7 +11,7 @@ use super::{LOAD_AGAIN, LOADS, LoadResult, RECOVERY_PAGE, RESTART_PAUSE, Shard, 
 use crate::engine::children::{Ask, goes_with_parent};
 use crate::engine::live::{Away, Key, Live, read};
 use crate::engine::{Context, ControlError, StartError, buckets};
-use crate::store::{self, ShardId};
+use crate::store::{self, ShardId, StatusName};
 
 impl Shard {
     /// Reads an execution to do something to it; `away` is what the shard has kept of it.
@@ -122,9 +122,11 @@ impl Shard {
                 if let Some(at) = summary.wake_at {
                     self.timers.insert((at, key.clone()));
                 }
-                // What waits for time, signals or people is read when they come;
-                // but a child may have lost its parent: see `engine/children.rs`.
-                if !summary.idle || key.1.may_be_child() {
+                // What waits for time, signals or people is read when they come, and
+                // what is paused when it is resumed; but a child may have lost its
+                // parent: see `engine/children.rs`.
+                let rests = summary.idle || summary.status == StatusName::Paused;
+                if !rests || key.1.may_be_child() {
                     self.park_unread(key);
                 }
             }

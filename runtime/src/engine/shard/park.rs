@@ -133,7 +133,7 @@ impl Shard {
             if self.frozen_bytes < self.context.settings.frozen_bytes {
                 return self.freeze(live);
             }
-        } else if !self.is_full(&live) {
+        } else if !self.is_full(&live) && !live.rests() {
             return Some(live);
         }
         // Its timer stays, and the store has the rest, but not who waits.

@@ -201,6 +201,45 @@ async fn what_is_paused_can_be_cancelled_and_what_has_ended_cannot_be_paused() {
 }
 
 #[tokio::test]
+async fn who_cancels_what_waits_to_be_undone_has_it_undone() {
+    let bench = Bench::new().await;
+    let id = bench.begins("undone").await;
+    let book = bench.task().await;
+    bench.complete(&book.task, json!("booked")).await;
+    let pay = bench.task().await;
+    bench.pauses(id).await;
+    let no = ActivityFailure {
+        error: "Declined".to_owned(),
+        message: String::new(),
+        retryable: Some(false),
+        details: None,
+    };
+    bench.report(&pay.task, Err(no)).await;
+    assert_eq!(bench.row_at(id, 4).await.status, StatusName::Paused);
+    let cancelled = bench.engine.cancel(&tenant(), id, "enough".into()).await;
+    cancelled.expect("ends the pause");
+    let undo = bench.task().await;
+    assert_eq!(undo.task.task.input.to_value(), json!("undo"));
+    bench.complete(&undo.task, json!(null)).await;
+    assert_eq!(bench.row_at(id, 6).await.status, StatusName::Failed);
+}
+
+#[tokio::test]
+async fn what_is_paused_and_does_not_run_takes_no_memory() {
+    let bench = Bench::new().await;
+    let id = bench.begins("effect").await;
+    bench.pauses(id).await;
+    assert_eq!(bench.engine.stats().open_bytes, 0);
+    let bench = bench.crash().await;
+    let stats = bench.engine.stats();
+    assert_eq!((stats.open, stats.open_bytes), (1, 0));
+    bench.resumes(id).await;
+    let held = bench.task().await;
+    bench.complete(&held.task, json!("ok")).await;
+    assert_eq!(bench.output(id).await, json!({"paid": "ok"}));
+}
+
+#[tokio::test]
 async fn what_is_paused_moves_to_another_version_and_stays_paused() {
     let bench = Bench::new().await;
     let id = bench.begins("twice").await;

@@ -92,6 +92,14 @@ workflows:
   endless:
     states:
       - {name: Again, type: SubWorkflow, workflow: endless, parameters: {x: 1}, end: true}
+  undone:
+    states:
+      - name: Book
+        type: Task
+        resource: urn:cascade:activity:charge
+        compensate: {resource: urn:cascade:activity:charge, parameters: undo}
+        next: Pay
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, retries: {max_attempts: 1}, end: true}
   strict:
     input: {schema: {type: object, required: [x], properties: {x: {type: integer}}}}
     states:
