@@ -143,6 +143,45 @@ fn children_run_without_a_server_too() {
 }
 
 #[test]
+fn children_share_the_signals_of_a_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "
+workflows:
+  main:
+    states:
+      - name: Each
+        type: Map
+        items: [1, 2]
+        max_concurrency: 2
+        iterator: { states: [{ name: Child, type: SubWorkflow, workflow: waits, end: true }] }
+        result: $.each
+        end: true
+  waits:
+    states: [{ name: Wait, type: EventTask, event: go, result: $.go, end: true }]
+";
+    fs::write(folder.path().join("main.yaml"), text).expect("can write");
+    let run = |signals: &[&str]| {
+        let args = ["run", "main.yaml", "--workflow", "main"];
+        let args: Vec<&str> = args.iter().chain(signals).copied().collect();
+        let output = std::process::Command::new(binary())
+            .args(&args)
+            .current_dir(folder.path())
+            .output();
+        Run::of(&args, output.expect("the binary runs"))
+    };
+    let go = ["--signal", "go=1", "--signal", "go=2", "--signal", "go=3"];
+    let shared = run(&go).succeeds();
+    let output: Value = serde_json::from_str(&shared.stdout).expect("JSON on stdout");
+    assert_eq!(output, json!({ "each": [{ "go": 1 }, { "go": 2 }] }));
+    assert!(
+        shared.stderr.contains("`go` was not waited for"),
+        "{shared:?}"
+    );
+    let unknown = run(&["--signal", "gone=1"]).exits(2);
+    assert!(unknown.stderr.contains("signal `gone`"), "{unknown:?}");
+}
+
+#[test]
 fn what_a_run_leaves_behind_does_not_make_it_fail() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let text = "

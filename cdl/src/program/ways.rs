@@ -69,7 +69,7 @@ impl State {
     }
 
     /// Its handlers of errors; an ASL state has those of its own kind.
-    pub(crate) fn catches(&self) -> &[Catch] {
+    pub fn catches(&self) -> &[Catch] {
         match &self.kind {
             StateKind::Task(kind) => &kind.catch,
             StateKind::Parallel { catch, .. } => catch,

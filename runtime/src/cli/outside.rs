@@ -1,7 +1,7 @@
 //! What `cascade run` is given of the outside: signals, and answers of people.
 //!
 //! Nobody can send anything to an execution in memory, so all of it stands on
-//! the command line. Signals are sent at the start, in their order, and wait in the inbox;
+//! the command line. A signal is sent when its state waits for it, in a simulation at the start;
 //! an answer is given when its state asks, or waits for what becomes of a token. Both are for
 //! whichever execution, the one that was asked for or a child of it, has a state that waits for them.
 
@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::program::{Application, Program, StateKind};
 use cascade_cdl::schema::{Schema, Unfit};
-use cascade_cdl::{Callback, EventKind, Execution, Json, Step};
+use cascade_cdl::{Callback, EventKind, Execution, Json, SignalRefused, Step};
 
 use super::error::Error;
 use super::input;
@@ -35,22 +35,37 @@ impl Outside {
         })
     }
 
-    /// What arrives at an execution that is as far as it comes by itself. A signal is
-    /// for the first that can wait for it; one for which there is no other, either, goes to the
-    /// execution that was asked for, which refuses it.
+    /// That each signal is for some workflow.
+    pub(crate) fn check_signals(&self, application: &Application) -> Result<(), Error> {
+        let listens = |name: &str| {
+            let mut workflows = application.workflows.values();
+            workflows.any(|program| listens(program, name))
+        };
+        match self.signals.iter().find(|(name, _)| !listens(name)) {
+            Some((name, _)) => Err(refused(name, SignalRefused::Unknown)),
+            None => Ok(()),
+        }
+    }
+
+    /// The signals that nobody has taken.
+    pub(crate) fn left(&self) -> impl Iterator<Item = &str> {
+        self.signals.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// What arrives at an execution that is as far as it comes by itself: `at_once` the
+    /// next signal, whether or not it is waited for, or only one that is. So several
+    /// executions share the signals that there are.
     pub(crate) fn arrival(
         &mut self,
         program: &Program,
         execution: &Execution,
-        is_for_others: impl Fn(&str) -> bool,
+        at_once: bool,
     ) -> Result<Option<EventKind>, Error> {
-        let is_mine = |(name, _): &(String, Json)| {
-            listens(program, name) || (execution.parent.is_none() && !is_for_others(name))
-        };
-        let at = self.signals.iter().position(is_mine);
+        let is_next = |(name, _): &(String, Json)| at_once || is_awaited(program, execution, name);
+        let at = self.signals.iter().position(is_next);
         if let Some((name, payload)) = at.and_then(|at| self.signals.remove(at)) {
             let taken = execution.accepts_signal(program, &name, &payload, None);
-            taken.map_err(|refused| Error::usage(format!("signal `{name}`: {refused}")))?;
+            taken.map_err(|why| refused(&name, why))?;
             let id = None;
             return Ok(Some(EventKind::SignalReceived { name, payload, id }));
         }
@@ -95,8 +110,22 @@ impl Outside {
     }
 }
 
+fn refused(name: &str, why: SignalRefused) -> Error {
+    Error::usage(format!("signal `{name}`: {why}"))
+}
+
+/// Whether a state waits for a signal of this name now.
+fn is_awaited(program: &Program, execution: &Execution, name: &str) -> bool {
+    let mut frames = execution.frames.values();
+    frames.any(|frame| {
+        let kind = &program.state(frame.state).kind;
+        let listens = matches!(frame.step, Step::Listening { .. });
+        listens && matches!(kind, StateKind::Event(kind) if *kind.event == *name)
+    })
+}
+
 /// Whether a workflow has a state that waits for a signal of this name.
-pub(crate) fn listens(program: &Program, name: &str) -> bool {
+fn listens(program: &Program, name: &str) -> bool {
     let waits = |kind: &StateKind| matches!(kind, StateKind::Event(kind) if *kind.event == *name);
     program.states.iter().any(|state| waits(&state.kind))
 }

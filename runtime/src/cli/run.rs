@@ -42,7 +42,7 @@ pub(crate) struct Run {
     /// Folder of activities (.wasm files or crates); the CDL file's by default
     #[arg(long, value_name = "DIR")]
     activities: Option<PathBuf>,
-    /// A signal, sent at the start to whichever execution has an `EventTask` for it
+    /// A signal, sent to whichever execution has an `EventTask` that waits for it
     #[arg(long = "signal", value_name = "NAME=JSON")]
     signals: Vec<String>,
     /// The answer to a `HumanTask`, or the result of a `.waitForTaskToken`, given when it waits
@@ -66,6 +66,7 @@ impl Run {
         let input = Json::from_value(&input::read(self.input.as_deref())?);
         check_input(&program, &input)?;
         let outside = Outside::read(&self.signals, &self.answers)?;
+        outside.check_signals(&application)?;
         let folder = folder(&self.file, self.activities.as_deref());
         let found = gather(&folder, output).await?;
         let spinner = output.spinner("compiling activities");

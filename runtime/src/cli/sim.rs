@@ -256,8 +256,14 @@ impl Simulation {
             first,
             faults: run.injected,
             story: story.finish(),
-            command: report::command(std::env::args().skip(1), seed),
+            command: report::command(given(), seed),
             broken,
         })
     }
+}
+
+/// The command's own arguments. A file's name need not be UTF-8.
+fn given() -> impl Iterator<Item = String> {
+    let given = std::env::args_os().skip(1);
+    given.map(|arg| arg.to_string_lossy().into_owned())
 }

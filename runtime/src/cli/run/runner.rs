@@ -21,7 +21,7 @@ use super::super::error::Error;
 use super::super::events;
 use super::super::local::{self, Caller, Local};
 use super::super::output::{Output, Tone, paint};
-use super::super::outside::{Outside, awaited, listens};
+use super::super::outside::{Outside, awaited};
 use super::SHARDS;
 use crate::clock::{Clock, SystemClock};
 use crate::sandbox::Cancel;
@@ -121,8 +121,8 @@ impl<'a> Runner<'a> {
         program: Arc<Program>,
         input: Json,
     ) -> Result<Execution, Error> {
-        let (_idle, mut begun) = mpsc::unbounded_channel();
-        std::mem::swap(&mut begun, &mut self.begun);
+        let (_idle, mut begins) = mpsc::unbounded_channel();
+        std::mem::swap(&mut begins, &mut self.begun);
         let mut running = FuturesUnordered::new();
         let (_kept, given_up) = oneshot::channel();
         running.push(self.execute(Begin {
@@ -139,8 +139,8 @@ impl<'a> Runner<'a> {
             let ended = tokio::select! {
                 // What was begun first, or the last one to end would leave it behind.
                 biased;
-                Some(begin) = begun.recv() => {
-                    running.push(self.execute(begin));
+                Some(child) = begins.recv() => {
+                    running.push(self.execute(child));
                     continue;
                 }
                 ended = running.next() => ended,
@@ -156,12 +156,16 @@ impl<'a> Runner<'a> {
             }
         };
         drop(running);
+        for name in self.outside.borrow().left() {
+            self.output
+                .note(format!("signal `{name}` was not waited for"));
+        }
         match (asked_for, trouble) {
             // What it has left behind does not make it fail.
             (Some(execution), trouble) => {
-                trouble
-                    .into_iter()
-                    .for_each(|error| self.output.note(error));
+                if let Some(error) = trouble {
+                    self.output.note(error);
+                }
                 Ok(execution)
             }
             (None, Some(error)) => Err(error),
@@ -216,12 +220,10 @@ impl<'a> Runner<'a> {
                 self.awaited.borrow_mut().remove(&id);
                 return Ok(execution);
             }
-            let workflows = &self.application.workflows;
-            let anyone = |name: &str| workflows.values().any(|program| listens(program, name));
             let arrival = self
                 .outside
                 .borrow_mut()
-                .arrival(&program, &execution, anyone)?;
+                .arrival(&program, &execution, false)?;
             if let Some(arrival) = arrival {
                 next = arrival;
                 continue;
@@ -258,20 +260,19 @@ impl<'a> Runner<'a> {
             execution: execution.id,
         };
         let cancel = Cancel::default();
-        let (give_up, given_up) = oneshot::channel();
+        let (stop_child, given_up) = oneshot::channel();
         let child = task.resource.child.clone();
         let stop = match &child {
-            Some(_) => Stop::Child(give_up),
+            Some(_) => Stop::Child(stop_child),
             None => Stop::Activity(cancel.clone()),
         };
         let begun = child.map(|child| self.begin(execution, &task, &child, given_up));
         let attempt = async move {
-            let (result, receipt) = match begun {
-                Some(begun) => (begun.outcome().await, Receipt::default()),
-                None => {
-                    let outcome = self.local.run(&caller, &task, cancel).await;
-                    (outcome.result, outcome.receipt)
-                }
+            let (result, receipt) = if let Some(begun) = begun {
+                (begun.outcome().await, Receipt::default())
+            } else {
+                let outcome = self.local.run(&caller, &task, cancel).await;
+                (outcome.result, outcome.receipt)
             };
             Ended {
                 task: task.task,

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::program::{Program, State, StateKind};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json,
     Receipt, SEMANTICS, Step, TaskId, Timestamp, apply, apply_traced, replay,
@@ -144,7 +144,7 @@ fn caught(program: &Program) -> BTreeMap<Arc<str>, Vec<String>> {
             program.scope(inner.scope).owner.map(|id| program.state(id))
         });
         let names = all.entry(state.name.clone()).or_default();
-        for name in around.flat_map(|state| own_catches(&state.kind)) {
+        for name in around.flat_map(own_catches) {
             if name != "*" && !name.starts_with("States.") && !names.contains(&name) {
                 names.push(name);
             }
@@ -153,18 +153,12 @@ fn caught(program: &Program) -> BTreeMap<Arc<str>, Vec<String>> {
     all
 }
 
-fn own_catches(kind: &StateKind) -> Vec<String> {
-    let catch = match kind {
-        StateKind::Task(task) => &task.catch,
-        StateKind::Parallel { catch, .. } => catch,
-        StateKind::Map(map) => &map.catch,
-        StateKind::Asl(asl) => return asl.caught().map(str::to_owned).collect(),
-        _ => return Vec::new(),
-    };
-    catch
-        .iter()
-        .flat_map(|catch| catch.errors.clone())
-        .collect()
+fn own_catches(state: &State) -> Vec<String> {
+    if let StateKind::Asl(asl) = &state.kind {
+        return asl.caught().map(str::to_owned).collect();
+    }
+    let catches = state.catches().iter();
+    catches.flat_map(|catch| catch.errors.clone()).collect()
 }
 
 /// What is bound to happen.
@@ -448,7 +442,7 @@ impl<'a> World<'a> {
         while self.broken.is_none() && !self.execution.is_closed() {
             let arrival = self
                 .outside
-                .arrival(&self.scene.program, &self.execution, |_| false)?;
+                .arrival(&self.scene.program, &self.execution, true)?;
             let Some(arrival) = arrival else { break };
             self.urgent = true;
             self.apply(arrival);
