@@ -689,7 +689,7 @@ fn kind_of_state(rule: &Value) -> Value {
     schema
 }
 
-/// A Task that is a SubWorkflow by its resource.
+/// A Task that is a `SubWorkflow` by its resource.
 fn task_of_workflow() -> Value {
     let shapes = states::shapes().find(|(name, _)| *name == "SubWorkflow");
     let Some((name, shape)) = shapes else {

@@ -44,6 +44,10 @@ const MAX_DOCUMENTS: usize = 1_000;
 /// Most text of open files, so that many large ones do not fill the memory.
 const MAX_TEXT_BYTES: usize = 256 * 1024 * 1024;
 
+/// Most changes in one message, each of which goes through the file: more than the cursors
+/// that people have. What has more is not followed until it is sent as a whole.
+const MAX_CHANGES: usize = 1_000;
+
 /// Speak with an editor: diagnostics, completion and more, over stdin and stdout
 #[derive(Debug, Args)]
 pub(crate) struct Lsp {
@@ -356,8 +360,18 @@ impl Server {
             return;
         };
         document.version = params.text_document.version;
-        for change in params.content_changes {
-            document.change(change, self.encoding);
+        if params.content_changes.len() > MAX_CHANGES {
+            document.forget();
+        } else {
+            for change in params.content_changes {
+                document.change(change, self.encoding);
+            }
+        }
+        let kept: usize = self.documents.values().map(Document::bytes).sum();
+        if kept > MAX_TEXT_BYTES
+            && let Some(document) = self.documents.get_mut(&uri)
+        {
+            document.forget();
         }
         self.changed.insert(uri);
     }

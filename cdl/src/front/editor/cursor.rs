@@ -121,6 +121,8 @@ struct Scan {
     /// Brackets that are open.
     open: Vec<char>,
     after_colon: bool,
+    /// Whether the line begins with a quote, once that has been asked.
+    is_quoted: Option<bool>,
 }
 
 impl Scan {
@@ -133,7 +135,15 @@ impl Scan {
             is_escaped: false,
             open: Vec::new(),
             after_colon: false,
+            is_quoted: None,
         }
+    }
+
+    /// Whether the line may be one of JSON. Lines may be long, so it is looked at once.
+    fn is_json(&mut self, line: &str) -> bool {
+        *self
+            .is_quoted
+            .get_or_insert_with(|| line.trim_start().starts_with('"'))
     }
 
     /// Takes one more character; `None` if a comment begins.
@@ -168,11 +178,11 @@ impl Scan {
             '}' | ']' if !self.open.is_empty() => {
                 self.open.pop();
             }
-            ',' => match self.open.last() {
+            ',' => match self.open.last().copied() {
                 Some('{') => self.begin(at + 1, Slot::Key),
                 Some(_) => self.begin(at + 1, Slot::Value),
                 // In JSON, brackets are open that began on other lines.
-                None if line.trim_start().starts_with('"') => self.begin(at + 1, Slot::Key),
+                None if self.is_json(line) => self.begin(at + 1, Slot::Key),
                 None => {}
             },
             ':' if gap && self.slot == Slot::Key => {

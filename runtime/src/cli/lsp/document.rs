@@ -72,9 +72,14 @@ impl Document {
         self.bound();
     }
 
+    /// Leaves it alone until it is sent as a whole.
+    pub(super) fn forget(&mut self) {
+        self.text = None;
+    }
+
     fn bound(&mut self) {
         if self.bytes() > MAX_KEPT_BYTES {
-            self.text = None;
+            self.forget();
         }
     }
 }

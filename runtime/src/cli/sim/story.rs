@@ -173,8 +173,6 @@ fn consequence(now: Timestamp, record: &Record) -> Option<String> {
         Record::ExecutionTimedOut { timeout_ms } => {
             format!("the execution times out after {}", seconds(*timeout_ms))
         }
-        // Nobody pauses anything in a simulation.
-        Record::ExecutionPaused { .. } | Record::ExecutionResumed {} => return None,
         Record::StateExited { .. }
         | Record::ActivityScheduled { .. }
         | Record::ActivityCancelled { .. }
@@ -182,6 +180,9 @@ fn consequence(now: Timestamp, record: &Record) -> Option<String> {
         | Record::BranchEnded { .. }
         | Record::EventIgnored { .. }
         | Record::ExecutionRetried {}
+        // Nobody does any of these in a simulation.
+        | Record::ExecutionPaused { .. }
+        | Record::ExecutionResumed {}
         | Record::ExecutionMigrated { .. } => return None,
     })
 }

@@ -149,8 +149,13 @@ fn error(expected: &ExpectedError, failure: &Failure) -> Vec<Line> {
             "expected a message with {part:?}, got {message:?}"
         )));
     }
+    // A failure has the name of its state only, without those around it.
+    let is_in = |state: &str| {
+        let actual = failure.state.as_deref();
+        actual.is_some_and(|actual| state == actual || state.ends_with(&format!("/{actual}")))
+    };
     if let Some(state) = &expected.state
-        && failure.state.as_ref() != Some(state)
+        && !is_in(state)
     {
         let actual = failure.state.as_deref().unwrap_or("the workflow");
         lines.push(bad(format!("expected it in {state}, got it in {actual}")));
