@@ -367,10 +367,7 @@ async fn cancel(
     let reason = read_reason(&state, request).await?;
     let tenant = &caller.tenant.id;
     state.engine.cancel(tenant, id, reason).await?;
-    Ok(json(
-        StatusCode::OK,
-        &load(&state, tenant, id, false).await?,
-    ))
+    afterwards(&state, tenant, id).await
 }
 
 /// Let a failed execution go on from the state that failed
@@ -392,10 +389,7 @@ async fn retry(
     let id = execution_id(&id)?;
     let tenant = &caller.tenant.id;
     state.engine.retry(tenant, id).await?;
-    Ok(json(
-        StatusCode::OK,
-        &load(&state, tenant, id, false).await?,
-    ))
+    afterwards(&state, tenant, id).await
 }
 
 /// Let nothing new begin in an execution
@@ -424,10 +418,7 @@ async fn pause(
     let reason = read_reason(&state, request).await?;
     let tenant = &caller.tenant.id;
     state.engine.pause(tenant, id, reason).await?;
-    Ok(json(
-        StatusCode::OK,
-        &load(&state, tenant, id, false).await?,
-    ))
+    afterwards(&state, tenant, id).await
 }
 
 /// Let a paused execution go on
@@ -451,10 +442,17 @@ async fn resume(
     let id = execution_id(&id)?;
     let tenant = &caller.tenant.id;
     state.engine.resume(tenant, id).await?;
-    Ok(json(
-        StatusCode::OK,
-        &load(&state, tenant, id, false).await?,
-    ))
+    afterwards(&state, tenant, id).await
+}
+
+/// How an execution stands after something was done to it.
+async fn afterwards(
+    state: &ApiState,
+    tenant: &TenantId,
+    id: ExecutionId,
+) -> Result<Response, Problem> {
+    let view = load(state, tenant, id, false).await?;
+    Ok(json(StatusCode::OK, &view))
 }
 
 /// The reason that a request gives; a request without a body has none.

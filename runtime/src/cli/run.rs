@@ -72,9 +72,7 @@ impl Run {
         let spinner = output.spinner("compiling activities");
         let local = Local::open(found).await?;
         spinner.finish_and_clear();
-        let execution = Runner::new(&local, &application, outside, output)
-            .run(program, input)
-            .await?;
+        let execution = Runner::run(&local, &application, outside, output, program, input).await?;
         conclude(output, &execution)
     }
 }

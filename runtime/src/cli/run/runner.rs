@@ -40,7 +40,6 @@ pub(super) struct Runner<'a> {
     awaited: RefCell<BTreeMap<ExecutionId, Vec<String>>>,
     /// Children to run. Each is a frame of an execution, and these are bounded.
     begins: mpsc::UnboundedSender<Begin>,
-    begun: mpsc::UnboundedReceiver<Begin>,
 }
 
 /// What moves: an execution that has something to do or an attempt or a timer to
@@ -95,14 +94,18 @@ enum Stop {
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(
+    /// Runs an execution and all that it starts to their ends, printing each event
+    /// with what follows from it.
+    pub(super) async fn run(
         local: &'a Local,
         application: &'a Application,
         outside: Outside,
         output: Output,
-    ) -> Self {
-        let (begins, begun) = mpsc::unbounded_channel();
-        Self {
+        program: Arc<Program>,
+        input: Json,
+    ) -> Result<Execution, Error> {
+        let (begins, children) = mpsc::unbounded_channel();
+        let runner = Self {
             local,
             application,
             output,
@@ -110,19 +113,16 @@ impl<'a> Runner<'a> {
             stirs: Rc::default(),
             awaited: RefCell::default(),
             begins,
-            begun,
-        }
+        };
+        runner.finish(program, input, children).await
     }
 
-    /// Runs an execution and all that it starts to their ends, printing each event
-    /// with what follows from it.
-    pub(super) async fn run(
-        mut self,
+    async fn finish(
+        &self,
         program: Arc<Program>,
         input: Json,
+        mut children: mpsc::UnboundedReceiver<Begin>,
     ) -> Result<Execution, Error> {
-        let (_idle, mut begins) = mpsc::unbounded_channel();
-        std::mem::swap(&mut begins, &mut self.begun);
         let mut running = FuturesUnordered::new();
         let (_kept, given_up) = oneshot::channel();
         running.push(self.execute(Begin {
@@ -139,7 +139,7 @@ impl<'a> Runner<'a> {
             let ended = tokio::select! {
                 // What was begun first, or the last one to end would leave it behind.
                 biased;
-                Some(child) = begins.recv() => {
+                Some(child) = children.recv() => {
                     running.push(self.execute(child));
                     continue;
                 }
