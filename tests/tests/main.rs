@@ -13,5 +13,6 @@ mod pause;
 mod polyglot;
 mod readme;
 mod recovery;
+mod schedules;
 mod sim;
 mod testing;
