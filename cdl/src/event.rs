@@ -6,6 +6,7 @@
 //! fields are only ever added, with defaults, so old histories read for ever.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ pub enum EventKind {
         /// Whose child it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
+        /// What it is placed by, if not by its id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard_key: Option<Arc<str>>,
     },
     /// An attempt returned.
     ActivityCompleted {

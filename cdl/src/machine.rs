@@ -237,9 +237,10 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             shards,
             machine: semantics,
             parent,
+            shard_key,
         } => {
             machine.execution.parent = *parent;
-            machine.start(input, *shards, *semantics)?;
+            machine.start(input, *shards, *semantics, shard_key.as_deref())?;
         }
         EventKind::ActivityCompleted {
             task,

@@ -59,6 +59,9 @@ pub struct Program {
     /// What the input has to look like, which is for who starts an execution to check:
     /// the machine takes whatever it is given.
     pub input: Option<Arc<Schema>>,
+    /// Which key executions are placed by, instead of their ids. The machine is given
+    /// what comes of it.
+    pub shard_key: Option<Template>,
     /// The workflow's `output`; without it the output is the context less `workflow`.
     pub output: Option<Template>,
 }

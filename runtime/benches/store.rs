@@ -130,6 +130,7 @@ fn execution() -> Commit {
             shards: 10,
             machine: 1,
             parent: None,
+            shard_key: None,
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),
@@ -143,6 +144,7 @@ fn execution() -> Commit {
             tenant,
             id,
             bucket: id.bucket(),
+            shard_key: None,
             application: Arc::from("orders"),
             application_version: 1,
             workflow: Arc::from("process"),

@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
+//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `shard`, `lsp`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -29,6 +29,7 @@ mod replay;
 mod run;
 mod schema;
 mod serve;
+mod shard;
 mod sim;
 mod source;
 pub mod template;
@@ -119,6 +120,8 @@ enum Command {
     Workflow(workflow::Workflow),
     /// Run a history through the machine again, and compare
     Replay(replay::Replay),
+    /// Say where executions with a shard key are
+    Shard(shard::Shard),
     /// Tenants of the server
     #[command(subcommand)]
     Tenant(tenant::Tenant),
@@ -209,6 +212,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Process(process) => one_thread(process.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
+        Command::Shard(shard) => shard.run(session),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
         Command::Bench(bench) => bench.run(session),

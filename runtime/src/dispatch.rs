@@ -20,6 +20,8 @@ pub struct QueuedTask {
     pub tenant: TenantId,
     /// Which execution asks.
     pub execution: ExecutionId,
+    /// Which bucket it is in.
+    pub bucket: u32,
     /// The application that the workflow belongs to.
     pub application: Arc<str>,
     /// The workflow.
@@ -49,6 +51,8 @@ pub struct AttemptKey {
     pub tenant: TenantId,
     /// Which execution asks.
     pub execution: ExecutionId,
+    /// Which bucket it is in, so that the report finds its way.
+    pub bucket: u32,
     /// The state entry.
     pub task: TaskId,
     /// Which try.
@@ -64,6 +68,7 @@ impl QueuedTask {
         AttemptKey {
             tenant: self.tenant.clone(),
             execution: self.execution,
+            bucket: self.bucket,
             task: self.task.task,
             attempt: self.task.attempt,
             scheduled_at: self.task.scheduled_at,

@@ -113,6 +113,8 @@ pub struct Summary {
     pub tenant: TenantId,
     pub id: ExecutionId,
     pub bucket: u32,
+    /// What it is placed by, if not by its id.
+    pub shard_key: Option<Arc<str>>,
     pub application: Arc<str>,
     /// The application version that it runs: that of its start, unless it was moved.
     pub application_version: u32,
@@ -161,6 +163,8 @@ pub struct Stored {
 pub struct Filter {
     pub application: Option<String>,
     pub workflow: Option<String>,
+    /// Only what is placed by this key.
+    pub shard_key: Option<String>,
     pub status: Option<StatusName>,
     /// Only what has not ended, whether it is paused or not.
     pub open: bool,

@@ -152,6 +152,12 @@ const KEYS: &[Row] = &[
         "Output of the execution, a template; the context if not given.",
     ),
     (
+        "workflow",
+        "shard_key",
+        Def("key-template"),
+        "What executions are placed by, as in `{{ $.workflow.input.customer_id }}`; their ids if not given.",
+    ),
+    (
         "*",
         "output",
         Template,
@@ -573,6 +579,7 @@ fn values() -> Map<String, Value> {
         "workflow-name": { "type": "string", "pattern": "^([0-9A-Za-z][0-9A-Za-z._-]{0,63}/)?[0-9A-Za-z][0-9A-Za-z._-]{0,63}$" },
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
+        "key-template": { "type": ["string", "number"] },
         "schema": { "type": "object" },
         "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },
     });

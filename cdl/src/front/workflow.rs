@@ -14,7 +14,8 @@ use super::text::Span;
 use super::yaml::Node;
 use super::{collisions, lints, schemas, states};
 use crate::diagnostic::Code;
-use crate::expression::Path;
+use crate::expression::{Path, Template};
+use crate::placing;
 use crate::program::{
     EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
 };
@@ -29,9 +30,10 @@ pub(super) const WORKFLOW: Shape = Shape {
         "input",
         "timeout",
         "output",
+        "shard_key",
         "states",
     ],
-    later: &["shard_key", "cache", "secrets", "on_timeout", "version"],
+    later: &["cache", "secrets", "on_timeout", "version"],
 };
 
 pub(super) const INPUT: Shape = Shape {
@@ -102,6 +104,8 @@ pub(super) fn compile(
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| context.duration(node, "`timeout`"));
     let output = fields.get("output").map(|node| context.template(node));
+    let shard_key = fields.get("shard_key");
+    let shard_key = shard_key.and_then(|node| shard_key_of(context, node));
     let states = context.required(&fields, "states")?;
     let mut builder = Builder {
         context,
@@ -139,8 +143,24 @@ pub(super) fn compile(
         states: states.into_iter().collect::<Option<Vec<_>>>()?,
         timeout_ms,
         input,
+        shard_key,
         output: output.flatten(),
     })
+}
+
+/// What executions are placed by: it is computed before they begin.
+fn shard_key_of(context: &mut Context<'_>, node: &Node) -> Option<Template> {
+    let template = context.start_template(node, "`shard_key`")?;
+    if let Some(literal) = template.as_literal()
+        && let Err(error) = placing::is_key(literal)
+    {
+        context.report(
+            Finding::new(Code::InvalidValue, node.span, error.to_string())
+                .help("write an expression over the input: \"{{ $.workflow.input.customer_id }}\""),
+        );
+        return None;
+    }
+    Some(template)
 }
 
 /// What the input has to look like.

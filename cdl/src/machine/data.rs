@@ -35,7 +35,11 @@ impl Output {
 
 impl Machine<'_> {
     /// Makes the context that an execution starts with.
-    pub(super) fn begin_context(&mut self, input: &Json) -> Result<(), Failure> {
+    pub(super) fn begin_context(
+        &mut self,
+        input: &Json,
+        shard_key: Option<&str>,
+    ) -> Result<(), Failure> {
         let refuse = |message| Err(Failure::new(errors::INVALID_INPUT, message));
         if input.len() as u64 > MAX_CONTEXT_BYTES {
             return refuse(format!(
@@ -61,6 +65,9 @@ impl Machine<'_> {
                 "tenant": execution.tenant.as_str(),
             }
         });
+        if let Some(key) = shard_key {
+            execution.context["workflow"]["shard_key"] = key.into();
+        }
         execution.context_bytes = text_len(&execution.context) + input.len() as u64;
         execution.context["workflow"]["input"] = value;
         Ok(())

@@ -78,6 +78,9 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     started_version: Option<u32>,
     workflow: String,
+    /// What it is placed by, if not by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard_key: Option<String>,
     #[schema(value_type = String, example = "completed")]
     status: StatusName,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +186,8 @@ struct ShowQuery {
 struct ListQuery {
     application: Option<String>,
     workflow: Option<String>,
+    /// Only what is placed by this key.
+    shard_key: Option<String>,
     /// `running`, `paused`, `completed`, `failed`, `cancelled` or `timed_out`.
     #[param(value_type = Option<String>)]
     status: Option<StatusName>,
@@ -298,6 +303,7 @@ async fn list(
     let filter = Filter {
         application: query.application,
         workflow: query.workflow,
+        shard_key: query.shard_key,
         status: query.status,
         open: false,
         started_after: query.started_after.map(Timestamp),
@@ -534,6 +540,7 @@ impl ExecutionView {
             application_version: summary.application_version,
             started_version: None,
             workflow: summary.workflow.to_string(),
+            shard_key: summary.shard_key.map(|key| key.to_string()),
             status: summary.status,
             input: None,
             output: None,
@@ -567,6 +574,8 @@ impl ExecutionView {
             application_version: started.application_version,
             started_version: None,
             workflow: workflow.to_owned(),
+            // Only the row has it.
+            shard_key: None,
             status: StatusName::Running,
             input: None,
             output: None,

@@ -72,6 +72,7 @@ fn tag(cursor: Cursor, tenant: &TenantId, filter: &Filter) -> [u8; TAG] {
     hash.update(format!(
         "{:?}",
         (
+            &filter.shard_key,
             filter.status,
             filter.open,
             filter.started_after,

@@ -67,7 +67,7 @@ codes! {
     NotRetryable = "not_retryable", CONFLICT, "the execution is not one that can be retried";
     UnknownSignal = "unknown_signal", UNPROCESSABLE_ENTITY, "the workflow waits for no such signal";
     NotAsked = "not_asked", CONFLICT, "nobody is asked for this";
-    InvalidInput = "invalid_input", UNPROCESSABLE_ENTITY, "the input is not as the workflow's schema says";
+    InvalidInput = "invalid_input", UNPROCESSABLE_ENTITY, "the input is not as the workflow asks";
     InvalidAnswer = "invalid_answer", UNPROCESSABLE_ENTITY, "the answer is not as the state asks";
     InboxFull = "inbox_full", TOO_MANY_REQUESTS, "too many signals wait for the execution";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "it has changed meanwhile";
@@ -240,6 +240,7 @@ impl From<StartError> for Problem {
             StartError::Paused(_) => Self::new(Code::WorkflowPaused, detail),
             StartError::InputTooLarge { .. } => Self::new(Code::TooLarge, detail),
             StartError::Unfit(unfit) => Self::unfit(Code::InvalidInput, detail, &unfit),
+            StartError::NoShardKey(_) => Self::new(Code::InvalidInput, detail),
             StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),
             StartError::Busy { retry_after } => {

@@ -98,11 +98,18 @@ fn event_line(event: &Event, start: Timestamp) -> String {
 
 fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
     match kind {
-        EventKind::ExecutionStarted { input, parent, .. } => {
+        EventKind::ExecutionStarted {
+            input,
+            parent,
+            shard_key,
+            ..
+        } => {
             let whose = parent.map_or_else(String::new, |parent| {
                 format!("child of {} ", parent.execution)
             });
-            let detail = format!("{whose}{}", json(input));
+            let placed = shard_key.as_ref();
+            let placed = placed.map_or_else(String::new, |key| format!("placed by `{key}` "));
+            let detail = format!("{whose}{placed}{}", json(input));
             (Tone::Strong, "ExecutionStarted", detail)
         }
         EventKind::ActivityCompleted {

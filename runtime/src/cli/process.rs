@@ -128,6 +128,9 @@ pub(crate) struct List {
     /// Only of this workflow
     #[arg(long, short)]
     workflow: Option<String>,
+    /// Only what is placed by this shard key
+    #[arg(long, value_name = "KEY")]
+    shard_key: Option<String>,
     /// Only in this status
     #[arg(long, value_enum)]
     status: Option<StatusArg>,
@@ -239,6 +242,7 @@ impl List {
         let filters = [
             ("application", self.app),
             ("workflow", self.workflow),
+            ("shard_key", self.shard_key),
             ("status", status),
             ("cursor", self.cursor),
         ];
@@ -533,6 +537,9 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
         let reason = plain(&paused.reason);
         let why = if reason.is_empty() { "" } else { ": " };
         lines.push(format!("paused    {}{why}{reason}", paused.at));
+    }
+    if let Some(key) = &view.shard_key {
+        lines.push(format!("shard key {}", plain(key)));
     }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {

@@ -25,6 +25,8 @@ pub(crate) struct ExecutionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_version: Option<u32>,
     pub workflow: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_key: Option<String>,
     pub status: StatusName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Json>,

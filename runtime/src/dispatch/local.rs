@@ -129,7 +129,7 @@ struct Lane {
 /// Where an attempt is.
 enum Place {
     /// In the place of its lane with this number.
-    Waiting(u64, QueuedTask),
+    Waiting(u64, Box<QueuedTask>),
     Running(Running),
 }
 
@@ -288,7 +288,7 @@ impl Lanes {
             self.order.insert((lane.virtual_time, task.tenant.clone()));
         }
         lane.places.push_back((self.next_place, key));
-        vacant.insert(Place::Waiting(self.next_place, task));
+        vacant.insert(Place::Waiting(self.next_place, Box::new(task)));
         self.next_place += 1;
         self.waiting += 1;
     }
@@ -324,7 +324,7 @@ impl Lanes {
                 });
                 if let Some(Place::Waiting(_, task)) = self.known.insert(key, running) {
                     taken.push(HeldTask {
-                        task,
+                        task: *task,
                         cancelled,
                         expected: charge.fuel,
                     });

@@ -205,7 +205,7 @@ fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
             return Ok(RETRY_AFTER);
         }
         StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),
-        StartError::InputTooLarge { .. } | StartError::Unfit(_) => {
+        StartError::InputTooLarge { .. } | StartError::Unfit(_) | StartError::NoShardKey(_) => {
             (errors::INVALID_INPUT, Some(false))
         }
         StartError::Full(_) => ("ExecutionLimitExceeded", None),

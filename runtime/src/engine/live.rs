@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::children::ChildStart;
 use super::moves::{self, Versions};
+use super::placing::Turn;
 use super::size::{self, Walked};
 use super::usage::{Charge, Holding};
 use super::{Closed, Context, ControlError, StartError, Started, View};
@@ -51,8 +52,12 @@ pub(super) enum Effect {
     Cancel(AttemptKey),
     /// The same, of what an earlier life of the shard may have started as a child.
     Orphan(TenantId, ExecutionId),
-    /// The answer to a start that is being waited for.
-    Started(oneshot::Sender<Result<Started, StartError>>, Started),
+    /// The answer to a start that is being waited for, and its turn.
+    Started(
+        oneshot::Sender<Result<Started, StartError>>,
+        Started,
+        Option<Turn>,
+    ),
     /// The answer to what was done to it.
     Controlled(oneshot::Sender<Result<(), ControlError>>),
     /// An answer that rests on what the execution is by now.

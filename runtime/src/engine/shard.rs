@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
-use cascade_cdl::schema::Unfit;
 use cascade_cdl::{Callback, ExecutionId, TaskToken, TenantId, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -33,6 +32,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::live::{Away, Frozen, Key, Live, Restored};
+use super::placing::Turn;
 use super::usage::{Charge, Holding, Place};
 use super::{
     Admission, Answer, Closed, Context, ControlError, Report, Signal, Start, StartError, Started,
@@ -147,10 +147,14 @@ pub(super) struct StartRequest {
     pub(super) id: ExecutionId,
     pub(super) start: Start,
     pub(super) program: (u32, Arc<Program>),
-    /// What is wrong with the input.
-    pub(super) unfit: Option<Unfit>,
+    /// Why nothing new may be started.
+    pub(super) refusal: Option<StartError>,
+    /// What it is placed by; its bucket is one of this shard if it is started anew.
+    pub(super) shard_key: Option<Arc<str>>,
     pub(super) admission: Admission,
     pub(super) place: Place,
+    /// Keeps other starts of it away until this one is durable or refused.
+    pub(super) turn: Option<Turn>,
     pub(super) started: oneshot::Sender<Result<Started, StartError>>,
     pub(super) closed: Option<oneshot::Sender<Closed>>,
 }

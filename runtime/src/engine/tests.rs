@@ -628,6 +628,7 @@ mod children;
 mod moves;
 mod outside;
 mod pause;
+mod shard_keys;
 pub(crate) mod world;
 
 #[tokio::test]

@@ -127,6 +127,7 @@ pub(crate) fn row(of: &str, number: u128, version: u64) -> Summary {
         tenant: tenant(of),
         id: id(number),
         bucket: bucket_of(&number.to_be_bytes()),
+        shard_key: None,
         application: Arc::from("orders"),
         application_version: 3,
         workflow: Arc::from("process"),
@@ -173,6 +174,7 @@ pub(crate) fn event(seq: u64) -> Event {
             shards: 10,
             machine: 1,
             parent: None,
+            shard_key: None,
         },
     }
 }

@@ -290,6 +290,10 @@ fn shows(filter: &Filter, summary: &Summary) -> bool {
     let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|it| it == name);
     is(&filter.application, &summary.application)
         && is(&filter.workflow, &summary.workflow)
+        && filter
+            .shard_key
+            .as_deref()
+            .is_none_or(|key| summary.shard_key.as_deref() == Some(key))
         && filter.status.is_none_or(|status| status == summary.status)
         && (!filter.open || summary.status.is_open())
         && filter

@@ -45,7 +45,7 @@ use super::{
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -60,6 +60,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "paused_workflows",
         include_str!("../../migrations/sqlite/0003_paused_workflows.sql"),
+    ),
+    (
+        4,
+        "shard_keys",
+        include_str!("../../migrations/sqlite/0004_shard_keys.sql"),
     ),
 ];
 

@@ -33,6 +33,7 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
     QueuedTask {
         tenant: tenant.parse().expect("valid"),
         execution: ExecutionId(uuid::Uuid::nil()),
+        bucket: 0,
         application: "app".into(),
         workflow: "w".into(),
         task: ActivityTask {

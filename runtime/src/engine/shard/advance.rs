@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cascade_cdl::program::Child;
-use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
     ActivityFailure, ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS,
     Timestamp,
@@ -15,7 +14,7 @@ use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::children::ChildStart;
 use crate::engine::live::{Effect, Live};
-use crate::engine::{Admission, Report, Start, StartError};
+use crate::engine::{Admission, Report, Start, StartError, bucket};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
 
@@ -25,14 +24,16 @@ impl Shard {
             id,
             start,
             program: (application_version, program),
-            unfit,
+            refusal,
+            shard_key,
             admission,
             place,
+            turn,
             started,
             closed,
         } = request;
         drop(place);
-        if let Err(refused) = self.admit_start(&start, unfit, &admission) {
+        if let Err(refused) = self.admit_start(&start, refusal, &admission) {
             let _ = started.send(Err(refused));
             return;
         }
@@ -41,7 +42,8 @@ impl Shard {
         let summary = Summary {
             tenant: start.tenant,
             id,
-            bucket: id.bucket(),
+            bucket: bucket(id, shard_key.as_deref()),
+            shard_key: shard_key.clone(),
             application: start.application,
             application_version,
             workflow: start.workflow,
@@ -60,13 +62,14 @@ impl Shard {
         // Who waits for the end is told of the start when it comes.
         live.urgent = closed.is_none();
         let reply = live.started(true);
-        live.held.push(Effect::Started(started, reply));
+        live.held.push(Effect::Started(started, reply, turn));
         live.closers.extend(closed);
         let kind = EventKind::ExecutionStarted {
             input: start.input,
             shards: self.context.settings.filter_shards,
             machine: SEMANTICS,
             parent: start.parent,
+            shard_key,
         };
         self.advance_at(now, live, kind);
     }
@@ -76,7 +79,7 @@ impl Shard {
     fn admit_start(
         &mut self,
         start: &Start,
-        unfit: Option<Unfit>,
+        refusal: Option<StartError>,
         admission: &Admission,
     ) -> Result<(), StartError> {
         let definitions = &self.context.definitions;
@@ -84,8 +87,8 @@ impl Shard {
         if let Some(paused) = paused {
             return Err(StartError::Paused(paused));
         }
-        if let Some(unfit) = unfit {
-            return Err(StartError::Unfit(unfit));
+        if let Some(refusal) = refusal {
+            return Err(refusal);
         }
         Ok(self.admit(&start.tenant, admission)?)
     }
@@ -112,6 +115,7 @@ impl Shard {
         let StartRequest {
             id,
             start,
+            turn,
             started,
             closed,
             ..
@@ -128,7 +132,7 @@ impl Shard {
             let _ = started.send(Ok(reply));
         } else {
             live.urgent |= live.is_dirty();
-            live.held.push(Effect::Started(started, reply));
+            live.held.push(Effect::Started(started, reply, turn));
         }
         // Who asked before may have given up.
         live.closers.retain(|closer| !closer.is_closed());
@@ -262,6 +266,7 @@ impl Shard {
         let attempt = AttemptKey {
             tenant: tenant.clone(),
             execution: live.summary.id,
+            bucket: live.summary.bucket,
             task: task.task,
             attempt: task.attempt,
             scheduled_at: task.scheduled_at,
@@ -279,6 +284,7 @@ impl Shard {
         let queued = QueuedTask {
             tenant: tenant.clone(),
             execution: live.summary.id,
+            bucket: live.summary.bucket,
             application: live.summary.application.clone(),
             workflow: live.summary.workflow.clone(),
             task,
@@ -317,6 +323,7 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
     let attempt = AttemptKey {
         tenant: summary.tenant.clone(),
         execution: summary.id,
+        bucket: summary.bucket,
         task: task.task,
         attempt: task.attempt,
         scheduled_at: task.scheduled_at,

@@ -110,6 +110,14 @@ workflows:
   lost:
     states:
       - {name: Child, type: SubWorkflow, workflow: other/nothing, parameters: {x: 1}, retries: {max_attempts: 3}, end: true}
+  keyed:
+    shard_key: '{{ $.workflow.input.customer }}'
+    states:
+      - {name: Paid, type: EventTask, event: paid, result: $.payment, next: Ship}
+      - {name: Ship, type: Task, resource: urn:cascade:activity:charge, parameters: {key: '{{ workflow.shard_key }}'}, result: $.shipped, end: true}
+  keyed_parent:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: keyed, parameters: '{{ workflow.input }}', result: $.child, end: true}
   approve:
     states:
       - name: Ask

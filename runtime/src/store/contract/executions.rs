@@ -24,6 +24,7 @@ on_each!(
     a_page_of_a_history_is_bounded_in_bytes,
     lists_are_newest_first_and_stable_under_writes,
     filters_narrow_a_list,
+    a_shard_key_stays_with_its_execution_and_lists_it,
     open_executions_are_found_by_bucket,
     a_closed_store_says_so,
 );
@@ -334,6 +335,7 @@ async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
                 shards: 10,
                 machine: 1,
                 parent: None,
+                shard_key: None,
             };
         }
         let commit = if chunk { with_snapshot(commit) } else { commit };
@@ -487,6 +489,61 @@ async fn filters_narrow_a_list(subject: Subject) {
         let page = store.list(&tenant("acme"), &filter, None, 100).await;
         assert_eq!(listed(&page.expect("lists")), expected, "{filter:?}");
     }
+}
+
+async fn a_shard_key_stays_with_its_execution_and_lists_it(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let placed = |number: u128, of: &str, key: Option<&str>| Summary {
+        shard_key: key.map(Into::into),
+        status: [StatusName::Running, StatusName::Failed][number as usize % 2],
+        ..row(of, number, 1)
+    };
+    let keys = [Some("c"), None, Some(""), Some("c"), Some("C"), Some("c")];
+    for (number, key) in (1..).zip(keys) {
+        commit_all(store, &lease, [commit(placed(number, "acme", key), 0)]).await;
+        commit_all(store, &lease, [commit(placed(number, "rival", key), 0)]).await;
+    }
+    // Neither an update nor a snapshot loses it.
+    let mut updated = placed(1, "acme", Some("c"));
+    updated.version = 2;
+    commit_all(store, &lease, [commit(updated.clone(), 1)]).await;
+    updated.version = 3;
+    commit_all(store, &lease, [with_snapshot(commit(updated.clone(), 2))]).await;
+
+    let subject = subject.crash().await;
+    let store = subject.store();
+    assert_eq!(load(store, 1).await.summary, updated);
+    let by = |key: &str, status| Filter {
+        shard_key: Some(key.to_owned()),
+        status,
+        ..Filter::default()
+    };
+    for (filter, expected) in [
+        (by("c", None), vec![6, 4, 1]),
+        (by("c", Some(StatusName::Running)), vec![6, 4]),
+        (by("c", Some(StatusName::Completed)), vec![]),
+        (by("", None), vec![3]),
+        (by("nobody", None), vec![]),
+        (
+            Filter {
+                workflow: Some("other".into()),
+                ..by("c", None)
+            },
+            vec![],
+        ),
+    ] {
+        let page = store.list(&tenant("acme"), &filter, None, 100).await;
+        assert_eq!(listed(&page.expect("lists")), expected, "{filter:?}");
+    }
+    // Page by page.
+    let first = store.list(&tenant("acme"), &by("c", None), None, 2).await;
+    let first = first.expect("lists");
+    assert_eq!(listed(&first), [6, 4]);
+    let rest = store
+        .list(&tenant("acme"), &by("c", None), first.next, 2)
+        .await;
+    assert_eq!(listed(&rest.expect("lists")), [1]);
 }
 
 async fn open_executions_are_found_by_bucket(subject: Subject) {
