@@ -90,6 +90,7 @@ fn start(program: &Program, execution: Execution, input: &Json) -> Execution {
         machine: cascade_cdl::SEMANTICS,
         parent: None,
         shard_key: None,
+        priority: None,
     };
     step(program, execution, started).execution
 }
@@ -215,6 +216,7 @@ fn order(program: &Program) -> Vec<(String, Execution, Event)> {
                 machine: cascade_cdl::SEMANTICS,
                 parent: None,
                 shard_key: None,
+                priority: None,
             },
         };
         execution = apply_one(name, execution, at, kind);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::program::ParentClose;
+use crate::program::{ParentClose, Priority};
 use crate::{ExecutionId, Json, TaskId, TimerId, Timestamp};
 
 /// One entry of a history.
@@ -43,6 +43,9 @@ pub enum EventKind {
         /// What it is placed by, if not by its id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         shard_key: Option<Arc<str>>,
+        /// How urgent it is, if anybody said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        priority: Option<Priority>,
     },
     /// An attempt returned.
     ActivityCompleted {

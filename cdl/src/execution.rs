@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::inbox::Inbox;
 use crate::machine::ActivityTask;
 use crate::program::{
-    Attempted, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
+    Attempted, Priority, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
 };
 use crate::{ExecutionId, Json, Parent, TenantId, Timestamp, asl};
 
@@ -62,6 +62,9 @@ pub struct Execution {
     /// Whose child it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// How urgent its attempts are, where their Tasks do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
@@ -458,6 +461,7 @@ impl Execution {
             started_at: Timestamp::default(),
             updated_at: Timestamp::default(),
             parent: None,
+            priority: None,
             shards: 0,
             context: Value::Null,
             context_bytes: 0,
@@ -534,7 +538,7 @@ impl Execution {
             .filter_map(|frame| {
                 let state = program.states.get(frame.state.0 as usize)?;
                 let attempted = frame.attempted(state, self.is_compensating())?;
-                frame.step.activity_task(state, attempted)
+                frame.step.activity_task(state, attempted, self.priority)
             })
             .collect()
     }
@@ -578,6 +582,7 @@ impl Frame {
                 resource: asl.activity()?,
                 timeout_ms: data.timeout_ms,
                 heartbeat_ms: data.heartbeat_ms,
+                priority: None,
                 // `Retry` is evaluated with the state.
                 retries: &RetryPolicy::ONCE,
             }),
@@ -588,11 +593,12 @@ impl Frame {
 
 impl Step {
     /// The request to run an activity that this step stands for, `state` being
-    /// the state that it is a step of.
+    /// the state that it is a step of, in an execution of this `priority`.
     pub(crate) fn activity_task(
         &self,
         state: &State,
         attempted: Attempted<'_>,
+        priority: Option<Priority>,
     ) -> Option<ActivityTask> {
         let Self::Activity {
             task,
@@ -613,6 +619,7 @@ impl Step {
             scheduled_at: *scheduled_at,
             timeout_ms: attempted.timeout_ms,
             heartbeat_ms: attempted.heartbeat_ms,
+            priority: attempted.priority.or(priority).unwrap_or_default(),
         })
     }
 

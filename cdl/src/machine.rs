@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use crate::program::{Program, Resource, StateId};
+use crate::program::{Priority, Program, Resource, StateId};
 use crate::{
     Event, EventKind, Execution, ExecutionId, FrameId, Json, Status, TaskId, TenantId, TimerKind,
     Timestamp,
@@ -105,6 +105,8 @@ pub struct ActivityTask {
     pub timeout_ms: Option<u64>,
     /// Longest silence of the running attempt, in milliseconds.
     pub heartbeat_ms: Option<u64>,
+    /// How urgent it is, among what its tenant has.
+    pub priority: Priority,
 }
 
 /// Why an event cannot follow an execution: a damaged history, another program
@@ -238,8 +240,10 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             machine: semantics,
             parent,
             shard_key,
+            priority,
         } => {
             machine.execution.parent = *parent;
+            machine.execution.priority = *priority;
             machine.start(input, *shards, *semantics, shard_key.as_deref())?;
         }
         EventKind::ActivityCompleted {

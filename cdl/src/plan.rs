@@ -51,7 +51,7 @@ pub struct Plan {
 pub struct Diff {
     /// The workflow's name.
     pub workflow: String,
-    /// What of the workflow itself has changed: `start`, `timeout`, `output`, `shard_key`, `language`.
+    /// What of the workflow itself has changed: `start`, `timeout`, `output`, `shard_key`, `priority`, `language`.
     pub fields: Vec<&'static str>,
     /// What of its states has, in the order of their paths.
     pub states: Vec<Change>,
@@ -173,6 +173,7 @@ impl Plan {
             ("timeout", old.timeout_ms != new.timeout_ms),
             ("output", output(old) != output(new)),
             ("shard_key", shard_key(old) != shard_key(new)),
+            ("priority", old.priority != new.priority),
         ];
         let differing = differs.into_iter().filter(|(_, differs)| *differs);
         differing.map(|(name, _)| name).collect()

@@ -62,8 +62,62 @@ pub struct Program {
     /// Which key executions are placed by, instead of their ids. The machine is given
     /// what comes of it.
     pub shard_key: Option<Template>,
+    /// How urgent its executions are, if who starts them does not say.
+    pub priority: Option<Priority>,
     /// The workflow's `output`; without it the output is the context less `workflow`.
     pub output: Option<Template>,
+}
+
+/// How urgent something is, among what one tenant has: 1 is the most urgent, 5 the
+/// least. Five, with the third as what is meant if nothing is said, as elsewhere in the
+/// field: so many people can tell apart, and there is room above and below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Priority(u8);
+
+/// What is wrong with a priority.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a priority is 1, the most urgent, to 5, not {0}")]
+pub struct InvalidPriority(u8);
+
+impl Priority {
+    /// How many there are.
+    pub const COUNT: u8 = 5;
+
+    /// From 0, the most urgent.
+    pub fn index(self) -> usize {
+        usize::from(self.0 - 1)
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(3)
+    }
+}
+
+impl TryFrom<u8> for Priority {
+    type Error = InvalidPriority;
+
+    fn try_from(number: u8) -> Result<Self, InvalidPriority> {
+        if (1..=Self::COUNT).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(InvalidPriority(number))
+        }
+    }
+}
+
+impl From<Priority> for u8 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// A list of states that is entered at its start: a workflow, a branch or the
@@ -228,6 +282,8 @@ pub struct Task {
     pub timeout_ms: Option<u64>,
     /// Longest silence of a running attempt, in milliseconds.
     pub heartbeat_ms: Option<u64>,
+    /// How urgent it is, if not as the execution.
+    pub priority: Option<Priority>,
     /// When to try again.
     pub retries: RetryPolicy,
     /// Who handles the error that is left.
@@ -258,6 +314,7 @@ pub(crate) struct Attempted<'p> {
     pub(crate) resource: &'p Resource,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) heartbeat_ms: Option<u64>,
+    pub(crate) priority: Option<Priority>,
     pub(crate) retries: &'p RetryPolicy,
 }
 
@@ -269,6 +326,7 @@ impl Task {
                 resource: &self.resource,
                 timeout_ms: self.timeout_ms,
                 heartbeat_ms: self.heartbeat_ms,
+                priority: self.priority,
                 retries: &self.retries,
             });
         }
@@ -276,6 +334,7 @@ impl Task {
             resource: &undo.resource,
             timeout_ms: undo.timeout_ms,
             heartbeat_ms: None,
+            priority: self.priority,
             retries: &undo.retries,
         })
     }

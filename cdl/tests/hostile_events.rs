@@ -100,6 +100,7 @@ fn start(program: &Program, input: &Json) -> Execution {
         machine: SEMANTICS,
         parent: None,
         shard_key: None,
+        priority: None,
     };
     step(program, execution, started, input.len())
 }

@@ -79,6 +79,7 @@ fn started(input: Json) -> EventKind {
         machine: SEMANTICS,
         parent: None,
         shard_key: None,
+        priority: None,
     }
 }
 

@@ -131,6 +131,7 @@ fn execution() -> Commit {
             machine: 1,
             parent: None,
             shard_key: None,
+            priority: None,
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),

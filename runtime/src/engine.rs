@@ -23,7 +23,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cascade_cdl::program::{Program, Resource};
+use cascade_cdl::program::{Priority, Program, Resource};
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
     ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, NoShardKey, Parent, Receipt,
@@ -170,6 +170,9 @@ pub struct Start {
     pub idempotency_key: Option<String>,
     /// Whose child it is; only the engine says so.
     pub parent: Option<Parent>,
+    /// How urgent it is; as the workflow says if absent. Of a child, as its workflow
+    /// says, and this where that says nothing.
+    pub priority: Option<Priority>,
 }
 
 /// An execution that has been started, now or before.
@@ -463,7 +466,7 @@ impl Engine {
 
     async fn submit(
         &self,
-        start: Start,
+        mut start: Start,
         started: oneshot::Sender<Result<Started, StartError>>,
         closed: Option<oneshot::Sender<Closed>>,
     ) -> Result<(), StartError> {
@@ -477,6 +480,10 @@ impl Engine {
                 application: start.application,
                 workflow: start.workflow,
             });
+        };
+        start.priority = match start.parent {
+            None => start.priority.or(program.1.priority),
+            Some(_) => program.1.priority.or(start.priority),
         };
         let admission = context.definitions.admission(&start.tenant);
         let size = start.input.len() as u64;

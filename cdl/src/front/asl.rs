@@ -211,6 +211,7 @@ pub(super) fn program(
     Some(Program {
         input: None,
         shard_key: None,
+        priority: None,
         name: name.to_owned(),
         scopes,
         states: states.into_iter().collect::<Option<Vec<_>>>()?,

@@ -27,6 +27,7 @@ pub(super) fn child(
     let result = result(b, place, fields);
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| b.context.duration(node, "`timeout`"));
+    let priority = policies::optional_priority(b.context, fields);
     let retries = match fields.get("retries") {
         Some(node) => policies::retries(b.context, node),
         // Its own Tasks have been tried again; each level would multiply that.
@@ -44,6 +45,7 @@ pub(super) fn child(
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms: None,
+        priority: priority?,
         retries: retries?,
         catch: catch?,
         compensate: compensate?,

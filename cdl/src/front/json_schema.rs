@@ -153,6 +153,18 @@ const KEYS: &[Row] = &[
     ),
     (
         "workflow",
+        "priority",
+        Integer(1, 5),
+        "How urgent executions are, 1 the most; 3 if not given. A start can say otherwise.",
+    ),
+    (
+        "*",
+        "priority",
+        Integer(1, 5),
+        "How urgent attempts are among those of the tenant, 1 the most; as the execution if not given.",
+    ),
+    (
+        "workflow",
         "shard_key",
         Def("key-template"),
         "What executions are placed by, as in `{{ $.workflow.input.customer_id }}`; their ids if not given.",

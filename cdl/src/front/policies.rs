@@ -7,7 +7,7 @@ use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::errors;
-use crate::program::{Catch, Jitter, RetryPolicy};
+use crate::program::{Catch, Jitter, Priority, RetryPolicy};
 
 /// Most attempts: each is an event of the history.
 pub(super) const MAX_ATTEMPTS: u32 = 1_000;
@@ -85,6 +85,24 @@ pub(super) fn retries(context: &mut Context<'_>, node: &Node) -> Option<RetryPol
         }
     }
     (context.reporter.errors() == errors).then_some(policy)
+}
+
+/// Reads `priority`.
+pub(super) fn priority(context: &mut Context<'_>, node: &Node) -> Option<Priority> {
+    let most = u32::from(Priority::COUNT);
+    let number = context.integer(node, "`priority`", 1, most)?;
+    Priority::try_from(u8::try_from(number).ok()?).ok()
+}
+
+/// Reads `priority`, if it is there; `None` if it is wrong.
+pub(super) fn optional_priority(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+) -> Option<Option<Priority>> {
+    match fields.get("priority") {
+        Some(node) => priority(context, node).map(Some),
+        None => Some(None),
+    }
 }
 
 /// Reads `catch`: a list of handlers.

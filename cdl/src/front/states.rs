@@ -121,6 +121,7 @@ const TYPES: &[Type] = &[
                 "resultPath",
                 "timeout",
                 "heartbeat",
+                "priority",
                 "retries",
                 "catch",
                 "compensate",
@@ -239,6 +240,7 @@ const TYPES: &[Type] = &[
                 "result",
                 "resultPath",
                 "timeout",
+                "priority",
                 "retries",
                 "catch",
                 "compensate",
@@ -439,6 +441,7 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
             .help("a heartbeat is the longest silence of an attempt; make it shorter"),
         );
     }
+    let priority = policies::optional_priority(b.context, fields);
     let retries = match fields.get("retries") {
         Some(node) => policies::retries(b.context, node),
         None => Some(crate::program::RetryPolicy::default()),
@@ -455,6 +458,7 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms,
+        priority: priority?,
         retries: retries?,
         catch: catch?,
         compensate: compensate?,

@@ -12,7 +12,7 @@ use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::Node;
-use super::{collisions, lints, schemas, states};
+use super::{collisions, lints, policies, schemas, states};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
 use crate::placing;
@@ -31,6 +31,7 @@ pub(super) const WORKFLOW: Shape = Shape {
         "timeout",
         "output",
         "shard_key",
+        "priority",
         "states",
     ],
     later: &["cache", "secrets", "on_timeout", "version"],
@@ -106,6 +107,8 @@ pub(super) fn compile(
     let output = fields.get("output").map(|node| context.template(node));
     let shard_key = fields.get("shard_key");
     let shard_key = shard_key.and_then(|node| shard_key_of(context, node));
+    let priority = fields.get("priority");
+    let priority = priority.and_then(|node| policies::priority(context, node));
     let states = context.required(&fields, "states")?;
     let mut builder = Builder {
         context,
@@ -144,6 +147,7 @@ pub(super) fn compile(
         timeout_ms,
         input,
         shard_key,
+        priority,
         output: output.flatten(),
     })
 }

@@ -350,7 +350,7 @@ impl<'a> Machine<'a> {
             timeout,
         };
         self.commands.extend(
-            step.activity_task(state, attempted)
+            step.activity_task(state, attempted, self.execution.priority)
                 .map(Command::ScheduleActivity),
         );
         self.frame_mut(id).step = step;

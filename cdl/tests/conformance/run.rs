@@ -150,6 +150,7 @@ impl<'c> Run<'c> {
             machine: SEMANTICS,
             parent: None,
             shard_key: None,
+            priority: None,
         });
     }
 

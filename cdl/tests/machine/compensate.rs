@@ -360,6 +360,7 @@ impl Long {
             machine: SEMANTICS,
             parent: None,
             shard_key: None,
+            priority: None,
         });
         long
     }

@@ -192,6 +192,7 @@ fn a_history_ends_at_its_limit() {
         machine: SEMANTICS,
         parent: None,
         shard_key: None,
+        priority: None,
     };
     while !execution.is_closed() {
         let seq = execution.version + 1;
@@ -367,6 +368,7 @@ fn events_that_cannot_follow_are_refused() {
         machine,
         parent: None,
         shard_key: None,
+        priority: None,
     };
     let event = |seq, kind| Event {
         seq,

@@ -181,6 +181,7 @@ impl Run {
             machine,
             parent: None,
             shard_key: None,
+            priority: None,
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::program::{Priority, Program, StateKind};
 use cascade_cdl::{
     Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskToken, TenantId,
     Timestamp,
@@ -64,6 +64,9 @@ struct StartBody {
     /// The execution's id, a UUID, if the client chooses it.
     #[schema(value_type = Option<String>)]
     id: Option<ExecutionId>,
+    /// How urgent it is among the tenant's own: 1, the most, to 5; as the workflow says if absent.
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 5)]
+    priority: Option<Priority>,
 }
 
 /// How an execution stands.
@@ -111,6 +114,10 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     parent: Option<ExecutionId>,
+    /// How urgent it is, 1 the most, if anybody said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u8>)]
+    priority: Option<Priority>,
     /// Length of its history.
     events: u64,
     /// The states that it is in.
@@ -258,6 +265,7 @@ async fn start(
         id: body.id,
         idempotency_key,
         parent: None,
+        priority: body.priority,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -555,6 +563,7 @@ impl ExecutionView {
             paused: None,
             wake_at: summary.wake_at,
             parent: None,
+            priority: None,
             events: summary.version,
             open_states: None,
             context: None,
@@ -585,6 +594,7 @@ impl ExecutionView {
             paused: None,
             wake_at: None,
             parent: None,
+            priority: None,
             events: 1,
             open_states: None,
             context: None,
@@ -609,6 +619,7 @@ impl ExecutionView {
         shown.input = Some(input);
         shown.started_version = execution.origin;
         shown.parent = execution.parent.map(|parent| parent.execution);
+        shown.priority = execution.priority;
         shown.open_states = Some(open_states(&execution, &program));
         shown.paused = execution.paused;
         // An execution that has ended has none any more.

@@ -188,6 +188,7 @@ impl RunOnce {
             scheduled_at: SystemClock.now(),
             timeout_ms: None,
             heartbeat_ms: None,
+            priority: Priority::default(),
         };
         let caller = Caller {
             application: "local",

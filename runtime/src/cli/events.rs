@@ -102,6 +102,7 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             input,
             parent,
             shard_key,
+            priority,
             ..
         } => {
             let whose = parent.map_or_else(String::new, |parent| {
@@ -109,7 +110,8 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             });
             let placed = shard_key.as_ref();
             let placed = placed.map_or_else(String::new, |key| format!("placed by `{key}` "));
-            let detail = format!("{whose}{placed}{}", json(input));
+            let urgent = priority.map_or_else(String::new, |it| format!("priority {it} "));
+            let detail = format!("{whose}{placed}{urgent}{}", json(input));
             (Tone::Strong, "ExecutionStarted", detail)
         }
         EventKind::ActivityCompleted {

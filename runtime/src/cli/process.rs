@@ -114,6 +114,9 @@ pub(crate) struct Start {
     /// Starts with the same key are the same execution
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// How urgent it is among your own executions, 1 the most, 5 the least; as the workflow says if not given
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+    priority: Option<u8>,
     /// Wait until it ends; exit code 1 unless it completed
     #[arg(long)]
     wait: bool,
@@ -217,7 +220,11 @@ impl Start {
             (Some(app), Some(workflow)) => (app, workflow),
             (_, workflow) => address(client, &workflow.unwrap_or_default()).await?,
         };
-        let view = start(client, &app, &workflow, &input, key).await?;
+        let mut body = body(&app, &workflow, &input);
+        if let Some(priority) = self.priority {
+            body["priority"] = priority.into();
+        }
+        let view = begin(client, &body, key).await?;
         if self.wait {
             return until_closed(client, output, view).await;
         }
@@ -310,16 +317,23 @@ pub(crate) async fn start(
     input: &Value,
     key: Option<&str>,
 ) -> Result<ExecutionView, Error> {
-    let body = json!({
+    begin(client, &body(application, workflow, input), key).await
+}
+
+fn body(application: &str, workflow: &str, input: &Value) -> Value {
+    json!({
         "application": application,
         "workflow": workflow,
         "input": input,
-    });
+    })
+}
+
+async fn begin(client: &Client, body: &Value, key: Option<&str>) -> Result<ExecutionView, Error> {
     let key = key_or_new(key.map(str::to_owned));
     let request = client
         .request(Method::POST, &["v1", "executions"], &[])
         .header("Idempotency-Key", key);
-    client.json(request.json(&body)).await
+    client.json(request.json(body)).await
 }
 
 /// The key of a request, or one of its own.
@@ -540,6 +554,9 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
     }
     if let Some(key) = &view.shard_key {
         lines.push(format!("shard key {}", plain(key)));
+    }
+    if let Some(priority) = view.priority {
+        lines.push(format!("priority  {priority}"));
     }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {

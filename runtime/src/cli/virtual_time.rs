@@ -36,6 +36,7 @@ pub(crate) fn started(
         machine: SEMANTICS,
         parent,
         shard_key,
+        priority: program.priority,
     })
 }
 

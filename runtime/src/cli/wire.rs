@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use cascade_cdl::program::Priority;
 use cascade_cdl::{Event, Failure, Json, Paused, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +42,8 @@ pub(crate) struct ExecutionView {
     pub paused: Option<Paused>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     pub events: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_states: Option<Vec<OpenState>>,

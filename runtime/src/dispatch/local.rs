@@ -7,14 +7,19 @@
 //! when the attempt ends. Two hard limits stand beside the share: attempts at
 //! a time, and fuel per second (a token bucket that may go into debt).
 //!
+//! Within a lane the more urgent go first (`line.rs`); what a lane gets of the workers is
+//! not changed by that.
+//!
 //! Fuel does not tell what an attempt costs beside the guest: the events that
 //! the engine applies and the store writes, one tenant's after the other's. A
 //! tenant whose attempts end within microseconds would keep both busy, so
 //! while others are there it begins so many a second and no more; fewer if they
 //! fail, since what fails at once is of no use to anybody.
 
+mod line;
+
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{AttemptKey, HeldTask, QueuedTask, Spent, TaskQueue};
+use line::Line;
 
 /// A lane with fewer places is not tidied up: walking it costs nothing.
 const TIDY_FROM: usize = 64;
@@ -112,7 +118,7 @@ struct Lanes {
 struct Lane {
     share: Share,
     /// The order of those that wait, and of `left`. The tasks are in `known`.
-    places: VecDeque<(u64, AttemptKey)>,
+    places: Line,
     /// How many of `places` nobody waits in any more: their task was cancelled.
     left: usize,
     virtual_time: u64,
@@ -287,7 +293,8 @@ impl Lanes {
             lane.virtual_time = lane.virtual_time.max(now);
             self.order.insert((lane.virtual_time, task.tenant.clone()));
         }
-        lane.places.push_back((self.next_place, key));
+        let priority = task.task.priority;
+        lane.places.push(priority, self.next_place, key);
         vacant.insert(Place::Waiting(self.next_place, Box::new(task)));
         self.next_place += 1;
         self.waiting += 1;
@@ -306,10 +313,7 @@ impl Lanes {
                 .by_tenant
                 .get_mut(&tenant)
                 .expect("a lane in the order exists");
-            let (number, key) = lane
-                .places
-                .pop_front()
-                .expect("a lane in the order has places");
+            let (number, key) = lane.places.pop().expect("a lane in the order has places");
             if waits_in(&self.known, number, &key) {
                 self.now = self.now.max(time);
                 self.waiting -= 1;
@@ -425,7 +429,7 @@ impl Lanes {
         if lane.places.len() >= TIDY_FROM && lane.left > lane.places.len() / 2 {
             let known = &self.known;
             lane.places
-                .retain(|(number, key)| waits_in(known, *number, key));
+                .retain(|number, key| waits_in(known, number, key));
             lane.left = 0;
             if lane.places.is_empty() {
                 self.order
@@ -444,7 +448,7 @@ impl Lane {
     fn new(share: Share, now: Instant) -> Self {
         Self {
             share,
-            places: VecDeque::new(),
+            places: Line::default(),
             left: 0,
             virtual_time: 0,
             running: 0,

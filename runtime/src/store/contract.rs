@@ -175,6 +175,7 @@ pub(crate) fn event(seq: u64) -> Event {
             machine: 1,
             parent: None,
             shard_key: None,
+            priority: None,
         },
     }
 }

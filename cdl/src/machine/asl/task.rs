@@ -85,7 +85,11 @@ impl<'a> Machine<'a> {
         if let Ok(state) = self.state_of(id) {
             let frame = self.frame_mut(id);
             let attempted = frame.attempted(state, false);
-            let command = attempted.and_then(|what| frame.step.activity_task(state, what));
+            let command = attempted.and_then(|what| {
+                frame
+                    .step
+                    .activity_task(state, what, self.execution.priority)
+            });
             self.commands.extend(command.map(Command::ScheduleActivity));
         }
         Ok(())

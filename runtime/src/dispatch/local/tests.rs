@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cascade_cdl::program::Resource;
+use cascade_cdl::program::{Priority, Resource};
 use cascade_cdl::{ActivityTask, ExecutionId, TaskId, Timestamp};
 use serde_json::json;
 
@@ -50,6 +50,7 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
             scheduled_at: Timestamp(1),
             timeout_ms: None,
             heartbeat_ms: None,
+            priority: Priority::default(),
         },
         activity: Arc::new(Activity {
             name: "a".into(),
@@ -395,4 +396,62 @@ fn each_tenant_has_a_pace_of_its_own() {
     let held: Vec<_> = held.iter().map(|held| held.task.tenant.as_str()).collect();
     assert!(held.contains(&"b"), "{held:?}");
     assert!(held.len() < 10, "{held:?}");
+}
+
+/// A task of a tenant that is so urgent.
+fn urgent(number: u64, priority: u8) -> QueuedTask {
+    let mut task = task("a", number);
+    task.task.priority = priority.try_into().expect("valid");
+    task
+}
+
+/// The next `count` tasks, by their numbers.
+async fn taken(queue: &LocalQueue, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        for held in queue.pull(1).await {
+            numbers.push(held.task.task.task.0);
+            queue.settle(&held.task.key(), spent(1));
+        }
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn the_more_urgent_goes_first_and_then_who_came_first() {
+    let queue = queue(|_| AMPLE);
+    let waiting = [(1, 5), (2, 3), (3, 1), (4, 3), (5, 1), (6, 2)];
+    queue.push(
+        waiting
+            .map(|(number, priority)| urgent(number, priority))
+            .into(),
+    );
+    assert_eq!(taken(&queue, 6).await, [3, 5, 6, 2, 4, 1]);
+}
+
+#[tokio::test]
+async fn nothing_starves_however_much_comes_that_is_more_urgent() {
+    let queue = queue(|_| AMPLE);
+    queue.push((1..=3).map(|number| urgent(number, 5)).collect());
+    let mut order = Vec::new();
+    for number in 100..140 {
+        // Two come for each that is taken.
+        queue.push(vec![urgent(2 * number, 1), urgent(2 * number + 1, 1)]);
+        order.extend(taken(&queue, 1).await);
+    }
+    let place = |number| order.iter().position(|taken| *taken == number);
+    assert_eq!(
+        [1, 2, 3].map(place),
+        [Some(9), Some(19), Some(29)],
+        "{order:?}"
+    );
+}
+
+#[tokio::test]
+async fn urgency_gets_a_tenant_no_more_of_the_workers() {
+    let queue = queue(|_| AMPLE);
+    queue.push((0..1_000).map(|number| urgent(number, 1)).collect());
+    queue.push(tasks("b", 0, 1_000));
+    let [a, b] = serve(&queue, 200, |_| 100_000).await;
+    assert!((95..=105).contains(&a), "{a} to {b}");
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cascade_cdl::program::Child;
+use cascade_cdl::program::{Child, Priority};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS,
     Timestamp,
@@ -70,6 +70,7 @@ impl Shard {
             machine: SEMANTICS,
             parent: start.parent,
             shard_key,
+            priority: start.priority,
         };
         self.advance_at(now, live, kind);
     }
@@ -319,6 +320,8 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
             depth: above + 1,
             on_close: child.on_close,
         }),
+        // What nobody has said of the parent is not said of the child.
+        priority: (task.priority != Priority::default()).then_some(task.priority),
     };
     let attempt = AttemptKey {
         tenant: summary.tenant.clone(),

@@ -336,6 +336,7 @@ async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
                 machine: 1,
                 parent: None,
                 shard_key: None,
+                priority: None,
             };
         }
         let commit = if chunk { with_snapshot(commit) } else { commit };
