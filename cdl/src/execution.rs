@@ -583,6 +583,7 @@ impl Frame {
                 timeout_ms: data.timeout_ms,
                 heartbeat_ms: data.heartbeat_ms,
                 priority: None,
+                rate_limit: None,
                 // `Retry` is evaluated with the state.
                 retries: &RetryPolicy::ONCE,
             }),
@@ -620,6 +621,7 @@ impl Step {
             timeout_ms: attempted.timeout_ms,
             heartbeat_ms: attempted.heartbeat_ms,
             priority: attempted.priority.or(priority).unwrap_or_default(),
+            rate_limit: attempted.rate_limit,
         })
     }
 

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use crate::program::{Priority, Program, Resource, StateId};
+use crate::program::{Priority, Program, Rate, Resource, StateId};
 use crate::{
     Event, EventKind, Execution, ExecutionId, FrameId, Json, Status, TaskId, TenantId, TimerKind,
     Timestamp,
@@ -107,6 +107,8 @@ pub struct ActivityTask {
     pub heartbeat_ms: Option<u64>,
     /// How urgent it is, among what its tenant has.
     pub priority: Priority,
+    /// How often attempts of its state may begin.
+    pub rate_limit: Option<Rate>,
 }
 
 /// Why an event cannot follow an execution: a damaged history, another program

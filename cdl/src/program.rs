@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,8 @@ pub struct Program {
     pub shard_key: Option<Template>,
     /// How urgent its executions are, if who starts them does not say.
     pub priority: Option<Priority>,
+    /// How often executions may be started.
+    pub start_rate_limit: Option<Rate>,
     /// The workflow's `output`; without it the output is the context less `workflow`.
     pub output: Option<Template>,
 }
@@ -117,6 +120,36 @@ impl From<Priority> for u8 {
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// So many times, at least once.
+    pub count: u32,
+    /// In so many milliseconds: a second, a minute or an hour.
+    pub per_ms: u64,
+    /// How many may come at once after a pause, at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// From one to the next, if they come evenly spaced.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.per_ms) / self.count.max(1)
+    }
+}
+
+/// As it is written: `10/s`.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per_ms {
+            1_000 => "s",
+            60_000 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
     }
 }
 
@@ -284,6 +317,8 @@ pub struct Task {
     pub heartbeat_ms: Option<u64>,
     /// How urgent it is, if not as the execution.
     pub priority: Option<Priority>,
+    /// How often attempts may begin, those of all executions together.
+    pub rate_limit: Option<Rate>,
     /// When to try again.
     pub retries: RetryPolicy,
     /// Who handles the error that is left.
@@ -315,6 +350,7 @@ pub(crate) struct Attempted<'p> {
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) heartbeat_ms: Option<u64>,
     pub(crate) priority: Option<Priority>,
+    pub(crate) rate_limit: Option<Rate>,
     pub(crate) retries: &'p RetryPolicy,
 }
 
@@ -327,6 +363,7 @@ impl Task {
                 timeout_ms: self.timeout_ms,
                 heartbeat_ms: self.heartbeat_ms,
                 priority: self.priority,
+                rate_limit: self.rate_limit,
                 retries: &self.retries,
             });
         }
@@ -335,6 +372,8 @@ impl Task {
             timeout_ms: undo.timeout_ms,
             heartbeat_ms: None,
             priority: self.priority,
+            // What was done has to be undone, and may be of another activity.
+            rate_limit: None,
             retries: &undo.retries,
         })
     }

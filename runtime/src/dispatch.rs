@@ -109,7 +109,10 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Takes a task back that no worker has taken; says whether there was one.
     fn withdraw(&self, attempt: &AttemptKey) -> bool;
 
-    /// Number of tasks that wait.
+    /// Whether an attempt waits until the rate of its state allows another.
+    fn waits_for_rate(&self, attempt: &AttemptKey) -> bool;
+
+    /// Number of tasks that wait for a worker.
     fn depth(&self) -> usize;
 
     /// Lets pullers go; what waits stays for recovery.

@@ -8,6 +8,7 @@
 mod children;
 mod live;
 mod moves;
+mod pacing;
 mod placing;
 mod replay;
 mod shard;
@@ -23,11 +24,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cascade_cdl::program::{Priority, Program, Resource};
+use cascade_cdl::program::{Priority, Program, Rate, Resource};
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
-    ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, NoShardKey, Parent, Receipt,
-    Status, TaskId, TaskToken, TenantId, Timestamp, bucket_of,
+    ActivityFailure, ActivityTask, BUCKETS, Callback, Execution, ExecutionId, Json, NoShardKey,
+    Parent, Receipt, Status, TaskId, TaskToken, TenantId, Timestamp, bucket_of,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -209,6 +210,18 @@ pub enum StartError {
     /// The input does not say where the execution belongs.
     #[error("the input of the workflow: {0}")]
     NoShardKey(#[from] NoShardKey),
+    /// Too many are started in too short a time.
+    #[error(
+        "workflow `{application}/{workflow}` starts at most {rate} (start_rate_limit); come again \
+         in {} s", retry_after.as_secs()
+    )]
+    TooFast {
+        application: Arc<str>,
+        workflow: Arc<str>,
+        rate: Rate,
+        /// In whole seconds, rounded up.
+        retry_after: Duration,
+    },
     #[error(transparent)]
     Full(#[from] Full),
     #[error("execution {0} was started by another request with this key or id")]
@@ -367,6 +380,7 @@ struct Context {
     stopping: CancellationToken,
     children: children::Asks,
     placements: Arc<placing::Placements>,
+    paces: pacing::Paces,
 }
 
 impl Engine {
@@ -384,6 +398,7 @@ impl Engine {
         let context = Arc::new(Context {
             children,
             placements: Arc::default(),
+            paces: pacing::Paces::default(),
             store,
             queue,
             clock,
@@ -703,6 +718,24 @@ impl Engine {
     /// Tells of each commit of an execution by its new version.
     pub fn watch(&self, tenant: &TenantId, id: ExecutionId) -> tokio::sync::watch::Receiver<u64> {
         self.inner.context.watch.subscribe(tenant, id)
+    }
+
+    /// Those of the attempts that an execution waits for which wait until the rate of
+    /// their state allows another.
+    pub fn held_by_rate(&self, view: &View) -> Vec<TaskId> {
+        let tasks = view.execution.pending_tasks(&view.program);
+        let rated = tasks.into_iter().filter(|task| task.rate_limit.is_some());
+        let waits = |task: &ActivityTask| {
+            self.inner.context.queue.waits_for_rate(&AttemptKey {
+                tenant: view.summary.tenant.clone(),
+                execution: view.summary.id,
+                bucket: view.summary.bucket,
+                task: task.task,
+                attempt: task.attempt,
+                scheduled_at: task.scheduled_at,
+            })
+        };
+        rated.filter(waits).map(|task| task.task).collect()
     }
 
     /// What the engine is doing.

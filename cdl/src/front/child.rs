@@ -46,6 +46,8 @@ pub(super) fn child(
         timeout_ms,
         heartbeat_ms: None,
         priority: priority?,
+        // How often children start is for their workflow to say: `start_rate_limit`.
+        rate_limit: None,
         retries: retries?,
         catch: catch?,
         compensate: compensate?,

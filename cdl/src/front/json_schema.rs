@@ -11,7 +11,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Shape;
-use super::{child, document, map, policies, states, waiting, workflow};
+use super::{child, document, map, policies, rates, states, waiting, workflow};
 use crate::machine::limits::{MAX_BRANCHES, MAX_CONCURRENCY, MAX_ITEMS};
 
 /// What the value of a key is.
@@ -162,6 +162,30 @@ const KEYS: &[Row] = &[
         "priority",
         Integer(1, 5),
         "How urgent attempts are among those of the tenant, 1 the most; as the execution if not given.",
+    ),
+    (
+        "*",
+        "rate_limit",
+        Def("rate-limit"),
+        "How often attempts of this state may begin, those of all executions together, as in `10/s`.",
+    ),
+    (
+        "*",
+        "start_rate_limit",
+        Def("rate-limit"),
+        "How often executions may be started, as in `100/m`; beyond it starts are refused.",
+    ),
+    (
+        "*",
+        "rate",
+        Def("rate"),
+        "How often: `10/s`, `300/m`, `1000/h`.",
+    ),
+    (
+        "*",
+        "burst",
+        Integer(1, rates::MAX_COUNT),
+        "How many may come at once after a pause.",
     ),
     (
         "workflow",
@@ -451,6 +475,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("iterator", &["states"]),
     ("batch", &["size"]),
     ("input", &["schema"]),
+    ("rate-mapping", &["rate"]),
     ("catch", &["error", "next"]),
     ("compensate", &["resource"]),
     ("choice", &["condition", "next"]),
@@ -496,6 +521,7 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("batch", &map::BATCH),
     ("input", &workflow::INPUT),
     ("ui", &waiting::UI),
+    ("rate-mapping", &rates::RATE),
     ("escalation", &waiting::ESCALATION),
 ];
 
@@ -591,6 +617,8 @@ fn values() -> Map<String, Value> {
         "workflow-name": { "type": "string", "pattern": "^([0-9A-Za-z][0-9A-Za-z._-]{0,63}/)?[0-9A-Za-z][0-9A-Za-z._-]{0,63}$" },
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
+        "rate": { "type": "string", "pattern": "^0*[1-9][0-9]{0,6}/[smh]$" },
+        "rate-limit": { "if": { "type": "object" }, "then": reference("rate-mapping"), "else": reference("rate") },
         "key-template": { "type": ["string", "number"] },
         "schema": { "type": "object" },
         "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },

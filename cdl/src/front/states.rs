@@ -7,6 +7,7 @@ use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
 use super::map::map;
 use super::policies;
+use super::rates;
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::urn::{self, Parsed};
@@ -122,6 +123,7 @@ const TYPES: &[Type] = &[
                 "timeout",
                 "heartbeat",
                 "priority",
+                "rate_limit",
                 "retries",
                 "catch",
                 "compensate",
@@ -442,6 +444,10 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         );
     }
     let priority = policies::optional_priority(b.context, fields);
+    let rate_limit = match fields.get("rate_limit") {
+        Some(node) => rates::of_attempts(b.context, node).map(Some),
+        None => Some(None),
+    };
     let retries = match fields.get("retries") {
         Some(node) => policies::retries(b.context, node),
         None => Some(crate::program::RetryPolicy::default()),
@@ -459,6 +465,7 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         timeout_ms,
         heartbeat_ms,
         priority: priority?,
+        rate_limit: rate_limit?,
         retries: retries?,
         catch: catch?,
         compensate: compensate?,

@@ -12,7 +12,7 @@ use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::Node;
-use super::{collisions, lints, policies, schemas, states};
+use super::{collisions, lints, policies, rates, schemas, states};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Template};
 use crate::placing;
@@ -32,6 +32,7 @@ pub(super) const WORKFLOW: Shape = Shape {
         "output",
         "shard_key",
         "priority",
+        "start_rate_limit",
         "states",
     ],
     later: &["cache", "secrets", "on_timeout", "version"],
@@ -109,6 +110,8 @@ pub(super) fn compile(
     let shard_key = shard_key.and_then(|node| shard_key_of(context, node));
     let priority = fields.get("priority");
     let priority = priority.and_then(|node| policies::priority(context, node));
+    let start_rate_limit = fields.get("start_rate_limit");
+    let start_rate_limit = start_rate_limit.and_then(|node| rates::of_starts(context, node));
     let states = context.required(&fields, "states")?;
     let mut builder = Builder {
         context,
@@ -148,6 +151,7 @@ pub(super) fn compile(
         input,
         shard_key,
         priority,
+        start_rate_limit,
         output: output.flatten(),
     })
 }

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use cascade_cdl::program::{Priority, Program, StateKind};
 use cascade_cdl::{
-    Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskToken, TenantId,
-    Timestamp,
+    Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskId, TaskToken,
+    TenantId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -149,6 +149,9 @@ struct OpenState {
     token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
+    /// The rate of the state, as in `10/s`, if the attempt waits until that allows another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for_rate: Option<String>,
     /// When the attempt was scheduled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -231,7 +234,7 @@ pub(super) struct ReasonBody {
         (status = 409, description = "`key_reused`: the key or id was used for another request; `workflow_paused`: nothing new of the workflow is started", body = ProblemDocument),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`unknown_workflow`; `invalid_input`: it does not fit the workflow's schema, and `errors` say where", body = ProblemDocument),
-        (status = 429, description = "`busy` or `limit_reached`", body = ProblemDocument),
+        (status = 429, description = "`busy`, `limit_reached` or `rate_limited`", body = ProblemDocument),
     )
 )]
 async fn start(
@@ -526,7 +529,8 @@ async fn load(
 ) -> Result<ExecutionView, Problem> {
     let view = state.engine.show(tenant, id).await?;
     let view = view.ok_or_else(|| Problem::not_found("execution"))?;
-    Ok(ExecutionView::of_view(view, context))
+    let held = state.engine.held_by_rate(&view);
+    Ok(ExecutionView::of_view(view, &held, context))
 }
 
 /// How an execution stands, in short.
@@ -607,7 +611,8 @@ impl ExecutionView {
         view
     }
 
-    fn of_view(view: View, context: bool) -> Self {
+    /// `held`: the tasks that wait for the rate of their state.
+    fn of_view(view: View, held: &[TaskId], context: bool) -> Self {
         let View {
             summary,
             input,
@@ -620,7 +625,7 @@ impl ExecutionView {
         shown.started_version = execution.origin;
         shown.parent = execution.parent.map(|parent| parent.execution);
         shown.priority = execution.priority;
-        shown.open_states = Some(open_states(&execution, &program));
+        shown.open_states = Some(open_states(&execution, &program, held));
         shown.paused = execution.paused;
         // An execution that has ended has none any more.
         shown.context = (context && !execution.context.is_null()).then_some(execution.context);
@@ -639,10 +644,19 @@ impl ExecutionView {
     }
 }
 
-fn open_states(execution: &Execution, program: &Program) -> Vec<OpenState> {
+fn open_states(execution: &Execution, program: &Program, held: &[TaskId]) -> Vec<OpenState> {
     let frames = execution.frames.values();
     frames
-        .filter_map(|frame| open_state(execution, program, frame))
+        .filter_map(|frame| {
+            let mut open = open_state(execution, program, frame)?;
+            if let (Step::Activity { task, .. }, StateKind::Task(kind)) =
+                (&frame.step, &program.state(frame.state).kind)
+                && held.contains(task)
+            {
+                open.waits_for_rate = kind.rate_limit.map(|rate| rate.to_string());
+            }
+            Some(open)
+        })
         .collect()
 }
 
@@ -704,6 +718,7 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             _ => None,
         },
         attempt,
+        waits_for_rate: None,
         scheduled_at,
         until,
     })

@@ -77,6 +77,7 @@ codes! {
     InvalidModule = "invalid_module", UNPROCESSABLE_ENTITY, "the module cannot be run";
     InvalidSettings = "invalid_settings", UNPROCESSABLE_ENTITY, "the settings cannot be";
     LimitReached = "limit_reached", TOO_MANY_REQUESTS, "a limit of the tenant has been reached";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "the workflow is started too often";
     Busy = "busy", TOO_MANY_REQUESTS, "the server is busy";
     Internal = "internal", INTERNAL_SERVER_ERROR, "something went wrong inside";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "the server cannot answer now";
@@ -240,6 +241,9 @@ impl From<StartError> for Problem {
             StartError::Paused(_) => Self::new(Code::WorkflowPaused, detail),
             StartError::InputTooLarge { .. } => Self::new(Code::TooLarge, detail),
             StartError::Unfit(unfit) => Self::unfit(Code::InvalidInput, detail, &unfit),
+            StartError::TooFast { retry_after, .. } => {
+                Self::new(Code::RateLimited, detail).retry_after(retry_after)
+            }
             StartError::NoShardKey(_) => Self::new(Code::InvalidInput, detail),
             StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),

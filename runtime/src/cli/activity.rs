@@ -189,6 +189,7 @@ impl RunOnce {
             timeout_ms: None,
             heartbeat_ms: None,
             priority: Priority::default(),
+            rate_limit: None,
         };
         let caller = Caller {
             application: "local",

@@ -562,7 +562,10 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
     for open in view.open_states.iter().flatten() {
         let until = open.until.map(|until| format!(" until {until}"));
         let attempt = open.attempt.map(|attempt| format!(", attempt {attempt}"));
-        let (until, attempt) = (until.unwrap_or_default(), attempt.unwrap_or_default());
+        let rate = open.waits_for_rate.as_deref();
+        let rate = rate.map(|rate| format!(", waits for its rate of {rate}"));
+        let attempt = attempt.unwrap_or_default() + &rate.unwrap_or_default();
+        let until = until.unwrap_or_default();
         let place = if open.path.is_empty() {
             open.state.clone()
         } else {

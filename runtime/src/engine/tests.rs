@@ -627,6 +627,7 @@ mod bounds;
 mod children;
 mod moves;
 mod outside;
+mod pacing;
 mod pause;
 mod shard_keys;
 pub(crate) mod world;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cascade_cdl::program::{Priority, Resource};
+use cascade_cdl::program::{Priority, Rate, Resource};
 use cascade_cdl::{ActivityTask, ExecutionId, TaskId, Timestamp};
 use serde_json::json;
 
@@ -51,6 +51,7 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
             timeout_ms: None,
             heartbeat_ms: None,
             priority: Priority::default(),
+            rate_limit: None,
         },
         activity: Arc::new(Activity {
             name: "a".into(),
@@ -454,4 +455,137 @@ async fn urgency_gets_a_tenant_no_more_of_the_workers() {
     queue.push(tasks("b", 0, 1_000));
     let [a, b] = serve(&queue, 200, |_| 100_000).await;
     assert!((95..=105).contains(&a), "{a} to {b}");
+}
+
+/// A task of a state that begins so many attempts a second.
+fn rated(tenant: &str, number: u64, state: &str, count: u32) -> QueuedTask {
+    let mut task = task(tenant, number);
+    task.task.state = state.into();
+    task.task.rate_limit = Some(Rate {
+        count,
+        per_ms: 1_000,
+        burst: 1,
+    });
+    task
+}
+
+fn numbers(held: &[HeldTask]) -> Vec<u64> {
+    held.iter().map(|held| held.task.task.task.0).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_spaces_attempts_and_holds_up_nobody_else() {
+    let queue = queue(|_| AMPLE);
+    let began = Instant::now();
+    queue.push((1..=4).map(|n| rated("a", n, "S", 10)).collect());
+    queue.push((11..=12).map(|n| rated("a", n, "T", 10)).collect());
+    queue.push((21..=22).map(|n| rated("b", n, "S", 10)).collect());
+    queue.push(tasks("a", 31, 3));
+    let mut at_once = numbers(&queue.pull(32).await);
+    at_once.sort_unstable();
+    assert_eq!(
+        at_once,
+        [1, 11, 21, 31, 32, 33],
+        "the first of each, and what has no rate"
+    );
+    assert_eq!(queue.depth(), 0, "the others wait for no worker");
+    assert!(queue.waits_for_rate(&rated("a", 2, "S", 10).key()));
+    assert!(!queue.waits_for_rate(&rated("a", 1, "S", 10).key()));
+    let mut second = Vec::new();
+    while second.len() < 3 {
+        second.extend(numbers(&queue.pull(32).await));
+    }
+    second.sort_unstable();
+    assert_eq!(second, [2, 12, 22]);
+    assert!(
+        (100..=102).contains(&began.elapsed().as_millis()),
+        "{:?}",
+        began.elapsed()
+    );
+    for number in [3, 4] {
+        assert_eq!(numbers(&queue.pull(32).await), [number]);
+        let passed = began.elapsed().as_millis();
+        assert!(
+            (100 * (u128::from(number) - 1)..).contains(&passed),
+            "{passed}"
+        );
+    }
+    assert!(
+        began.elapsed() < Duration::from_millis(320),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_counts_what_a_worker_takes_and_not_what_is_ready() {
+    let queue = queue(|_| AMPLE);
+    queue.push((1..=3).map(|n| rated("a", n, "S", 10)).collect());
+    // No worker comes for a while: what has become due meanwhile does not come in a heap.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let back = Instant::now();
+    assert_eq!(numbers(&queue.pull(32).await), [1]);
+    assert_eq!(numbers(&queue.pull(32).await), [2]);
+    assert!(
+        back.elapsed() >= Duration::from_millis(100),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_goes_at_once_and_a_high_rate_in_batches() {
+    let queue = queue(|_| AMPLE);
+    let burst = |number| {
+        let mut task = rated("a", number, "S", 1);
+        task.task.rate_limit.as_mut().expect("it has one").burst = 3;
+        task
+    };
+    queue.push((1..=5).map(burst).collect());
+    assert_eq!(numbers(&queue.pull(32).await), [1, 2, 3]);
+    queue.push((100..200).map(|n| rated("a", n, "Fast", 1_000)).collect());
+    // What falls into ten milliseconds goes at once: a worker takes no longer to come back.
+    assert_eq!(queue.pull(32).await.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cancelled_leaves_its_place_at_the_gate_to_the_next() {
+    let queue = queue(|_| AMPLE);
+    let all: Vec<_> = (1..=200).map(|n| rated("a", n, "S", 10)).collect();
+    queue.push(all.clone());
+    // The first has passed, and no worker has it yet; those behind it wait at the gate.
+    for task in &all[..199] {
+        assert!(queue.withdraw(&task.key()), "nobody has begun it");
+    }
+    {
+        let lanes = queue.lanes();
+        assert_eq!((lanes.waiting, lanes.gated, lanes.known.len()), (1, 0, 1));
+    }
+    assert_eq!(
+        numbers(&queue.pull(32).await),
+        [200],
+        "at once: none was taken"
+    );
+    queue.settle(&all[199].key(), spent(1));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let mut lanes = queue.lanes();
+    lanes.open_gates(Instant::now(), &queue.shares);
+    assert!(lanes.gates.is_empty(), "an idle gate is forgotten");
+    assert_eq!(lanes.gated_left, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_more_urgent_passes_a_gate_first() {
+    let queue = queue(|_| AMPLE);
+    let with = |number, priority: u8| {
+        let mut task = rated("a", number, "S", 10);
+        task.task.priority = priority.try_into().expect("valid");
+        task
+    };
+    queue.push(vec![with(1, 3), with(2, 3), with(3, 1)]);
+    let mut order = Vec::new();
+    while order.len() < 3 {
+        order.extend(numbers(&queue.pull(32).await));
+    }
+    assert_eq!(order, [1, 3, 2]);
 }

@@ -33,7 +33,10 @@ impl Shard {
             closed,
         } = request;
         drop(place);
-        if let Err(refused) = self.admit_start(&start, refusal, &admission) {
+        let rate = program.start_rate_limit;
+        let admitted = self.admit_start(&start, refusal, &admission);
+        let admitted = admitted.and_then(|()| self.context.pace(&start, rate.as_ref()));
+        if let Err(refused) = admitted {
             let _ = started.send(Err(refused));
             return;
         }

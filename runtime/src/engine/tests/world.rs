@@ -118,6 +118,16 @@ workflows:
   keyed_parent:
     states:
       - {name: Child, type: SubWorkflow, workflow: keyed, parameters: '{{ workflow.input }}', result: $.child, end: true}
+  paced:
+    start_rate_limit: {rate: 2/s, burst: 2}
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, result: $.paid, end: true}
+  paced_parent:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: paced, parameters: {x: 1}, result: $.child, end: true}
+  slow:
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, rate_limit: 1/h, result: $.paid, end: true}
   approve:
     states:
       - name: Ask
