@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_cdl::{Event, EventKind, ExecutionId, Json, Receipt, TaskId, TenantId, Timestamp};
-use cascade_runtime::store::{Commit, ShardId, SqliteStore, StatusName, Store, Summary};
+use cascade_runtime::store::{
+    Commit, ShardId, SqliteStore, StatusName, Store, Summary, TaskChanges,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -163,5 +165,6 @@ fn execution() -> Commit {
             .map(|(seq, kind)| Event { seq, at: now, kind })
             .collect(),
         snapshot: None,
+        tasks: TaskChanges::default(),
     }
 }

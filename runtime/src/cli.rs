@@ -32,6 +32,7 @@ mod serve;
 mod shard;
 mod sim;
 mod source;
+mod task;
 pub mod template;
 mod tenant;
 mod test;
@@ -115,6 +116,9 @@ enum Command {
     /// Start and watch executions
     #[command(subcommand, visible_alias = "ps")]
     Process(process::Process),
+    /// List what people are asked
+    #[command(subcommand)]
+    Task(task::Task),
     /// Pause workflows, and resume them
     #[command(subcommand)]
     Workflow(workflow::Workflow),
@@ -210,6 +214,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Sim(sim) => all_threads(sim.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
+        Command::Task(task) => one_thread(task.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Shard(shard) => shard.run(session),

@@ -5,6 +5,7 @@
 //! them (`engine/shard.rs`). After a crash, [`Engine::open`] takes the shards
 //! over again and goes on from what the store holds.
 
+mod asked;
 mod children;
 mod live;
 mod moves;
@@ -39,6 +40,7 @@ use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::places::Places;
 use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
+pub use asked::path;
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
 pub use replay::Traced;
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};

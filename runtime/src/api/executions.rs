@@ -23,7 +23,7 @@ use super::request::{
     wait,
 };
 use super::{Api, ApiState, json};
-use crate::engine::{Closed, Standing, Start, Started, View};
+use crate::engine::{Closed, Standing, Start, Started, View, path};
 use crate::sandbox;
 use crate::store::{Filter, StatusName, Summary};
 
@@ -722,24 +722,4 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
         scheduled_at,
         until,
     })
-}
-
-/// The Parallel states and branches, and the Map states and indexes, around a
-/// frame, from the outside in.
-pub(super) fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
-    let mut parts = Vec::new();
-    let mut frame = frame;
-    while let Some(parent) = frame
-        .parent
-        .and_then(|parent| execution.frames.get(&parent))
-    {
-        parts.push(match &frame.iteration {
-            Some(iteration) => iteration.index.to_string(),
-            None => program.scope(frame.scope).name.clone(),
-        });
-        parts.push(program.state(parent.state).name.to_string());
-        frame = parent;
-    }
-    parts.reverse();
-    parts.join("/")
 }

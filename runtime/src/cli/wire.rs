@@ -105,6 +105,29 @@ impl HumanTask {
     }
 }
 
+/// What a person is asked, of all executions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OpenTask {
+    pub execution: String,
+    pub task: u64,
+    pub application: String,
+    pub workflow: String,
+    pub path: String,
+    pub state: String,
+    pub assignee: String,
+    pub opened_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    pub escalated: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OpenTaskPage {
+    pub items: Vec<OpenTask>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ExecutionPage {
     pub items: Vec<ExecutionView>,

@@ -31,6 +31,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::asked::list_old;
 use super::live::{Away, Frozen, Key, Live, Restored};
 use super::placing::Turn;
 use super::usage::{Charge, Holding, Place};
@@ -241,6 +242,7 @@ impl Shard {
     /// Takes the shard over and reads what is open.
     pub(super) async fn open(id: ShardId, context: Arc<Context>) -> Result<Self, store::Error> {
         let lease = context.store.acquire(id).await?;
+        list_old(&context, id).await?;
         let mut shard = Self {
             context,
             lease,

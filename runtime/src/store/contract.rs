@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Commit, KvQuota, Lease, ModelStore, PAGE_BYTES, ShardId, SqliteStore, StatusName, Store,
-    Summary,
+    Summary, TaskChanges,
 };
 
 /// A quota that no test comes near.
@@ -149,6 +149,7 @@ pub(crate) fn commit(summary: Summary, expected: u64) -> Commit {
         expected,
         events,
         snapshot: None,
+        tasks: TaskChanges::default(),
     }
 }
 

@@ -128,6 +128,17 @@ workflows:
   slow:
     states:
       - {name: Pay, type: Task, resource: urn:cascade:activity:charge, rate_limit: 1/h, result: $.paid, end: true}
+  review:
+    states:
+      - name: Review
+        type: Parallel
+        branches:
+          - name: legal
+            states:
+              - {name: Legal, type: HumanTask, assignee: lea, timeout: 3h, on_timeout: Late, end: true}
+              - {name: Late, type: Pass, end: true}
+          - {name: Money, type: HumanTask, assignee: mo, escalate: [{after: 1h, assignee: boss}]}
+        end: true
   approve:
     states:
       - name: Ask
