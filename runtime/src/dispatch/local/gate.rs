@@ -73,7 +73,7 @@ impl Gates {
     pub(super) fn pass(
         &mut self,
         now: Duration,
-        waits: impl Fn(u64, &AttemptKey) -> bool,
+        mut waits: impl FnMut(u64, &AttemptKey) -> bool,
     ) -> Option<AttemptKey> {
         while let Some((at, name)) = self.due.first().cloned() {
             if at > now {
