@@ -74,7 +74,7 @@ impl Context {
             application: Arc::clone(&start.application),
             workflow: Arc::clone(&start.workflow),
             rate: *rate,
-            retry_after: Duration::from_secs(wait.as_nanos().div_ceil(1_000_000_000) as u64),
+            retry_after: whole_seconds(wait),
         })
     }
 
@@ -94,4 +94,10 @@ impl Context {
         let at = self.paces.reserve(start, &rate, now);
         Ok((at > now).then_some(at))
     }
+}
+
+/// In whole seconds, rounded up: clients are told no finer.
+fn whole_seconds(wait: Duration) -> Duration {
+    let more = u64::from(wait.subsec_nanos() > 0);
+    Duration::from_secs(wait.as_secs().saturating_add(more))
 }

@@ -124,7 +124,8 @@ async fn an_attempt_that_waits_for_its_rate_is_shown_and_can_be_cancelled() {
 
 #[tokio::test]
 async fn a_priority_outlives_a_crash_and_goes_down_to_children() {
-    let bench = Bench::new().await;
+    // One shard, so that all is asked for at once.
+    let bench = Bench::with_shards(1, Arc::new(ModelStore::new()), HandClock::new()).await;
     let priority = |number: u8| Some(Priority::try_from(number).expect("valid"));
     let of = |workflow, number| Start {
         priority: priority(number),

@@ -93,7 +93,8 @@ async fn executions_of_one_key_are_in_its_bucket_and_are_found_by_their_ids() {
 #[tokio::test]
 async fn one_idempotency_key_is_one_execution_whatever_its_shard_key() {
     let bench = bench().await;
-    let [first, second, ..] = &customers()[..] else {
+    let customers = customers();
+    let [first, second, ..] = &customers[..] else {
         panic!("there are shards")
     };
     // The first is on its way to one shard when the second asks for another.
@@ -125,7 +126,7 @@ async fn a_start_is_answered_though_its_workflow_has_another_key_by_now() {
     let customers = customers();
     let mut first = Vec::new();
     for customer in &customers {
-        let started = bench.engine.start(of(customer, Some(customer))).await;
+        let started = bench.engine.start(of(customer, Some(&**customer))).await;
         first.push(started.expect("starts").id);
     }
     let key = "shard_key: '{{ $.workflow.input.customer }}'";
@@ -136,7 +137,7 @@ async fn a_start_is_answered_though_its_workflow_has_another_key_by_now() {
     ] {
         bench.apply(from, to);
         for (customer, id) in customers.iter().zip(&first) {
-            let again = bench.engine.start(of(customer, Some(customer))).await;
+            let again = bench.engine.start(of(customer, Some(&**customer))).await;
             let again = again.expect("is answered, whatever becomes of its workflow");
             assert_eq!((again.id, again.created), (*id, false), "{to}");
         }
@@ -152,7 +153,7 @@ async fn recovery_finds_what_a_key_has_placed() {
     let customers = customers();
     let mut ids = Vec::new();
     for customer in &customers {
-        let started = bench.engine.start(of(customer, Some(customer))).await;
+        let started = bench.engine.start(of(customer, Some(&**customer))).await;
         let id = started.expect("starts").id;
         pay(&bench, id).await;
         ids.push(id);
@@ -166,7 +167,7 @@ async fn recovery_finds_what_a_key_has_placed() {
     for (customer, id) in customers.iter().zip(&ids) {
         let shipped = json!({ "payment": 1, "shipped": "ok" });
         assert_eq!(bench.output(*id).await, shipped);
-        let again = bench.engine.start(of(customer, Some(customer))).await;
+        let again = bench.engine.start(of(customer, Some(&**customer))).await;
         assert!(!again.expect("is answered").created);
     }
 }

@@ -499,7 +499,11 @@ async fn a_shard_key_stays_with_its_execution_and_lists_it(subject: Subject) {
     let lease = lease(store).await;
     let placed = |number: u128, of: &str, key: Option<&str>| Summary {
         shard_key: key.map(Into::into),
-        status: [StatusName::Running, StatusName::Failed][number as usize % 2],
+        status: if number % 2 == 0 {
+            StatusName::Running
+        } else {
+            StatusName::Failed
+        },
         ..row(of, number, 1)
     };
     let keys = [Some("c"), None, Some(""), Some("c"), Some("C"), Some("c")];
@@ -618,7 +622,7 @@ async fn a_list_of_tasks_is_narrowed_and_goes_page_by_page(subject: Subject) {
     let store = subject.store();
     let lease = lease(store).await;
     let mut all = Vec::new();
-    for number in 1..=6 {
+    for number in 1..=6_u32 {
         let execution = u128::from(number);
         let mut task = asks("acme", execution, 1, ["ann", "bob"][number as usize % 2]);
         if number > 3 {

@@ -233,12 +233,13 @@ pub(super) async fn unlisted(
     .fetch_all(pool)
     .await
     .map_err(|error| unavailable(&error))?;
-    let key = |row| {
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in &rows {
         let tenant: &str = column(row, 0)?;
         let tenant = tenant.parse().map_err(codec::damaged)?;
-        Ok((tenant, execution_of(column(row, 1)?)?))
-    };
-    rows.iter().map(key).collect()
+        keys.push((tenant, execution_of(column(row, 1)?)?));
+    }
+    Ok(keys)
 }
 
 pub(super) async fn add(
