@@ -39,6 +39,8 @@ pub(super) enum Kind {
     Branches,
     /// An error name, or several.
     Errors,
+    /// A rate, or a mapping with one.
+    Rate,
 }
 
 use Kind::{Any, Def, Errors, Flag, Integer, Items, List, Named, Number, Template, Things, Word};
@@ -166,13 +168,13 @@ const KEYS: &[Row] = &[
     (
         "*",
         "rate_limit",
-        Def("rate-limit"),
+        Kind::Rate,
         "How often attempts of this state may begin, those of all executions together, as in `10/s`.",
     ),
     (
         "*",
         "start_rate_limit",
-        Def("rate-limit"),
+        Kind::Rate,
         "How often executions may be started, as in `100/m`; beyond it starts are refused.",
     ),
     (
@@ -475,7 +477,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("iterator", &["states"]),
     ("batch", &["size"]),
     ("input", &["schema"]),
-    ("rate-mapping", &["rate"]),
+    ("rate-limit", &["rate"]),
     ("catch", &["error", "next"]),
     ("compensate", &["resource"]),
     ("choice", &["condition", "next"]),
@@ -521,7 +523,7 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("batch", &map::BATCH),
     ("input", &workflow::INPUT),
     ("ui", &waiting::UI),
-    ("rate-mapping", &rates::RATE),
+    ("rate-limit", &rates::RATE),
     ("escalation", &waiting::ESCALATION),
 ];
 
@@ -618,7 +620,6 @@ fn values() -> Map<String, Value> {
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
         "rate": { "type": "string", "pattern": "^0*[1-9][0-9]{0,6}/[smh]$" },
-        "rate-limit": { "if": { "type": "object" }, "then": reference("rate-mapping"), "else": reference("rate") },
         "key-template": { "type": ["string", "number"] },
         "schema": { "type": "object" },
         "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },
@@ -710,6 +711,11 @@ fn value(kind: Kind) -> Value {
             branches["maxProperties"] = MAX_BRANCHES.into();
             branches
         }
+        Kind::Rate => json!({
+            "if": { "type": "object" },
+            "then": reference("rate-limit"),
+            "else": reference("rate"),
+        }),
         Errors => json!({
             "type": ["string", "array"],
             "minLength": 1,

@@ -308,6 +308,7 @@ impl<'t> Model<'t> {
             }
             Kind::Things(what) => self.things(value, what, around),
             Kind::Branches => self.things(value, "branch-or-state", around),
+            Kind::Rate => self.mapping(value, "rate-limit", around),
             _ => {}
         }
     }
