@@ -129,7 +129,7 @@ pub struct Rate {
     /// So many times, at least once.
     pub count: u32,
     /// In so many milliseconds: a second, a minute or an hour.
-    pub per_ms: u64,
+    pub per_ms: u32,
     /// How many may come at once after a pause, at least 1.
     pub burst: u32,
 }
@@ -137,7 +137,7 @@ pub struct Rate {
 impl Rate {
     /// From one to the next, if they come evenly spaced.
     pub fn interval(&self) -> Duration {
-        Duration::from_millis(self.per_ms) / self.count.max(1)
+        Duration::from_millis(u64::from(self.per_ms)) / self.count.max(1)
     }
 }
 

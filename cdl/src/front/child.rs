@@ -45,7 +45,7 @@ pub(super) fn child(
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms: None,
-        priority: priority?,
+        priority: priority.ok()?,
         // How often children start is for their workflow to say: `start_rate_limit`.
         rate_limit: None,
         retries: retries?,

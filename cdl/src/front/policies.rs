@@ -1,8 +1,8 @@
 //! What a state does about errors: retries and handlers.
 
-use super::fields::{Context, Shape};
+use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote};
-use super::states::{Place, result};
+use super::states::{Place, Reported, result};
 use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
@@ -94,14 +94,14 @@ pub(super) fn priority(context: &mut Context<'_>, node: &Node) -> Option<Priorit
     Priority::try_from(u8::try_from(number).ok()?).ok()
 }
 
-/// Reads `priority`, if it is there; `None` if it is wrong.
+/// Reads `priority`, if it is there.
 pub(super) fn optional_priority(
     context: &mut Context<'_>,
     fields: &Fields<'_>,
-) -> Option<Option<Priority>> {
+) -> Result<Option<Priority>, Reported> {
     match fields.get("priority") {
-        Some(node) => priority(context, node).map(Some),
-        None => Some(None),
+        Some(node) => priority(context, node).map(Some).ok_or(Reported),
+        None => Ok(None),
     }
 }
 

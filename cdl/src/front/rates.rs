@@ -10,7 +10,7 @@ use crate::program::Rate;
 pub(super) const MAX_COUNT: u32 = 1_000_000;
 
 /// The units, in milliseconds.
-const UNITS: [(&str, u64); 3] = [("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const UNITS: [(&str, u32); 3] = [("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 pub(super) const RATE: Shape = Shape {
     what: "a rate limit",
@@ -60,7 +60,7 @@ fn limit(
 }
 
 /// How often, and in how many milliseconds.
-fn rate(context: &mut Context<'_>, node: &Node, what: &str) -> Option<(u32, u64)> {
+fn rate(context: &mut Context<'_>, node: &Node, what: &str) -> Option<(u32, u32)> {
     let scalar = context.scalar(node, &format!("{what} is a rate, as in `10/s`"))?;
     let text = scalar.text();
     let parsed = text.split_once('/').and_then(|(count, unit)| {

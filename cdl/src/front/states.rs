@@ -464,7 +464,7 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms,
-        priority: priority?,
+        priority: priority.ok()?,
         rate_limit: rate_limit?,
         retries: retries?,
         catch: catch?,

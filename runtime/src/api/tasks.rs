@@ -116,7 +116,7 @@ struct TasksQuery {
     assignee: Option<String>,
     application: Option<String>,
     workflow: Option<String>,
-    /// Name of the HumanTask state.
+    /// Name of the `HumanTask` state.
     state: Option<String>,
     /// At most so many, up to 1000; 50 if absent.
     limit: Option<u32>,

@@ -188,7 +188,7 @@ impl RunOnce {
             scheduled_at: SystemClock.now(),
             timeout_ms: None,
             heartbeat_ms: None,
-            priority: Priority::default(),
+            priority: cascade_cdl::program::Priority::default(),
             rate_limit: None,
         };
         let caller = Caller {

@@ -21,10 +21,13 @@ use crate::store;
 /// come and go.
 const TIDY_FROM: usize = 1_024;
 
+/// Tenant, application and workflow.
+type Name = (TenantId, Arc<str>, Arc<str>);
+
 /// The meters of all workflows with a rate.
 #[derive(Default)]
 pub(super) struct Paces {
-    meters: Mutex<HashMap<(TenantId, Arc<str>, Arc<str>), Meter>>,
+    meters: Mutex<HashMap<Name, Meter>>,
 }
 
 impl Paces {
@@ -33,7 +36,7 @@ impl Paces {
         self.with(start, now, |meter| {
             let earliest = meter.earliest(rate, rate.burst);
             if earliest > now {
-                return Err(earliest - now);
+                return Err(earliest.saturating_sub(now));
             }
             meter.count(rate, now);
             Ok(())

@@ -469,123 +469,146 @@ fn rated(tenant: &str, number: u64, state: &str, count: u32) -> QueuedTask {
     task
 }
 
-fn numbers(held: &[HeldTask]) -> Vec<u64> {
-    held.iter().map(|held| held.task.task.task.0).collect()
+/// A queue whose time is what the test says.
+struct Timed {
+    queue: LocalQueue,
+    began: Instant,
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_rate_spaces_attempts_and_holds_up_nobody_else() {
-    let queue = queue(|_| AMPLE);
-    let began = Instant::now();
-    queue.push((1..=4).map(|n| rated("a", n, "S", 10)).collect());
-    queue.push((11..=12).map(|n| rated("a", n, "T", 10)).collect());
-    queue.push((21..=22).map(|n| rated("b", n, "S", 10)).collect());
-    queue.push(tasks("a", 31, 3));
-    let mut at_once = numbers(&queue.pull(32).await);
+impl Timed {
+    fn new() -> Self {
+        let queue = queue(|_| AMPLE);
+        let began = queue.lanes().began;
+        Self { queue, began }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.began + Duration::from_millis(ms)
+    }
+
+    fn push(&self, ms: u64, tasks: impl IntoIterator<Item = QueuedTask>) {
+        for task in tasks {
+            let at = self.at(ms);
+            self.queue.lanes().push(task, at, &self.queue.shares);
+        }
+    }
+
+    /// What a worker gets then, by the numbers.
+    fn take(&self, ms: u64) -> Vec<u64> {
+        let mut lanes = self.queue.lanes();
+        lanes.open_gates(self.at(ms), &self.queue.shares);
+        let held = lanes.take(32, self.at(ms), &self.queue.shares);
+        held.iter().map(|held| held.task.task.task.0).collect()
+    }
+
+    /// When a worker who found nothing looks again.
+    fn looks_again(&self, ms: u64) -> Option<Duration> {
+        let next = self.queue.lanes().next_refill(self.at(ms));
+        next.map(|at| at - self.began)
+    }
+}
+
+#[test]
+fn a_rate_spaces_attempts_and_holds_up_nobody_else() {
+    let timed = Timed::new();
+    timed.push(0, (1..=4).map(|n| rated("a", n, "S", 10)));
+    timed.push(0, (11..=12).map(|n| rated("a", n, "T", 10)));
+    timed.push(0, (21..=22).map(|n| rated("b", n, "S", 10)));
+    timed.push(0, tasks("a", 31, 3));
+    let mut at_once = timed.take(0);
     at_once.sort_unstable();
     assert_eq!(
         at_once,
         [1, 11, 21, 31, 32, 33],
         "the first of each, and what has no rate"
     );
-    assert_eq!(queue.depth(), 0, "the others wait for no worker");
-    assert!(queue.waits_for_rate(&rated("a", 2, "S", 10).key()));
-    assert!(!queue.waits_for_rate(&rated("a", 1, "S", 10).key()));
-    let mut second = Vec::new();
-    while second.len() < 3 {
-        second.extend(numbers(&queue.pull(32).await));
-    }
+    assert_eq!(timed.queue.depth(), 0, "the others wait for no worker");
+    assert!(timed.queue.waits_for_rate(&rated("a", 2, "S", 10).key()));
+    assert!(!timed.queue.waits_for_rate(&rated("a", 1, "S", 10).key()));
+    assert_eq!(timed.looks_again(1), Some(Duration::from_millis(100)));
+    assert_eq!(timed.take(99), [0; 0]);
+    let mut second = timed.take(100);
     second.sort_unstable();
     assert_eq!(second, [2, 12, 22]);
-    assert!(
-        (100..=102).contains(&began.elapsed().as_millis()),
-        "{:?}",
-        began.elapsed()
-    );
-    for number in [3, 4] {
-        assert_eq!(numbers(&queue.pull(32).await), [number]);
-        let passed = began.elapsed().as_millis();
-        assert!(
-            (100 * (u128::from(number) - 1)..).contains(&passed),
-            "{passed}"
-        );
-    }
-    assert!(
-        began.elapsed() < Duration::from_millis(320),
-        "{:?}",
-        began.elapsed()
-    );
+    assert_eq!(timed.take(150), [0; 0]);
+    assert_eq!(timed.take(200), [3]);
+    assert_eq!(timed.take(250), [0; 0]);
+    assert_eq!(timed.take(300), [4]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_rate_counts_what_a_worker_takes_and_not_what_is_ready() {
-    let queue = queue(|_| AMPLE);
-    queue.push((1..=3).map(|n| rated("a", n, "S", 10)).collect());
+#[test]
+fn a_rate_counts_what_a_worker_takes_and_not_what_is_ready() {
+    let timed = Timed::new();
+    timed.push(0, (1..=3).map(|n| rated("a", n, "S", 10)));
     // No worker comes for a while: what has become due meanwhile does not come in a heap.
-    tokio::time::advance(Duration::from_secs(10)).await;
-    let back = Instant::now();
-    assert_eq!(numbers(&queue.pull(32).await), [1]);
-    assert_eq!(numbers(&queue.pull(32).await), [2]);
-    assert!(
-        back.elapsed() >= Duration::from_millis(100),
-        "{:?}",
-        back.elapsed()
-    );
+    assert_eq!(timed.take(10_000), [1]);
+    assert_eq!(timed.take(10_050), [0; 0]);
+    assert_eq!(timed.take(10_100), [2]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_burst_goes_at_once_and_a_high_rate_in_batches() {
-    let queue = queue(|_| AMPLE);
+#[test]
+fn a_burst_goes_at_once_and_a_high_rate_in_batches() {
+    let timed = Timed::new();
     let burst = |number| {
         let mut task = rated("a", number, "S", 1);
         task.task.rate_limit.as_mut().expect("it has one").burst = 3;
         task
     };
-    queue.push((1..=5).map(burst).collect());
-    assert_eq!(numbers(&queue.pull(32).await), [1, 2, 3]);
-    queue.push((100..200).map(|n| rated("a", n, "Fast", 1_000)).collect());
+    timed.push(0, (1..=5).map(burst));
+    assert_eq!(timed.take(0), [1, 2, 3]);
+    timed.push(0, (100..200).map(|n| rated("a", n, "Fast", 1_000)));
     // What falls into ten milliseconds goes at once: a worker takes no longer to come back.
-    assert_eq!(queue.pull(32).await.len(), 10);
+    assert_eq!(timed.take(0).len(), 10);
+    assert_eq!(timed.take(10).len(), 10);
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_cancelled_leaves_its_place_at_the_gate_to_the_next() {
-    let queue = queue(|_| AMPLE);
+#[test]
+fn what_is_cancelled_leaves_its_place_at_the_gate_to_the_next() {
+    let timed = Timed::new();
     let all: Vec<_> = (1..=200).map(|n| rated("a", n, "S", 10)).collect();
-    queue.push(all.clone());
+    timed.push(0, all.clone());
     // The first has passed, and no worker has it yet; those behind it wait at the gate.
     for task in &all[..199] {
-        assert!(queue.withdraw(&task.key()), "nobody has begun it");
+        assert!(timed.queue.withdraw(&task.key()), "nobody has begun it");
     }
     {
-        let lanes = queue.lanes();
+        let lanes = timed.queue.lanes();
         assert_eq!((lanes.waiting, lanes.gated, lanes.known.len()), (1, 0, 1));
     }
-    assert_eq!(
-        numbers(&queue.pull(32).await),
-        [200],
-        "at once: none was taken"
-    );
-    queue.settle(&all[199].key(), spent(1));
-    tokio::time::advance(Duration::from_secs(1)).await;
-    let mut lanes = queue.lanes();
-    lanes.open_gates(Instant::now(), &queue.shares);
+    assert_eq!(timed.take(0), [200], "at once: none was taken");
+    timed.queue.settle(&all[199].key(), spent(1));
+    assert_eq!(timed.take(1_000), [0; 0]);
+    let lanes = timed.queue.lanes();
     assert!(lanes.gates.is_empty(), "an idle gate is forgotten");
     assert_eq!(lanes.gated_left, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_more_urgent_passes_a_gate_first() {
-    let queue = queue(|_| AMPLE);
+#[test]
+fn the_more_urgent_passes_a_gate_first() {
+    let timed = Timed::new();
     let with = |number, priority: u8| {
         let mut task = rated("a", number, "S", 10);
         task.task.priority = priority.try_into().expect("valid");
         task
     };
-    queue.push(vec![with(1, 3), with(2, 3), with(3, 1)]);
-    let mut order = Vec::new();
-    while order.len() < 3 {
-        order.extend(numbers(&queue.pull(32).await));
+    timed.push(0, [with(1, 3), with(2, 3), with(3, 1)]);
+    assert_eq!(
+        timed.take(0),
+        [1],
+        "the first passed before the others came"
+    );
+    assert_eq!(timed.take(100), [3]);
+    assert_eq!(timed.take(200), [2]);
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_is_woken_when_a_gate_opens() {
+    let queue = queue(|_| AMPLE);
+    queue.push((1..=2).map(|n| rated("a", n, "S", 50)).collect());
+    let began = Instant::now();
+    for number in [1, 2] {
+        let held = queue.pull(32).await;
+        assert_eq!(held[0].task.task.task.0, number);
     }
-    assert_eq!(order, [1, 3, 2]);
+    assert!(began.elapsed() >= Duration::from_millis(19));
 }

@@ -426,7 +426,7 @@ async fn filters_narrow_a_list(subject: Subject) {
         if number > 5 {
             summary.application = "billing".into();
         }
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             summary.workflow = "even".into();
         }
         commit_all(store, &lease, [commit(summary, 0)]).await;

@@ -450,8 +450,9 @@ async fn what_an_older_release_has_open_is_listed_when_its_shard_starts() {
         deadline: None,
         escalated: 0,
     };
-    let listed = store.list_tasks(&tenant("acme"), id(1), vec![asked.clone()]);
-    listed.await.expect("lists");
+    let acme = tenant("acme");
+    let listed = store.list_tasks(&acme, id(1), vec![asked.clone()]).await;
+    listed.expect("lists");
     let listed = store.list_tasks(&tenant("acme"), id(3), Vec::new()).await;
     listed.expect("lists");
     assert!(unlisted(0..4_096).await.is_empty());
