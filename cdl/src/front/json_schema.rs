@@ -619,7 +619,7 @@ fn values() -> Map<String, Value> {
         "workflow-name": { "type": "string", "pattern": "^([0-9A-Za-z][0-9A-Za-z._-]{0,63}/)?[0-9A-Za-z][0-9A-Za-z._-]{0,63}$" },
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
-        "rate": { "type": "string", "pattern": "^0*[1-9][0-9]{0,6}/[smh]$" },
+        "rate": { "type": "string", "minLength": 3 },
         "key-template": { "type": ["string", "number"] },
         "schema": { "type": "object" },
         "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },
