@@ -35,7 +35,7 @@ pub(super) const WORKFLOW: Shape = Shape {
         "start_rate_limit",
         "states",
     ],
-    later: &["cache", "secrets", "on_timeout", "version"],
+    later: &["cache", "on_timeout", "version"],
 };
 
 pub(super) const INPUT: Shape = Shape {
