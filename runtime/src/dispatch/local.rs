@@ -143,15 +143,11 @@ struct Lane {
 }
 
 /// Where an attempt is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "few run at a time, and a box would be an allocation for each attempt"
-)]
 enum Place {
     /// In the place of its lane with this number.
-    Waiting(u64, Box<QueuedTask>),
+    Waiting(u64, QueuedTask),
     /// In the place of its gate with this number.
-    Gated(u64, Box<QueuedTask>),
+    Gated(u64, QueuedTask),
     Running(Running),
 }
 
@@ -315,12 +311,11 @@ impl Lanes {
             self.latest = Some(task.tenant.clone());
         }
         let Some(rate) = task.task.rate_limit else {
-            return self.line_up(Box::new(task), at, shares);
+            return self.line_up(task, at, shares);
         };
         let (number, passed) = (self.next_place, self.passed(at));
         self.gates.push(&task, rate, number, passed);
-        self.known
-            .insert(task.key(), Place::Gated(number, Box::new(task)));
+        self.known.insert(task.key(), Place::Gated(number, task));
         self.next_place += 1;
         self.gated += 1;
         self.open_gates(at, shares);
@@ -351,7 +346,7 @@ impl Lanes {
     }
 
     /// Lets a task wait for a worker.
-    fn line_up(&mut self, task: Box<QueuedTask>, at: Instant, shares: &Shares) {
+    fn line_up(&mut self, task: QueuedTask, at: Instant, shares: &Shares) {
         let now = self.now;
         let lane = self
             .by_tenant
@@ -399,7 +394,7 @@ impl Lanes {
                 if let Some(Place::Waiting(_, task)) = self.known.insert(key, running) {
                     rated = task.task.rate_limit.map(|_| gate::name(&task));
                     taken.push(HeldTask {
-                        task: *task,
+                        task,
                         cancelled,
                         expected: charge.fuel,
                     });
