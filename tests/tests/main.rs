@@ -13,7 +13,7 @@ mod pause;
 mod polyglot;
 mod readme;
 mod recovery;
-mod secrets;
 mod schedules;
+mod secrets;
 mod sim;
 mod testing;

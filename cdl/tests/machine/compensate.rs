@@ -360,6 +360,8 @@ impl Long {
             machine: SEMANTICS,
             parent: None,
             schedule: None,
+            shard_key: None,
+            priority: None,
         });
         long
     }

@@ -192,6 +192,8 @@ fn a_history_ends_at_its_limit() {
         machine: SEMANTICS,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     };
     while !execution.is_closed() {
         let seq = execution.version + 1;
@@ -367,6 +369,8 @@ fn events_that_cannot_follow_are_refused() {
         machine,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     };
     let event = |seq, kind| Event {
         seq,

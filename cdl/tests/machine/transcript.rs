@@ -181,6 +181,8 @@ impl Run {
             machine,
             parent: None,
             schedule: None,
+            shard_key: None,
+            priority: None,
         })
     }
 

@@ -29,6 +29,7 @@ use super::checkpoint::Log;
 use super::key_value::{self, Outcome, Write};
 use super::lock::FileLock;
 use super::statements::{KeyValues, Statements, chunks};
+use super::tasks::Changes;
 use super::{read, unavailable};
 
 /// Batches that may wait for the writer. Shards send one batch at a time, so
@@ -65,6 +66,8 @@ pub(super) struct Row {
     pub(super) history: Arc<str>,
     /// If its history moves out of its row.
     pub(super) snapshot: Option<Arc<str>>,
+    /// What changes of what people are asked.
+    tasks: Option<Changes>,
 }
 
 impl Row {
@@ -79,6 +82,7 @@ impl Row {
                 .snapshot
                 .as_deref()
                 .map(|execution| codec::encode_snapshot(execution).into()),
+            tasks: Changes::new(&commit.tasks),
         }
     }
 
@@ -92,7 +96,9 @@ impl Row {
     }
 
     fn bytes(&self) -> usize {
-        ROW_BYTES + self.history.len() + self.snapshot.as_ref().map_or(0, |text| text.len())
+        let snapshot = self.snapshot.as_ref().map_or(0, |text| text.len());
+        let tasks = self.tasks.as_ref().map_or(0, Changes::bytes);
+        ROW_BYTES + self.history.len() + snapshot + tasks
     }
 }
 
@@ -408,6 +414,12 @@ impl Writer {
                 return Ok(false);
             }
         }
+        for row in round.all() {
+            if let Some(tasks) = &row.tasks {
+                let (tenant, id) = row.key();
+                tasks.write(sqlite, tenant, id).await?;
+            }
+        }
         Ok(true)
     }
 }
@@ -431,6 +443,14 @@ struct Round<'r> {
     updates: Vec<&'r Row>,
     /// Those whose histories move out; what is new has been inserted before.
     spills: Vec<&'r Row>,
+}
+
+impl<'r> Round<'r> {
+    /// Its rows; one that is new and spills comes twice.
+    fn all(&self) -> impl Iterator<Item = &'r Row> {
+        let rows = self.inserts.iter().chain(&self.updates).chain(&self.spills);
+        rows.copied()
+    }
 }
 
 /// Orders batches: the n-th commit of an execution goes to the n-th round.
@@ -462,7 +482,10 @@ fn only_insert<'a, 'r>(rounds: &'a [Round<'r>]) -> Option<&'a [&'r Row]> {
     let [round] = rounds else { return None };
     let mut chunks = chunks(&round.inserts);
     let rows = chunks.next()?;
-    let only = chunks.next().is_none() && round.updates.is_empty() && round.spills.is_empty();
+    let only = chunks.next().is_none()
+        && round.updates.is_empty()
+        && round.spills.is_empty()
+        && rows.iter().all(|row| row.tasks.is_none());
     only.then_some(rows)
 }
 
