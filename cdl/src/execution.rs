@@ -576,6 +576,7 @@ impl Frame {
             (StateKind::Task(task), _) => task.attempted(compensating),
             (StateKind::Asl(asl), Some(data)) => Some(Attempted {
                 resource: asl.activity()?,
+                secrets: None,
                 timeout_ms: data.timeout_ms,
                 heartbeat_ms: data.heartbeat_ms,
                 // `Retry` is evaluated with the state.
@@ -610,6 +611,7 @@ impl Step {
             resource: attempted.resource.clone(),
             state: state.name.clone(),
             input: input.clone(),
+            secrets: attempted.secrets.cloned(),
             scheduled_at: *scheduled_at,
             timeout_ms: attempted.timeout_ms,
             heartbeat_ms: attempted.heartbeat_ms,

@@ -29,12 +29,14 @@ mod lexer;
 mod number;
 mod parser;
 mod path;
+mod secrets;
 mod template;
 
 #[cfg(test)]
 mod tests;
 
 pub use path::Path;
+pub use secrets::{Secrets, UnknownSecret};
 pub use template::{Reference, Root, Template};
 
 /// Longest expression between `{{` and `}}`, in bytes: far more than anyone can
@@ -68,8 +70,7 @@ pub struct Env<'a> {
     /// Objects whose keys hide those of the context, the innermost first: what
     /// the iterations around have written.
     pub overlays: &'a [&'a Value],
-    /// Further words: `map` in an iteration, `secrets` in parameters. Of two of
-    /// one name the first is meant; the second is `map.parent`, and so on.
+    /// Further words: `map` in an iteration. Of two of one name the first is meant; the second is `map.parent`, and so on.
     pub locals: &'a [(&'a str, &'a Value)],
     /// The word `now`: the time of the event being applied.
     pub now: Timestamp,

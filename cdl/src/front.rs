@@ -168,6 +168,7 @@ fn with_context<T>(
         reporter: Reporter::default(),
         is_damaged: false,
         iterators: 0,
+        may_name_secrets: false,
         schemas: BTreeMap::new(),
         children: Vec::new(),
         patterns: 0,

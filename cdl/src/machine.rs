@@ -15,6 +15,7 @@
 
 use std::sync::Arc;
 
+use crate::expression::Secrets;
 use crate::program::{Program, Resource, StateId};
 use crate::{
     Event, EventKind, Execution, ExecutionId, FrameId, Json, Status, TaskId, TenantId, TimerKind,
@@ -99,6 +100,8 @@ pub struct ActivityTask {
     pub state: Arc<str>,
     /// The activity's input.
     pub input: Json,
+    /// Where it names secrets, which whoever runs the attempt puts in.
+    pub secrets: Option<Arc<Secrets>>,
     /// When the attempt was scheduled.
     pub scheduled_at: Timestamp,
     /// Limit of the attempt, from its scheduling, in milliseconds.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::asl;
-use crate::expression::{Path, Template};
+use crate::expression::{Path, Secrets, Template};
 use crate::schema::Schema;
 
 mod ways;
@@ -219,6 +219,8 @@ pub struct Task {
     pub resource: Resource,
     /// The input of what runs; without it, the whole context.
     pub parameters: Option<Template>,
+    /// Where `parameters` name secrets, if they do.
+    pub secrets: Option<Arc<Secrets>>,
     /// Where the output goes; without it, into the history only.
     pub result: Option<Path>,
     /// Limit of one attempt, from its scheduling, in milliseconds.
@@ -243,6 +245,8 @@ pub struct Compensation {
     /// The activity's input, evaluated when the Task has completed; without it,
     /// `{input, output}` of the Task.
     pub parameters: Option<Template>,
+    /// Where what it is given names secrets, if it does.
+    pub secrets: Option<Arc<Secrets>>,
     /// Limit of one attempt, from its scheduling, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// When to try again.
@@ -253,6 +257,7 @@ pub struct Compensation {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempted<'p> {
     pub(crate) resource: &'p Resource,
+    pub(crate) secrets: Option<&'p Arc<Secrets>>,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) heartbeat_ms: Option<u64>,
     pub(crate) retries: &'p RetryPolicy,
@@ -264,6 +269,7 @@ impl Task {
         if !compensating {
             return Some(Attempted {
                 resource: &self.resource,
+                secrets: self.secrets.as_ref(),
                 timeout_ms: self.timeout_ms,
                 heartbeat_ms: self.heartbeat_ms,
                 retries: &self.retries,
@@ -271,6 +277,7 @@ impl Task {
         }
         self.compensate.as_ref().map(|undo| Attempted {
             resource: &undo.resource,
+            secrets: undo.secrets.as_ref(),
             timeout_ms: undo.timeout_ms,
             heartbeat_ms: None,
             retries: &undo.retries,

@@ -6,9 +6,10 @@
 //! page for operators; a test holds its example against this module.
 
 pub mod reader;
+mod secrets;
 pub mod units;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::sandbox::{Capability, HostPattern, Limits, PrivateHost};
 use crate::tenancy::{Digest, Role, key};
 use reader::{Path, Problem, Problems, Reader};
+pub use secrets::{MAX_SECRETS, TenantSecret};
 
 /// Where the server listens unless told otherwise: this machine only, since a
 /// server that the network reaches should be somebody's decision.
@@ -144,6 +146,9 @@ pub struct TenantConfig {
     pub policy: Policy,
     /// Keys to its executions. More can be made over HTTP.
     pub keys: Vec<KeyConfig>,
+    /// What its activities are given where `parameters` say `secrets.NAME`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, TenantSecret>,
 }
 
 /// What a tenant may use. All of it can be lowered for one activity by its
@@ -332,6 +337,19 @@ impl TryFrom<String> for SecretRef {
     }
 }
 
+impl SecretRef {
+    /// What it refers to, less white space at the end. No message holds it.
+    fn read(&self, most: u64, environment: Environment<'_>) -> Result<String, String> {
+        let text = match self {
+            Self::Env(name) => environment(name)
+                .ok_or_else(|| format!("the environment has no variable `{name}`"))?,
+            Self::File(path) => read_bounded(path, most)
+                .map_err(|error| format!("{} cannot be read: {error}", path.display()))?,
+        };
+        Ok(text.trim_end().to_owned())
+    }
+}
+
 impl From<SecretRef> for String {
     fn from(secret: SecretRef) -> Self {
         match secret {
@@ -499,6 +517,14 @@ impl Config {
                 let path = path.join("keys").join(key_index);
                 key.check(&path, false, &mut ids, reader, environment);
             }
+            let path = path.join("secrets");
+            if tenant.secrets.len() > MAX_SECRETS {
+                let message = format!("at most {MAX_SECRETS} secrets");
+                reader.problem(&path, message);
+            }
+            for (name, secret) in &mut tenant.secrets {
+                secret.check(name, &path.join(name.as_str()), reader, environment);
+            }
         }
     }
 }
@@ -549,16 +575,9 @@ impl KeyConfig {
 fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result<Digest, String> {
     // Far longer than any key.
     const MAX_SECRET_FILE: u64 = 4096;
-    let text = match secret {
-        SecretRef::Env(name) => {
-            environment(name).ok_or_else(|| format!("the environment has no variable `{name}`"))?
-        }
-        SecretRef::File(path) => read_bounded(path, MAX_SECRET_FILE)
-            .map_err(|error| format!("{} cannot be read: {error}", path.display()))?,
-    };
-    let text = text.trim_end();
-    match key::parse(text) {
-        Some(found) if found == id => Ok(Digest::of(text)),
+    let text = secret.read(MAX_SECRET_FILE, environment)?;
+    match key::parse(&text) {
+        Some(found) if found == id => Ok(Digest::of(&text)),
         Some(_) => Err(format!("what it refers to is not the key with id `{id}`")),
         None => Err(format!(
             "what it refers to is not a key: it must be {}",

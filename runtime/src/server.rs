@@ -123,6 +123,10 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let runner: Arc<dyn ActivityRunner> = Arc::new(SandboxRunner {
         sandbox,
         clock: clock.clone(),
+        secrets: {
+            let tenancy = tenancy.clone();
+            Arc::new(move |tenant, name| tenancy.secret(tenant, name))
+        },
     });
     let workers =
         Workers::start(threads as usize, &queue, &runner, &engine).map_err(Error::Worker)?;

@@ -197,6 +197,8 @@ struct Inner {
     tenants: RwLock<Arc<HashMap<TenantId, Arc<Tenant>>>>,
     /// Keys of the file, by id.
     configured_keys: HashMap<String, (Digest, Principal)>,
+    /// Secrets of the file, by tenant and name.
+    secrets: HashMap<TenantId, HashMap<String, Arc<str>>>,
     remembered: Mutex<Remembered>,
     lookups: Semaphore,
     refreshes: Semaphore,
@@ -236,8 +238,13 @@ impl Tenancy {
             tenants.insert(row.id.clone(), Arc::new(settings.tenant(row.id)));
         }
         let mut configured_keys = HashMap::new();
+        let mut secrets = HashMap::new();
         for tenant in &config.tenants {
             let Some(id) = &tenant.id else { continue };
+            let named = tenant.secrets.iter();
+            let named =
+                named.filter_map(|(name, secret)| Some((name.clone(), secret.value()?.clone())));
+            secrets.insert(id.clone(), named.collect());
             tenants.insert(id.clone(), Arc::new(configured(id, tenant)));
             for key in &tenant.keys {
                 if let (Some(digest), Some(role)) = (key.digest, key.role) {
@@ -262,6 +269,7 @@ impl Tenancy {
             store,
             tenants: RwLock::new(Arc::new(tenants)),
             configured_keys,
+            secrets,
             remembered: Mutex::default(),
             lookups: Semaphore::new(MAX_LOOKUPS),
             refreshes: Semaphore::new(MAX_REFRESHES),
@@ -272,6 +280,11 @@ impl Tenancy {
     /// One tenant.
     pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
         self.snapshot().get(id).cloned()
+    }
+
+    /// A secret of a tenant, by its name.
+    pub fn secret(&self, tenant: &TenantId, name: &str) -> Option<Arc<str>> {
+        self.0.secrets.get(tenant)?.get(name).cloned()
     }
 
     /// All tenants, by id.

@@ -29,7 +29,7 @@ use crate::engine::{Engine, Report};
 use crate::telemetry;
 use compute::{Computing, compute};
 use hand::{Hand, Reporting};
-pub use runner::SandboxRunner;
+pub use runner::{SandboxRunner, SecretSource};
 
 /// Attempts that one core drives at a time. Most of them wait for the network;
 /// each holds a stack and an instance of the sandbox's pool.

@@ -205,6 +205,11 @@ impl Server {
         &self.url
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// The tenant's key.
     pub fn key(&self) -> &'static str {
         KEY

@@ -13,5 +13,6 @@ mod pause;
 mod polyglot;
 mod readme;
 mod recovery;
+mod secrets;
 mod sim;
 mod testing;

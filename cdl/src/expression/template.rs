@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::ast::{Access, Base, Compiled, Expr, Step};
 use super::eval::{Evaluator, Val};
 use super::fault::{Fault, too_deep};
+use super::secrets::{Part, Secrets, step};
 use super::{Env, EvalError, MAX_VALUE_DEPTH, SyntaxError, fits_depth, parser};
 
 /// A JSON tree with expressions in it, compiled. Cheap to clone.
@@ -21,6 +22,9 @@ enum Node {
     Whole(Compiled),
     /// Text with expressions in it.
     Mixed(Vec<Piece>),
+    /// Text with secrets in it, which stays as it is: the text twice, as a value and
+    /// shared, and what it consists of.
+    Secret(Value, Arc<str>, Arc<[Part]>),
     Array(Vec<Template>),
     Object(Vec<(String, Template)>),
 }
@@ -143,6 +147,48 @@ impl Template {
         }
     }
 
+    /// The template of this text as one with secrets, if it has nothing else in it
+    /// that would be evaluated.
+    pub(crate) fn with_secrets(&self, text: &str) -> Option<Self> {
+        let parts: Option<Vec<Part>> = match self.0.as_ref() {
+            Node::Whole(compiled) => Part::of(compiled).map(|part| vec![part]),
+            Node::Mixed(pieces) => {
+                let part = |piece: &Piece| match piece {
+                    Piece::Text(text) => Some(Part::Text(text.clone())),
+                    Piece::Expr(compiled) => Part::of(compiled),
+                };
+                pieces.iter().map(part).collect()
+            }
+            _ => None,
+        };
+        let node = Node::Secret(text.into(), text.into(), parts?.into());
+        Some(Self(Arc::new(node)))
+    }
+
+    /// Where it names secrets.
+    pub(crate) fn secrets(&self) -> Secrets {
+        let mut secrets = Secrets::default();
+        self.find_secrets("", &mut secrets);
+        secrets
+    }
+
+    fn find_secrets(&self, at: &str, found: &mut Secrets) {
+        match self.0.as_ref() {
+            Node::Literal(_) | Node::Whole(_) | Node::Mixed(_) => {}
+            Node::Secret(_, text, parts) => found.add(at, text, parts),
+            Node::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    item.find_secrets(&format!("{at}/{index}"), found);
+                }
+            }
+            Node::Object(items) => {
+                for (key, item) in items {
+                    item.find_secrets(&format!("{at}{}", step(key)), found);
+                }
+            }
+        }
+    }
+
     fn whole(compiled: Compiled) -> Self {
         Self(Arc::new(match compiled.expr {
             Expr::Literal(value) => Node::Literal(value),
@@ -214,7 +260,7 @@ impl Template {
             return Err(EvalError::new(too_deep().message()));
         }
         match self.0.as_ref() {
-            Node::Literal(value) => Ok(Cow::Borrowed(value)),
+            Node::Literal(value) | Node::Secret(value, ..) => Ok(Cow::Borrowed(value)),
             Node::Whole(compiled) => match evaluator.eval(&compiled.expr) {
                 // What is borrowed is measured when it is copied.
                 Ok(Cow::Owned(value)) if !fits_depth(&value, levels) => {
@@ -284,7 +330,7 @@ impl Template {
             });
         };
         match self.0.as_ref() {
-            Node::Literal(_) => {}
+            Node::Literal(_) | Node::Secret(..) => {}
             Node::Whole(compiled) => visit(compiled),
             Node::Mixed(pieces) => {
                 for piece in pieces {

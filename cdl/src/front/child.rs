@@ -41,6 +41,7 @@ pub(super) fn child(
     Some(StateKind::Task(Task {
         resource: resource?,
         parameters: parameters.ok()?,
+        secrets: None,
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms: None,

@@ -30,12 +30,12 @@ pub(super) const METADATA: Shape = Shape {
 pub(super) const SPEC: Shape = Shape {
     what: "`spec`",
     known: &["workflows", "schemas"],
-    later: &["secrets", "cache", "activities", "messaging"],
+    later: &["cache", "activities", "messaging"],
 };
 pub(super) const ONLY_WORKFLOWS: Shape = Shape {
     what: "a file of workflows",
     known: &["workflows", "schemas"],
-    later: &["secrets", "cache", "activities", "messaging"],
+    later: &["cache", "activities", "messaging"],
 };
 
 /// Whether there is nothing in the file.

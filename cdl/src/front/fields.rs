@@ -23,6 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) is_damaged: bool,
     /// How many iterators of Map states are around what is read.
     pub(super) iterators: usize,
+    /// Whether what is read may name secrets.
+    pub(super) may_name_secrets: bool,
     /// The schemas of the file that have a name; `None` if it could not be read.
     pub(super) schemas: BTreeMap<String, Option<Arc<Schema>>>,
     /// The workflows of this file that others run, and where they say so.

@@ -2,6 +2,8 @@
 //!
 //! A new type is an entry in [`TYPES`] with its keys and its function.
 
+use std::sync::Arc;
+
 use super::child;
 use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
@@ -14,7 +16,7 @@ use super::waiting;
 use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
-use crate::expression::{Path, Template};
+use crate::expression::{Path, Secrets, Template};
 use crate::machine::limits::MAX_BRANCHES;
 use crate::program::{
     Compensation, Resource, ScopeId, StateId, StateKind, Strategy, Task, Until, Way,
@@ -127,7 +129,7 @@ const TYPES: &[Type] = &[
                 "next",
                 "end",
             ],
-            later: &["secrets", "cache"],
+            later: &["cache"],
         },
         compile: task,
     },
@@ -418,7 +420,7 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         return pass(b, place, state);
     };
     let resource = resource(b.context, node);
-    let parameters = optional_template(b.context, fields, "parameters");
+    let parameters = parameters_of(b.context, fields, resource.as_ref());
     let result = result(b, place, fields);
     let duration = |context: &mut Context<'_>, key: &str| {
         let node = fields.get(key)?;
@@ -449,17 +451,46 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         None => Some(None),
     };
     let next = b.next(place, state.name, fields);
+    let parameters = parameters.ok()?;
+    let secrets = secrets_of(parameters.as_ref());
+    let compensate = compensate?.map(|mut undo| {
+        if undo.parameters.is_none() {
+            // It is given `{input, output}` of the Task.
+            let given = secrets.as_ref().map(|secrets| secrets.under("input"));
+            undo.secrets = given.map(Arc::new);
+        }
+        undo
+    });
     Some(StateKind::Task(Task {
         resource: resource?,
-        parameters: parameters.ok()?,
+        parameters,
+        secrets,
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms,
         retries: retries?,
         catch: catch?,
-        compensate: compensate?,
+        compensate,
         next: next?,
     }))
+}
+
+/// The input of what a resource names: an activity may be given secrets. A child
+/// may not: its input is in its history.
+fn parameters_of(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+    resource: Option<&Resource>,
+) -> Result<Option<Template>, Reported> {
+    context.may_name_secrets = resource.is_none_or(|resource| resource.child.is_none());
+    let parameters = optional_template(context, fields, "parameters");
+    context.may_name_secrets = false;
+    parameters
+}
+
+fn secrets_of(parameters: Option<&Template>) -> Option<Arc<Secrets>> {
+    let secrets = parameters?.secrets();
+    (!secrets.is_empty()).then(|| Arc::new(secrets))
 }
 
 /// What undoes a Task.
@@ -468,7 +499,7 @@ pub(super) fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Com
     let fields = context.fields(node, &COMPENSATION)?;
     let resource = context.required(&fields, "resource");
     let resource = resource.and_then(|node| self::resource(context, node));
-    let parameters = optional_template(context, &fields, "parameters");
+    let parameters = parameters_of(context, &fields, resource.as_ref());
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| context.duration(node, "`timeout`"));
     let retries = match fields.get("retries") {
@@ -478,9 +509,11 @@ pub(super) fn compensation(context: &mut Context<'_>, node: &Node) -> Option<Com
     if context.reporter.errors() > errors {
         return None;
     }
+    let parameters = parameters.ok()?;
     Some(Compensation {
         resource: resource?,
-        parameters: parameters.ok()?,
+        secrets: secrets_of(parameters.as_ref()),
+        parameters,
         timeout_ms,
         retries,
     })

@@ -38,7 +38,14 @@ impl Context<'_> {
     fn scalar_template(&mut self, node: &Node, scalar: &Scalar) -> Option<Template> {
         match self.value(node, scalar)? {
             Value::String(text) => match Template::parse(&text) {
-                Ok(template) => self.words(node, scalar, &template).then_some(template),
+                Ok(template) => {
+                    let known = self.words(node, scalar, &template);
+                    let template = match template.with_secrets(&text) {
+                        Some(secret) if self.may_name_secrets => secret,
+                        _ => template,
+                    };
+                    known.then_some(template)
+                }
                 Err(error) => {
                     self.syntax(Code::InvalidExpression, node, scalar, &error);
                     None
@@ -60,6 +67,14 @@ impl Context<'_> {
                     let (offset, len) = (reference.offset, reference.len);
                     let span = scalar.locate(self.text, node.span, offset, len);
                     self.report(Finding::new(Code::InvalidExpression, span, problem));
+                }
+                continue;
+            }
+            if word == "secrets" && self.may_name_secrets {
+                if template.with_secrets(scalar.text()).is_none() {
+                    let (offset, len) = (reference.offset, reference.len);
+                    let span = scalar.locate(self.text, node.span, offset, len);
+                    self.report(mixed_secret(span));
                 }
                 continue;
             }
@@ -139,6 +154,16 @@ fn misused_map(keys: &[String], iterators: usize) -> Option<String> {
         .then(|| format!("`map` has `item`, `index` and `parent`, not {}", quote(key)))
 }
 
+fn mixed_secret(span: Span) -> Finding {
+    Finding::new(
+        Code::InvalidExpression,
+        span,
+        "a secret is put into a text as it is, by the worker that runs the attempt",
+    )
+    .label("nothing can be computed from it, and nothing else beside it")
+    .help("write \"{{ secrets.NAME }}\" or \"Bearer {{ secrets.NAME }}\"")
+}
+
 fn unknown_word(word: &str, span: Span) -> Finding {
     match word {
         "map" => Finding::new(
@@ -148,10 +173,11 @@ fn unknown_word(word: &str, span: Span) -> Finding {
         )
         .help("it has the item and its position: `map.item`, `map.index`"),
         "secrets" => Finding::new(
-            Code::NotSupported,
+            Code::InvalidExpression,
             span,
-            "`secrets` are not supported by this version",
-        ),
+            "`secrets` are known in the `parameters` of what runs an activity only",
+        )
+        .help("what they are is in no history, so nothing can be computed from them"),
         _ => Finding::new(
             Code::InvalidExpression,
             span,

@@ -31,7 +31,7 @@ pub(super) const WORKFLOW: Shape = Shape {
         "output",
         "states",
     ],
-    later: &["shard_key", "cache", "secrets", "on_timeout", "version"],
+    later: &["shard_key", "cache", "on_timeout", "version"],
 };
 
 pub(super) const INPUT: Shape = Shape {

@@ -429,3 +429,45 @@ fn compensations_end_with_the_room_of_the_history() {
     assert_eq!(saga.failed[24].message, message);
     assert!(matches!(long.execution.status, Status::Cancelled { .. }));
 }
+
+#[test]
+fn secrets_are_named_to_whoever_runs_an_attempt_and_known_to_nobody_else() {
+    let program = compile(
+        r#"
+        states:
+          - name: Charge
+            type: Task
+            parameters: { auth: "Bearer {{ secrets.TOKEN }}", amount: "{{ workflow.input }}" }
+            retries: { max_attempts: 1 }
+            compensate: { resource: "urn:cascade:activity:refund" }
+            next: Ship
+          - name: Ship
+            type: Task
+            parameters: 1
+            retries: { max_attempts: 1 }
+        "#,
+    );
+    let secret = |name: &str| (name == "TOKEN").then(|| "s3cr3t".into());
+    let hostile = "{{ secrets.TOKEN }}";
+    let mut run = Run::new(program);
+    run.start(json!(hostile).into());
+    let charge = run.only_task();
+    let named = json!({ "auth": "Bearer {{ secrets.TOKEN }}", "amount": hostile });
+    assert_eq!(charge.input.to_value(), named, "what the history knows");
+    let secrets = charge.secrets.as_ref().expect("one is named");
+    let filled = secrets.fill(&charge.input, secret).expect("it is known");
+    let known = json!({ "auth": "Bearer s3cr3t", "amount": hostile });
+    assert_eq!(filled.to_value(), known);
+
+    run.apply(completed(charge.task, 1, text(r#""charged""#)));
+    let ship = run.only_task();
+    assert_eq!(ship.secrets, None);
+    run.apply(failed(ship.task, 1, "Lost", None));
+    // Without parameters of its own it is given what the Task was.
+    let refund = run.only_task();
+    let given = json!({ "input": named, "output": "charged" });
+    assert_eq!(refund.input.to_value(), given);
+    let secrets = refund.secrets.as_ref().expect("the Task named one");
+    let filled = secrets.fill(&refund.input, secret).expect("it is known");
+    assert_eq!(filled.to_value()["input"], known);
+}

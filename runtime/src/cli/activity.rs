@@ -185,6 +185,7 @@ impl RunOnce {
             },
             state: name.as_str().into(),
             input: Json::from_value(&input),
+            secrets: None,
             scheduled_at: SystemClock.now(),
             timeout_ms: None,
             heartbeat_ms: None,

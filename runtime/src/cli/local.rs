@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cascade_cdl::expression::UnknownSecret;
 use cascade_cdl::program::Resource;
 use cascade_cdl::{ActivityFailure, ActivityTask, ExecutionId, TenantId};
 
@@ -37,6 +38,8 @@ pub(crate) struct Local {
     sandbox: Sandbox,
     modules: Modules,
     activities: BTreeMap<String, Arc<LocalActivity>>,
+    /// What parameters name as `secrets.NAME`; without it such texts stay as they are.
+    secrets: Option<BTreeMap<String, Arc<str>>>,
 }
 
 /// One activity, ready to run.
@@ -93,6 +96,7 @@ impl Local {
             sandbox,
             modules,
             activities: BTreeMap::new(),
+            secrets: None,
         };
         for found in found {
             let wasm = Bytes::from(source::read_module(&found.wasm)?);
@@ -101,6 +105,11 @@ impl Local {
             added.map_err(|error| Error::failed(format!("{path}: {error}")))?;
         }
         Ok(local)
+    }
+
+    /// Has attempts given these secrets, and no others.
+    pub(crate) fn give(&mut self, secrets: BTreeMap<String, Arc<str>>) {
+        self.secrets = Some(secrets);
     }
 
     /// Compiles one more.
@@ -172,6 +181,19 @@ impl Local {
         let Some(activity) = self.activity(&task.resource) else {
             return self.unknown(&task.resource);
         };
+        let input = match (&self.secrets, &task.secrets) {
+            (Some(known), Some(named)) => named.fill(&task.input, |name| known.get(name).cloned()),
+            _ => Ok(task.input.clone()),
+        };
+        let input = match input {
+            Ok(input) => input,
+            Err(UnknownSecret(name)) => {
+                let message = format!(
+                    "there is no secret `{name}` here; `--secret {name}` gives what the environment has under this name"
+                );
+                return not_run("SecretNotFound", message);
+            }
+        };
         let idempotency_key = format!("{}/{}", caller.execution, task.task.0);
         let invocation = Invocation {
             tenant: tenant(),
@@ -185,7 +207,7 @@ impl Local {
                 idempotency_key,
                 scheduled_at: task.scheduled_at,
             },
-            input: task.input.clone(),
+            input,
             limits: activity.limits,
             grants: activity.grants.clone(),
             log,
@@ -204,19 +226,25 @@ impl Local {
         } else {
             format!("there are: {}", known.join(", "))
         };
-        Outcome {
-            result: Err(ActivityFailure {
-                error: "ActivityNotFound".to_owned(),
-                message: format!("there is no activity `{resource}` here; {known}"),
-                retryable: Some(false),
-                details: None,
-            }),
-            receipt: cascade_cdl::Receipt::default(),
-            memory_peak: 0,
-            log_bytes: 0,
-            log_truncated: false,
-            busy: Duration::ZERO,
-        }
+        let message = format!("there is no activity `{resource}` here; {known}");
+        not_run("ActivityNotFound", message)
+    }
+}
+
+/// The outcome of an attempt that there is no sense in beginning.
+fn not_run(error: &str, message: String) -> Outcome {
+    Outcome {
+        result: Err(ActivityFailure {
+            error: error.to_owned(),
+            message,
+            retryable: Some(false),
+            details: None,
+        }),
+        receipt: cascade_cdl::Receipt::default(),
+        memory_peak: 0,
+        log_bytes: 0,
+        log_truncated: false,
+        busy: Duration::ZERO,
     }
 }
 

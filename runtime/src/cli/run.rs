@@ -5,6 +5,7 @@
 
 mod runner;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +49,9 @@ pub(crate) struct Run {
     /// The answer to a `HumanTask`, or the result of a `.waitForTaskToken`, given when it waits
     #[arg(long = "answer", value_name = "STATE=JSON")]
     answers: Vec<String>,
+    /// A secret that parameters name: the variable of the environment with its name, or another
+    #[arg(long = "secret", value_name = "NAME[=VARIABLE]")]
+    secrets: Vec<String>,
 }
 
 impl Run {
@@ -67,14 +71,30 @@ impl Run {
         check_input(&program, &input)?;
         let outside = Outside::read(&self.signals, &self.answers)?;
         outside.check_signals(&application)?;
+        let secrets = read_secrets(&self.secrets)?;
         let folder = folder(&self.file, self.activities.as_deref());
         let found = gather(&folder, output).await?;
         let spinner = output.spinner("compiling activities");
-        let local = Local::open(found).await?;
+        let mut local = Local::open(found).await?;
+        local.give(secrets);
         spinner.finish_and_clear();
         let execution = Runner::run(&local, &application, outside, output, program, input).await?;
         conclude(output, &execution)
     }
+}
+
+/// Secrets are not written on a command line, where others see them.
+fn read_secrets(given: &[String]) -> Result<BTreeMap<String, Arc<str>>, Error> {
+    let mut secrets = BTreeMap::new();
+    for given in given {
+        let (name, variable) = given.split_once('=').unwrap_or((given, given));
+        let value = std::env::var(variable).map_err(|_| {
+            Error::usage(format!("the environment has no variable `{variable}`"))
+                .hint("`--secret NAME=VARIABLE` says which variable holds the secret")
+        })?;
+        secrets.insert(name.to_owned(), value.into());
+    }
+    Ok(secrets)
 }
 
 /// Where the activities of a file are, unless it is said: beside it.

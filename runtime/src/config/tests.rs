@@ -101,6 +101,31 @@ fn a_key_refers_to_its_secret() {
 }
 
 #[test]
+fn secrets_of_a_tenant_are_found_when_the_file_is_read_and_shown_nowhere() {
+    let config = parse("tenants: [{id: a, secrets: {TOKEN: '${OPS_KEY}'}}]").expect("valid");
+    let secret = config.tenants[0].secrets["TOKEN"].value();
+    assert_eq!(secret.map(|text| &**text), Some(KEY));
+    let shown = format!("{config:?}{}", config.effective());
+    assert!(shown.contains("${OPS_KEY}"), "{shown}");
+    assert!(!shown.contains("0123456789abcdef"), "{shown}");
+    check(
+        "tenants:\n- id: a\n  secrets:\n    A: hunter2\n    B: '${MISSING}'\n    C: 'file:/nowhere'\n    7d: '${OPS_KEY}'\n    a.b: '${OPS_KEY}'\n    E: 'file:/dev/null'\n",
+        &[
+            "4:5: tenants[0].secrets.A: a secret is given by reference",
+            "5:5: tenants[0].secrets.B: the environment has no variable `MISSING`",
+            "6:5: tenants[0].secrets.C: /nowhere cannot be read",
+            "7:5: tenants[0].secrets.7d: a secret's name has letters",
+            "8:5: tenants[0].secrets.a.b: a secret's name has letters",
+            "9:5: tenants[0].secrets.E: what it refers to is empty",
+        ],
+    );
+    let many: Vec<_> = (0..257).map(|n| format!("N{n}: '${{OPS_KEY}}'")).collect();
+    let many = many.join(", ");
+    let text = format!("tenants: [{{id: a, secrets: {{{many}}}}}]");
+    check(&text, &["1:19: tenants[0].secrets: at most 256 secrets"]);
+}
+
+#[test]
 fn a_key_that_cannot_work_is_a_problem_that_keeps_the_secret() {
     check(
         "server:\n  admin_keys:\n  - {id: a, secret: hunter2}\n  - {id: b, secret: '${MISSING}'}\n  - {id: c, secret: '${OPS_KEY}'}\n  - {id: 'no_t', hash: abc}\n  - {id: d, role: admin}\n",

@@ -127,6 +127,10 @@ struct Lane {
 }
 
 /// Where an attempt is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few run at a time, and a box would be an allocation for each attempt"
+)]
 enum Place {
     /// In the place of its lane with this number.
     Waiting(u64, QueuedTask),

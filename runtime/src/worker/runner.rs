@@ -1,10 +1,12 @@
 //! Attempts in the sandbox of this process.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cascade_cdl::Timestamp;
+use cascade_cdl::expression::UnknownSecret;
+use cascade_cdl::{ActivityFailure, Json, TenantId, Timestamp};
 
 use super::ActivityRunner;
 use crate::clock::Clock;
@@ -18,7 +20,12 @@ pub struct SandboxRunner {
     pub sandbox: Sandbox,
     /// What their deadlines are measured by.
     pub clock: Arc<dyn Clock>,
+    /// What parameters name as `secrets.NAME`.
+    pub secrets: SecretSource,
 }
+
+/// Tells a tenant's secret.
+pub type SecretSource = Arc<dyn Fn(&TenantId, &str) -> Option<Arc<str>> + Send + Sync>;
 
 #[async_trait]
 impl ActivityRunner for SandboxRunner {
@@ -27,7 +34,11 @@ impl ActivityRunner for SandboxRunner {
             task, cancelled, ..
         } = held;
         let cancel = Cancel::default();
-        let invocation = self.invocation(&task, cancel.clone());
+        let (input, secrets) = match self.input(&task) {
+            Ok(found) => found,
+            Err(unknown) => return (without_secret(&task, &unknown), 0),
+        };
+        let invocation = self.invocation(&task, input, secrets, cancel.clone());
         let mut running = std::pin::pin!(self.sandbox.run(invocation));
         let outcome = tokio::select! {
             // Most attempts end at the first poll.
@@ -49,9 +60,30 @@ impl ActivityRunner for SandboxRunner {
 }
 
 impl SandboxRunner {
-    fn invocation(&self, queued: &QueuedTask, cancel: Cancel) -> Invocation {
+    /// The attempt's input with its secrets in it, and these.
+    fn input(&self, queued: &QueuedTask) -> Result<(Json, Vec<Arc<str>>), UnknownSecret> {
+        let Some(secrets) = &queued.task.secrets else {
+            return Ok((queued.task.input.clone(), Vec::new()));
+        };
+        let mut known = Vec::new();
+        let input = secrets.fill(&queued.task.input, |name| {
+            let secret = (self.secrets)(&queued.tenant, name)?;
+            known.push(secret.clone());
+            Some(secret)
+        })?;
+        Ok((input, known))
+    }
+
+    fn invocation(
+        &self,
+        queued: &QueuedTask,
+        input: Json,
+        secrets: Vec<Arc<str>>,
+        cancel: Cancel,
+    ) -> Invocation {
         let task = &queued.task;
         let log = AttemptLog {
+            secrets,
             tenant: queued.tenant.clone(),
             execution: queued.execution,
             activity: queued.activity.name.clone(),
@@ -69,7 +101,7 @@ impl SandboxRunner {
                 idempotency_key: format!("{}/{}", queued.execution, task.task.0),
                 scheduled_at: task.scheduled_at,
             },
-            input: task.input.clone(),
+            input,
             limits: queued.activity.limits,
             grants: queued.activity.grants.clone(),
             log: Arc::new(log),
@@ -90,8 +122,33 @@ impl SandboxRunner {
     }
 }
 
+/// Not retried: the file is read when the server starts.
+fn without_secret(queued: &QueuedTask, unknown: &UnknownSecret) -> Report {
+    let UnknownSecret(name) = unknown;
+    Report {
+        attempt: queued.key(),
+        result: Err(ActivityFailure {
+            error: "SecretNotFound".to_owned(),
+            message: format!(
+                "the tenant has no secret `{name}`; name it under `tenants[].secrets` of cascade.yaml and start the server again"
+            ),
+            retryable: Some(false),
+            details: None,
+        }),
+        receipt: None,
+    }
+}
+
+/// What stands for a secret in a log.
+const HIDDEN: &str = "***";
+
+/// Shortest secret that is hidden in a log: what is shorter is part of most lines.
+const MIN_HIDDEN: usize = 4;
+
 /// Lines of an attempt in the server's log.
 struct AttemptLog {
+    /// What no line may show.
+    secrets: Vec<Arc<str>>,
     tenant: cascade_cdl::TenantId,
     execution: cascade_cdl::ExecutionId,
     activity: Arc<str>,
@@ -100,6 +157,7 @@ struct AttemptLog {
 
 impl LogSink for AttemptLog {
     fn line(&self, level: LogLevel, message: &str) {
+        let message = hide(&self.secrets, message);
         let (tenant, execution) = (&self.tenant, &self.execution);
         let (activity, attempt) = (&*self.activity, self.attempt);
         // `tracing` wants the level as a constant.
@@ -123,5 +181,29 @@ impl LogSink for AttemptLog {
             LogLevel::Warn => event!(tracing::Level::WARN),
             LogLevel::Error => event!(tracing::Level::ERROR),
         }
+    }
+}
+
+/// A line without the secrets that the attempt was given.
+fn hide<'a>(secrets: &[Arc<str>], line: &'a str) -> Cow<'a, str> {
+    let mut line = Cow::Borrowed(line);
+    for secret in secrets {
+        if secret.len() >= MIN_HIDDEN && line.contains(&**secret) {
+            line = Cow::Owned(line.replace(&**secret, HIDDEN));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_log_show_no_secret_that_the_attempt_was_given() {
+        let secrets = ["s3cr3t".into(), "ab".into(), "tok".into()];
+        let shown = |line| hide(&secrets, line).into_owned();
+        assert_eq!(shown("key s3cr3t, again s3cr3t"), "key ***, again ***");
+        assert_eq!(shown("about tokens"), "about tokens", "too short to tell");
     }
 }

@@ -210,7 +210,7 @@ fn what_is_wrong_with_a_file_is_seen_by_both() {
         state("type: SubWorkflow, workflow: a/b/c, end: true"),
         state("type: SubWorkflow, workflow: test, heartbeat: 5s, end: true"),
         state("type: SubWorkflow, workflow: test, parent_close_policy: leave, end: true"),
-        state("type: Task, resource: 'urn:cascade:activity:x', secrets: [a], end: true"),
+        state("type: Task, resource: 'urn:cascade:activity:x', cache: 5, end: true"),
         state("type: Task, compensate: { resource: 'urn:cascade:activity:x' }, end: true"),
         state("type: Task, resource: 'urn:cascade:activity:x', compensate: {}, end: true"),
         state("type: Task, resource: 'urn:cascade:activity:x', timeout: 30, end: true"),

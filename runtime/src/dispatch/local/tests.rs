@@ -46,6 +46,7 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
             },
             state: "S".into(),
             input: json!({}).into(),
+            secrets: None,
             scheduled_at: Timestamp(1),
             timeout_ms: None,
             heartbeat_ms: None,
