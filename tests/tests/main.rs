@@ -14,5 +14,6 @@ mod polyglot;
 mod readme;
 mod recovery;
 mod secrets;
+mod schedules;
 mod sim;
 mod testing;

@@ -180,6 +180,7 @@ impl Run {
             shards: 10,
             machine,
             parent: None,
+            schedule: None,
         })
     }
 
@@ -532,6 +533,7 @@ impl Long {
             shards: 10,
             machine: SEMANTICS,
             parent: None,
+            schedule: None,
         });
         long
     }
