@@ -20,6 +20,8 @@ mod import;
 mod input;
 mod local;
 mod lsp;
+mod object;
+mod object_files;
 mod output;
 mod outside;
 mod plan;
@@ -117,6 +119,9 @@ enum Command {
     /// Pause workflows, and resume them
     #[command(subcommand)]
     Workflow(workflow::Workflow),
+    /// Write, read and delete objects: inputs and results of Maps
+    #[command(subcommand)]
+    Object(object::Object),
     /// Run a history through the machine again, and compare
     Replay(replay::Replay),
     /// Tenants of the server
@@ -208,6 +213,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),
+        Command::Object(object) => one_thread(object.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),

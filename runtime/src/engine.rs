@@ -11,6 +11,7 @@ mod moves;
 mod replay;
 mod shard;
 mod size;
+mod spread;
 mod standing;
 mod usage;
 mod watch;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
 use cascade_cdl::schema::Unfit;
+use cascade_cdl::spread::SEPARATOR;
 use cascade_cdl::{
     ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, Parent, Receipt, Status,
     TaskId, TaskToken, TenantId, Timestamp,
@@ -35,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Activity;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
+use crate::objects::Objects;
 use crate::places::Places;
 use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
@@ -169,6 +172,9 @@ pub struct Start {
     pub idempotency_key: Option<String>,
     /// Whose child it is; only the engine says so.
     pub parent: Option<Parent>,
+    /// The version of the application, if it is not the one in force: chunks of a Map run
+    /// what the Map does.
+    pub version: Option<u32>,
 }
 
 /// An execution that has been started, now or before.
@@ -359,6 +365,7 @@ struct Context {
     closed: AtomicU64,
     stopping: CancellationToken,
     children: children::Asks,
+    spreads: spread::Spreads,
 }
 
 impl Engine {
@@ -369,12 +376,14 @@ impl Engine {
         queue: Arc<dyn TaskQueue>,
         clock: Arc<dyn Clock>,
         definitions: Arc<dyn Definitions>,
+        objects: Objects,
     ) -> Result<Self, store::Error> {
         let count = settings.shards.clamp(1, BUCKETS);
         let mailbox = settings.mailbox.max(1);
         let (children, asks) = mpsc::unbounded_channel();
         let context = Arc::new(Context {
             children,
+            spreads: spread::Spreads::new(objects),
             store,
             queue,
             clock,
@@ -462,11 +471,7 @@ impl Engine {
         closed: Option<oneshot::Sender<Closed>>,
     ) -> Result<(), StartError> {
         let context = &self.inner.context;
-        let found =
-            context
-                .definitions
-                .workflow(&start.tenant, &start.application, &start.workflow);
-        let Some(program) = found else {
+        let Some(program) = self.program_of(&start).await? else {
             return Err(StartError::UnknownWorkflow {
                 application: start.application,
                 workflow: start.workflow,
@@ -474,7 +479,8 @@ impl Engine {
         };
         let admission = context.definitions.admission(&start.tenant);
         let size = start.input.len() as u64;
-        if size > admission.input_bytes {
+        // Those of chunks have bounds of their own.
+        if size > admission.input_bytes && start.version.is_none() {
             return Err(StartError::InputTooLarge {
                 size,
                 limit: admission.input_bytes,
@@ -518,6 +524,23 @@ impl Engine {
                 mpsc::error::TrySendError::Full(_) => busy(),
                 mpsc::error::TrySendError::Closed(_) => StartError::Interrupted,
             })
+    }
+
+    /// What a start runs, with the version of its application.
+    async fn program_of(&self, start: &Start) -> Result<Option<(u32, Arc<Program>)>, StartError> {
+        let definitions = &self.inner.context.definitions;
+        let (tenant, application) = (&start.tenant, &start.application);
+        match start.version {
+            Some(version) => {
+                let workflow = &start.workflow;
+                let found =
+                    program_at(&**definitions, tenant, application, version, workflow).await?;
+                Ok(found.map(|program| (version, program)))
+            }
+            // Nobody but a Map starts its chunks.
+            None if start.workflow.contains(SEPARATOR) => Ok(None),
+            None => Ok(definitions.workflow(tenant, application, &start.workflow)),
+        }
     }
 
     /// A place for one more request of a tenant, if it has not got its part.
@@ -741,6 +764,27 @@ impl ShardHandle {
         // A closed shard has stopped caring: recovery runs the task again.
         let _ = self.requests.send(Request::Reports(reports, permit)).await;
     }
+}
+
+/// The program that a name stands for in a version of an application: that of a workflow,
+/// or the one that runs chunks of one of its Maps.
+async fn program_at(
+    definitions: &dyn Definitions,
+    tenant: &TenantId,
+    application: &str,
+    version: u32,
+    name: &str,
+) -> Result<Option<Arc<Program>>, store::Error> {
+    let (workflow, map) = match name.split_once(SEPARATOR) {
+        Some((workflow, map)) => (workflow, Some(map)),
+        None => (name, None),
+    };
+    let found = definitions.workflow_at(tenant, application, version, workflow);
+    let found = found.await?;
+    Ok(match map {
+        Some(map) => found.and_then(|program| program.chunk(map)).map(Arc::new),
+        None => found,
+    })
 }
 
 /// The buckets of the shard with this index out of `count`.

@@ -140,6 +140,8 @@ pub(super) fn compile(
         timeout_ms,
         input,
         output: output.flatten(),
+        chunk: None,
+        whole: false,
     })
 }
 

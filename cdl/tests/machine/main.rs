@@ -16,5 +16,6 @@ mod parallel;
 mod pause;
 mod plan;
 mod properties;
+mod spread;
 mod strategies;
 mod transcript;

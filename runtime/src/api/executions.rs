@@ -253,6 +253,7 @@ async fn start(
         id: body.id,
         idempotency_key,
         parent: None,
+        version: None,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -651,7 +652,9 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             let until = timeout.as_ref().and_then(due);
             ("calling", Some(*attempt), None, until)
         }
-        Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
+        Step::Joining { .. } | Step::Mapping(_) | Step::Spreading(_) => {
+            ("joining", None, None, None)
+        }
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,
     };

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::engine::{ControlError, StartError};
 use crate::sandbox::AdmitError;
-use crate::{catalog, store, tenancy};
+use crate::{catalog, objects, store, tenancy};
 
 /// What a client that came at a bad time is told to wait, unless somebody knows better.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -296,6 +296,23 @@ impl From<tenancy::Error> for Problem {
             }
             tenancy::Error::TooMany(_) => Self::new(Code::LimitReached, detail),
             tenancy::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<objects::Error> for Problem {
+    fn from(error: objects::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            objects::Error::Bucket(_) | objects::Error::Key => {
+                Self::new(Code::InvalidRequest, detail)
+            }
+            objects::Error::TooLarge(_) => Self::new(Code::TooLarge, detail),
+            objects::Error::Store(store::Error::ObjectQuota { .. }) => {
+                Self::new(Code::LimitReached, detail)
+            }
+            objects::Error::Io(error) => Self::internal(Code::Unavailable, &error),
+            objects::Error::Store(error) => error.into(),
         }
     }
 }

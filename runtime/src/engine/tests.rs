@@ -628,6 +628,7 @@ mod children;
 mod moves;
 mod outside;
 mod pause;
+mod spread;
 pub(crate) mod world;
 
 #[tokio::test]

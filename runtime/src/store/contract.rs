@@ -5,6 +5,7 @@
 mod catalog;
 mod executions;
 mod key_values;
+mod objects;
 mod random;
 
 use std::path::Path;

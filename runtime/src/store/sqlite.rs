@@ -9,6 +9,7 @@ mod catalog;
 mod checkpoint;
 mod key_value;
 mod lock;
+mod objects;
 mod read;
 mod statements;
 #[cfg(test)]
@@ -39,13 +40,13 @@ use self::statements::Statements;
 use self::writer::{BATCHES_WAITING, Batch, Connection, Row, Tally, WRITES_WAITING, Writer};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Page,
-    PausedWorkflow, ShardId, Store, Stored, Summary, TenantRow, bounded, codec,
+    Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey,
+    Page, PausedWorkflow, Replaced, ShardId, Store, Stored, Summary, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -60,6 +61,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "paused_workflows",
         include_str!("../../migrations/sqlite/0003_paused_workflows.sql"),
+    ),
+    (
+        4,
+        "objects",
+        include_str!("../../migrations/sqlite/0004_objects.sql"),
     ),
 ];
 
@@ -312,6 +318,41 @@ impl Store for SqliteStore {
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
         catalog::uploaded_bytes(&self.readers, tenant).await
+    }
+
+    async fn put_object(
+        &self,
+        tenant: &TenantId,
+        object: Object,
+        quota: u64,
+    ) -> Result<Replaced, Error> {
+        let mut connection = self.connection().await?;
+        objects::put(&mut connection.sqlite, tenant, &object, quota).await
+    }
+
+    async fn object(&self, tenant: &TenantId, name: &ObjectKey) -> Result<Option<Object>, Error> {
+        objects::get(&self.readers, tenant, name).await
+    }
+
+    async fn objects(
+        &self,
+        tenant: &TenantId,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Object>, Error> {
+        let limit = super::page_size(limit);
+        objects::list(&self.readers, tenant, bucket, prefix, after, limit).await
+    }
+
+    async fn delete_object(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<Replaced>, Error> {
+        let mut connection = self.connection().await?;
+        objects::delete(&mut connection.sqlite, tenant, name).await
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
