@@ -12,7 +12,9 @@
 //! some milliseconds many times a second, which no server can help. So the
 //! neighbour is measured three times: alone; alone while something that stands
 //! behind everything else keeps all cores busy; and so with the attack. The last
-//! two tell what the attack does.
+//! two tell what the attack does. They take turns for some rounds, the attackers
+//! paused meanwhile, and of each the median counts: the slowest hundredth of one
+//! run of some seconds is what a disk or a host did in a few hundredths of one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -104,6 +106,8 @@ pub struct Plan {
     pub clients: u32,
     /// Seconds of each measurement.
     pub seconds: u32,
+    /// How often what is compared is measured.
+    pub rounds: u32,
     /// Only attacks with this in their names.
     pub only: String,
 }
@@ -192,15 +196,24 @@ fn attempts(
     push(&server, fixture);
     let alone = neighbour(binary, &server, plan);
     let spinning = Spinning::start();
-    let busy = neighbour(binary, &server, plan);
-    let ids: Vec<String> = (0..ATTACKERS).map(|_| strike(&server)).collect();
-    let beside = neighbour(binary, &server, plan);
+    let (mut busy, mut beside) = (Vec::new(), Vec::new());
+    let mut ids = Vec::new();
+    for round in 0..plan.rounds {
+        busy.push(neighbour(binary, &server, plan));
+        if round == 0 {
+            ids.extend((0..ATTACKERS).map(|_| strike(&server)));
+        } else {
+            tell_all(&server, &ids, "resume");
+        }
+        beside.push(neighbour(binary, &server, plan));
+        tell_all(&server, &ids, "pause");
+    }
     drop(spinning);
     let mut row = Row {
         attack,
         alone,
-        busy,
-        beside,
+        busy: Latency::median(&busy),
+        beside: Latency::median(&beside),
         ends: BTreeMap::new(),
         overrun: Duration::ZERO,
         wrong: Vec::new(),
@@ -225,40 +238,52 @@ fn uploads(binary: &Path, plan: &Plan) -> Row {
     let server = Server::with_binary(binary, "");
     let alone = neighbour(binary, &server, plan);
     let _spinning = Spinning::start();
-    let busy = neighbour(binary, &server, plan);
-    let over = AtomicBool::new(false);
-    let mut row = Row {
+    let (mut busy, mut beside) = (Vec::new(), Vec::new());
+    let mut ends = BTreeMap::new();
+    for _ in 0..plan.rounds {
+        busy.push(neighbour(binary, &server, plan));
+        beside.push(beside_uploads(binary, &server, plan, &mut ends));
+    }
+    Row {
         attack: "uploads",
         alone,
-        busy,
-        beside: busy,
-        ends: BTreeMap::new(),
+        busy: Latency::median(&busy),
+        beside: Latency::median(&beside),
+        ends,
         overrun: Duration::ZERO,
         wrong: Vec::new(),
-    };
-    let ends = thread::scope(|scope| {
-        let uploader = scope.spawn(|| {
-            let mut ends = BTreeMap::<String, usize>::new();
-            for number in 0.. {
+    }
+}
+
+/// The neighbour's latency beside uploads, and how those were answered.
+fn beside_uploads(
+    binary: &Path,
+    server: &Server,
+    plan: &Plan,
+    ends: &mut BTreeMap<String, usize>,
+) -> Latency {
+    let over = &AtomicBool::new(false);
+    let first = ends.values().sum();
+    thread::scope(|scope| {
+        let uploader = scope.spawn(move || {
+            for number in first.. {
                 if over.load(Ordering::Relaxed) {
                     break;
                 }
                 let wasm = many_functions(number);
-                let answer = upload(&server, &wasm, &[]);
+                let answer = upload(server, &wasm, &[]);
                 let status = answer.map_or_else(
                     |error| error.to_string(),
                     |answer| answer.status.to_string(),
                 );
                 *ends.entry(status).or_default() += 1;
             }
-            ends
         });
-        row.beside = neighbour(binary, &server, plan);
+        let latency = neighbour(binary, server, plan);
         over.store(true, Ordering::Relaxed);
-        uploader.join().expect("an uploader never panics")
-    });
-    row.ends = ends;
-    row
+        uploader.join().expect("an uploader never panics");
+        latency
+    })
 }
 
 /// A module of nothing but functions, which is no other number's.
@@ -316,6 +341,15 @@ fn strike(server: &Server) -> String {
     started.body["id"].as_str().expect("an id").to_owned()
 }
 
+/// Pauses or resumes all attackers.
+fn tell_all(server: &Server, ids: &[String], what: &str) {
+    for id in ids {
+        let path = format!("/v1/executions/{id}/{what}");
+        let told = ask(server, "POST", &path, "{}").expect("the server answers");
+        assert!(told.status < 300, "{what}: {} {}", told.status, told.body);
+    }
+}
+
 /// Runs the neighbour and gives its latency.
 fn neighbour(binary: &Path, server: &Server, plan: &Plan) -> Latency {
     let (clients, seconds) = (plan.clients.to_string(), plan.seconds.to_string());
@@ -357,6 +391,21 @@ fn ended(server: &Server, id: &str) -> Vec<(String, Duration)> {
         _ => None,
     });
     ended.collect()
+}
+
+impl Latency {
+    /// Of each figure the median.
+    fn median(of: &[Self]) -> Self {
+        let middle = |figure: fn(&Self) -> f64| {
+            let mut figures: Vec<f64> = of.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        Self {
+            p50: middle(|latency| latency.p50),
+            p99: middle(|latency| latency.p99),
+        }
+    }
 }
 
 impl Row {

@@ -3,6 +3,7 @@
 
 mod load;
 mod process;
+mod sleep;
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +34,7 @@ use crate::server::{self, Running};
 use crate::telemetry;
 use crate::tenancy::{Digest, Role, key};
 use load::{Load, Outcome, Target};
+use sleep::Sleep;
 
 /// Whose executions they are, and the application's name.
 const NAME: &str = "bench";
@@ -50,6 +52,8 @@ const WAIT: &str = "50s";
 pub(crate) enum Bench {
     /// Completed executions per second, latency, CPU, memory and commits
     Workflow(Workflow),
+    /// Memory of executions that sleep, and how late they wake all at once
+    Sleep(Sleep),
 }
 
 /// Completed executions per second, latency, CPU, memory and commits
@@ -140,7 +144,10 @@ struct Counters {
 
 impl Bench {
     pub(crate) fn run(self, session: &Session) -> Result<(), Error> {
-        let Self::Workflow(workflow) = self;
+        let workflow = match self {
+            Self::Workflow(workflow) => workflow,
+            Self::Sleep(sleep) => return super::all_threads(sleep.run(session)),
+        };
         // The flag only: a variable that is left over must not send load to a
         // server that somebody else uses.
         if session.given.url.is_some() || workflow.spawn {

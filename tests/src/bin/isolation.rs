@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use cascade_tests::isolation::{self, Plan};
 
-const USAGE: &str = "usage: isolation [--clients N] [--seconds N] [--only TEXT] [--server FILE]";
+const USAGE: &str =
+    "usage: isolation [--clients N] [--seconds N] [--rounds N] [--only TEXT] [--server FILE]";
 
 fn main() -> ExitCode {
     let mut plan = Plan {
         clients: 4,
         seconds: 5,
+        rounds: 3,
         only: String::new(),
     };
     let mut server: Option<PathBuf> = None;
@@ -21,6 +23,10 @@ fn main() -> ExitCode {
         let read = match name.as_str() {
             "--clients" => value.parse().map(|clients| plan.clients = clients).is_ok(),
             "--seconds" => value.parse().map(|seconds| plan.seconds = seconds).is_ok(),
+            "--rounds" => {
+                plan.rounds = value.parse().unwrap_or(0);
+                plan.rounds > 0
+            }
             "--only" => {
                 plan.only.clone_from(&value);
                 true
@@ -38,9 +44,10 @@ fn main() -> ExitCode {
     }
     let server = server.unwrap_or_else(|| cascade_tests::binary().to_owned());
     println!(
-        "a neighbour of {} clients, alone and beside each attack, {} s each, on {}",
+        "a neighbour of {} clients, alone and beside each attack, {} s and {} rounds each, on {}",
         plan.clients,
         plan.seconds,
+        plan.rounds,
         server.display()
     );
     let mut wrong = false;

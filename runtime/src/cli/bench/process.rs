@@ -18,10 +18,17 @@ pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
 
 /// The most memory that was resident at a time, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
+    status(pid, "VmHWM:")
+}
+
+/// The memory that is resident, in bytes.
+pub(crate) fn memory(pid: u32) -> Option<u64> {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
@@ -33,7 +40,9 @@ mod tests {
     #[test]
     fn this_process_uses_memory_and_counts_its_time() {
         let pid = std::process::id();
-        assert!(peak_memory(pid).expect("the kernel tells") > 1024 * 1024);
+        let now = memory(pid).expect("the kernel tells");
+        assert!(now > 1024 * 1024);
+        assert!(peak_memory(pid).expect("the kernel tells") >= now);
         assert!(cpu_seconds(pid).is_some());
         assert_eq!(peak_memory(u32::MAX), None, "no such process");
     }
