@@ -352,7 +352,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let objects = open(folder.path(), 1 << 30);
         let here = name("in", "a").expect("valid");
-        let put = objects.put(&tenant("acme"), here.clone(), b"secret", Timestamp(1));
+        let acme = tenant("acme");
+        let put = objects.put(&acme, here.clone(), b"secret", Timestamp(1));
         let digest = put.await.expect("fits").digest;
         assert_eq!(read(&objects, "rival", &digest), None);
         for odd in ["", "..", "../../x", &format!("../{}", &digest[3..])] {

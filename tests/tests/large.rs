@@ -94,10 +94,8 @@ fn a_hundred_thousand_items_are_each_run_once_though_the_server_is_killed() {
     let manifest = object(&server, run["manifest"].as_str().expect("a name"));
     let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!(manifest["ResultFiles"]["FAILED"], json!([]));
-    let mut lines = content.lines().map(|line| {
-        let item: Value = serde_json::from_str(line).expect("JSON");
-        item
-    });
+    let parse = |line: &str| serde_json::from_str::<Value>(line).expect("JSON");
+    let mut lines = content.lines().map(parse);
     let files = manifest["ResultFiles"]["SUCCEEDED"].as_array();
     let files = files.expect("a list").clone();
     assert!(files.len() > 100, "{}", files.len());
@@ -109,7 +107,7 @@ fn a_hundred_thousand_items_are_each_run_once_though_the_server_is_killed() {
         let answer = answer.expect("the server answers");
         assert_eq!(answer.status, 200);
         for line in answer.text.lines() {
-            let entry: Value = serde_json::from_str(line).expect("JSON");
+            let entry = parse(line);
             let index = entry["index"].as_u64().expect("a number");
             assert!(indices.insert(index), "{index} is there twice");
             let output = entry["output"].as_array().expect("a batch").clone();

@@ -200,7 +200,7 @@ impl<'a> Machine<'a> {
             let text = self.budget.write(&item)?;
             bytes += text.len() as u64;
             open.push(text);
-            let is_edge = open.len() as u64 % together == 0;
+            let is_edge = (open.len() as u64).is_multiple_of(together);
             if is_edge && (open.len() >= CHUNK_ITEMS as usize || bytes >= CHUNK_BYTES) {
                 portions.push(close(&mut open, &mut first));
                 bytes = 0;
@@ -653,7 +653,7 @@ impl<'a> Machine<'a> {
         self.budget.read(input)?;
         let chunk: ChunkTask =
             serde_json::from_str(input.as_str()).map_err(|error| unreadable(&error))?;
-        let items = chunk.portion.items.as_ref().map(|items| items.as_str());
+        let items = chunk.portion.items.as_ref().map(Json::as_str);
         let items: Vec<Value> =
             serde_json::from_str(items.unwrap_or("[]")).map_err(|error| unreadable(&error))?;
         let mut shared: Value =

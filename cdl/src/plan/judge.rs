@@ -76,19 +76,21 @@ impl Plan {
             return;
         }
         let matters: &[&str] = match &frame.step {
-            Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource", "wait"],
-            Step::Waiting { .. } | Step::Retrying { .. } | Step::Calling { .. } => &["type"],
-            Step::Listening { .. } => &["type", "event", "timeout"],
-            Step::Asking(_) => &["type", "ui", "timeout", "escalate"],
-            Step::Joining { .. } => &["type", "branches", "completion_strategy"],
-            Step::Mapping(_) => &["type", "batch", "tolerated_failures"],
             // Its chunks are known by its path.
             Step::Spreading(_) if path(&self.old, frame.state) != state => {
                 let reason = format!("`{state}` is under way, and had another path");
                 found.reasons.insert(reason);
                 return;
             }
-            Step::Spreading(_) => &["type"],
+            Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource", "wait"],
+            Step::Waiting { .. }
+            | Step::Retrying { .. }
+            | Step::Calling { .. }
+            | Step::Spreading(_) => &["type"],
+            Step::Listening { .. } => &["type", "event", "timeout"],
+            Step::Asking(_) => &["type", "ui", "timeout", "escalate"],
+            Step::Joining { .. } => &["type", "branches", "completion_strategy"],
+            Step::Mapping(_) => &["type", "batch", "tolerated_failures"],
             Step::Held { .. } | Step::Done { .. } | Step::Failed { .. } | Step::Stopped {} => &[],
         };
         let differing = self.differences(frame.state, new);

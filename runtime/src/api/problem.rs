@@ -226,7 +226,9 @@ impl From<store::Error> for Problem {
             }
             store::Error::Damaged(_) => Self::internal(Code::Internal, &error),
             store::Error::TooLarge { .. } => Self::new(Code::TooLarge, error.to_string()),
-            store::Error::OverQuota { .. } => Self::new(Code::LimitReached, error.to_string()),
+            store::Error::OverQuota { .. } | store::Error::ObjectQuota { .. } => {
+                Self::new(Code::LimitReached, error.to_string())
+            }
             store::Error::Exists(_) => Self::new(Code::Conflict, error.to_string()),
         }
     }
@@ -308,9 +310,6 @@ impl From<objects::Error> for Problem {
                 Self::new(Code::InvalidRequest, detail)
             }
             objects::Error::TooLarge(_) => Self::new(Code::TooLarge, detail),
-            objects::Error::Store(store::Error::ObjectQuota { .. }) => {
-                Self::new(Code::LimitReached, detail)
-            }
             objects::Error::Io(error) => Self::internal(Code::Unavailable, &error),
             objects::Error::Store(error) => error.into(),
         }

@@ -330,10 +330,11 @@ fn cut_list(mut content: impl Read + Seek, mut chunks: Chunks) -> Result<Cut, Fa
     let (mut elements, mut after_comma, mut ended) = (0_u64, false, false);
     for (offset, byte) in (start..).zip(content.bytes()) {
         let byte = byte?;
-        let wrong = |reason: &str| Err(fault(line, offset, reason.to_owned()));
         if byte == b'\n' {
             line += 1;
         }
+        let at = line;
+        let wrong = |reason: &str| Err(fault(at, offset, reason.to_owned()));
         if !quoted && depth <= 1 && element.is_empty() {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => continue,

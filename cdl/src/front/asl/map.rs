@@ -6,6 +6,7 @@ use crate::asl::program::{Batcher, Format, Items, Map, Native, Reader, Writer};
 use crate::diagnostic::Code;
 use crate::front::fields::Fields;
 use crate::front::report::Finding;
+use crate::front::states::Reported;
 use crate::front::yaml::{Node, Yaml};
 use crate::program::ScopeId;
 use crate::spread::Style;
@@ -94,7 +95,7 @@ impl Builder<'_, '_, '_> {
             None => None,
         };
         let writer = match fields.get("ResultWriter") {
-            Some(node) => self.writer(node, language)?,
+            Some(node) => self.writer(node, language).ok()?,
             None => None,
         };
         let (processor, distributed) = processor?;
@@ -291,18 +292,23 @@ impl Builder<'_, '_, '_> {
     }
 
     /// Where and how results are written; `None` inside if they are the state's output.
-    fn writer(&mut self, node: &Node, language: Language) -> Option<Option<Writer>> {
-        let fields = known(self.context, node, "`ResultWriter`", WRITER)?;
+    fn writer(&mut self, node: &Node, language: Language) -> Result<Option<Writer>, Reported> {
+        let fields = known(self.context, node, "`ResultWriter`", WRITER).ok_or(Reported)?;
         let parameters = match fields.get("Parameters").or(fields.get("Arguments")) {
-            Some(node) => Some(self.template(node, "ResultWriter/Arguments", language)?),
+            Some(node) => Some(
+                self.template(node, "ResultWriter/Arguments", language)
+                    .ok_or(Reported)?,
+            ),
             None => None,
         };
         let (mut style, mut lines) = (Style::Detailed, false);
         if let Some(node) = fields.get("WriterConfig") {
-            let config = known(self.context, node, "`WriterConfig`", WRITER_CONFIG)?;
+            let config =
+                known(self.context, node, "`WriterConfig`", WRITER_CONFIG).ok_or(Reported)?;
             if let Some(node) = config.get("Transformation") {
                 let words = ["NONE", "COMPACT", "FLATTEN"];
-                style = match self.context.word(node, "`Transformation`", &words)? {
+                let word = self.context.word(node, "`Transformation`", &words);
+                style = match word.ok_or(Reported)? {
                     "COMPACT" => Style::Compact,
                     "FLATTEN" => Style::Flat,
                     _ => Style::Detailed,
@@ -316,18 +322,18 @@ impl Builder<'_, '_, '_> {
             }
         }
         let Some(node) = fields.get("Resource") else {
-            return Some(None);
+            return Ok(None);
         };
-        let text = self.context.text(node, "`Resource`")?;
+        let text = self.context.text(node, "`Resource`").ok_or(Reported)?;
         if text != "arn:aws:states:::s3:putObject" {
             self.report(Finding::new(
                 Code::InvalidResource,
                 node.span,
                 "results are written by `arn:aws:states:::s3:putObject`",
             ));
-            return None;
+            return Err(Reported);
         }
-        Some(Some(Writer {
+        Ok(Some(Writer {
             parameters,
             style,
             lines,

@@ -419,12 +419,15 @@ fn terms(state: &State, map: &MapState, scope: &Scope, steps: &mut u64) -> Resul
 }
 
 /// Most items and most bytes of a batch, and what is the same in each.
+type Limits = (Option<u64>, Option<u64>, Option<Value>);
+
+/// What an `ItemBatcher` asks for.
 fn batch_limits(
     state: &State,
     batcher: &Batcher,
     scope: &Scope,
     steps: &mut u64,
-) -> Result<(Option<u64>, Option<u64>, Option<Value>), Fault> {
+) -> Result<Limits, Fault> {
     let data = flow::input(&state.flow, scope)?;
     let mut limit = |amount: &Option<Amount>| match amount {
         Some(amount) => {

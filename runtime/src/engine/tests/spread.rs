@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::*;
+use crate::dispatch::QueuedTask;
 use crate::objects;
 
 const ITEMS: usize = 700;
 
 async fn upload(bench: &Bench, key: &str, content: &str) {
     let name = objects::name("in", key).expect("valid");
+    let acme = tenant();
     let put = bench
         .objects
-        .put(&tenant(), name, content.as_bytes(), Timestamp(1));
+        .put(&acme, name, content.as_bytes(), Timestamp(1));
     put.await.expect("fits");
 }
 
