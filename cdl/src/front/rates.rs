@@ -46,16 +46,14 @@ fn limit(
         });
     }
     let fields = context.fields(node, &RATE)?;
-    let given = match fields.get("burst") {
-        Some(node) => Some(context.integer(node, "`burst`", 1, MAX_COUNT)?),
-        None => None,
-    };
-    let node = context.required(&fields, "rate")?;
-    let (count, per_ms) = rate(context, node, "`rate`")?;
+    let given = fields.get("burst");
+    let given = given.map(|node| context.integer(node, "`burst`", 1, MAX_COUNT));
+    let node = context.required(&fields, "rate");
+    let (count, per_ms) = rate(context, node?, "`rate`")?;
     Some(Rate {
         count,
         per_ms,
-        burst: given.unwrap_or_else(|| burst(count)),
+        burst: given.unwrap_or_else(|| Some(burst(count)))?,
     })
 }
 
