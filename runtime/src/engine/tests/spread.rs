@@ -222,7 +222,7 @@ async fn chunks_are_cancelled_with_the_execution_that_has_the_map() {
 async fn an_object_that_is_deleted_meanwhile_fails_the_map_by_name() {
     let bench = Bench::new().await;
     upload(&bench, "numbers", &numbers(ITEMS)).await;
-    let id = begin(&bench, "slow").await;
+    let id = begin(&bench, "one_by_one").await;
     let held = bench.task().await;
     let name = objects::name("in", "numbers").expect("valid");
     bench

@@ -122,7 +122,7 @@ workflows:
         iterator: {states: [{name: One, type: Task, resource: urn:cascade:activity:pure_a, parameters: '{{ map.item }}', end: true}]}
         result: $.all
         end: true
-  slow:
+  one_by_one:
     states:
       - name: Double
         type: Map
