@@ -8,6 +8,8 @@
 mod codec;
 #[cfg(test)]
 mod contract;
+mod group;
+mod key_value;
 pub mod model;
 mod sqlite;
 
