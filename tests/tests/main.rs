@@ -11,6 +11,7 @@ mod moves;
 mod outside;
 mod pause;
 mod polyglot;
+mod postgres;
 mod readme;
 mod recovery;
 mod secrets;
