@@ -89,6 +89,7 @@ fn start(program: &Program, execution: Execution, input: &Json) -> Execution {
         shards: 10,
         machine: cascade_cdl::SEMANTICS,
         parent: None,
+        schedule: None,
     };
     step(program, execution, started).execution
 }
@@ -213,6 +214,7 @@ fn order(program: &Program) -> Vec<(String, Execution, Event)> {
                 shards: 10,
                 machine: cascade_cdl::SEMANTICS,
                 parent: None,
+                schedule: None,
             },
         };
         execution = apply_one(name, execution, at, kind);

@@ -106,6 +106,9 @@ codes! {
     NotACondition = 406, Error, "condition that is not an expression";
     InvalidTimestamp = 407, Error, "invalid timestamp";
     InvalidQuery = 408, Error, "invalid path, call or JSONata expression";
+    InvalidCron = 409, Error, "invalid cron expression";
+    UnknownTimeZone = 410, Error, "unknown time zone";
+    NeverDue = 411, Error, "schedule that is never due";
 
     Unreachable = 901, Warning, "unreachable state";
     NoDefault = 902, Warning, "Choice without a default";

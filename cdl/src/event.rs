@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::program::ParentClose;
+use crate::schedule::Scheduled;
 use crate::{ExecutionId, Json, TaskId, TimerId, Timestamp};
 
 /// One entry of a history.
@@ -39,6 +40,9 @@ pub enum EventKind {
         /// Whose child it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
+        /// Which schedule started it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schedule: Option<Scheduled>,
     },
     /// An attempt returned.
     ActivityCompleted {

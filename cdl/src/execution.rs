@@ -10,6 +10,7 @@ use crate::machine::ActivityTask;
 use crate::program::{
     Attempted, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
 };
+use crate::schedule::Scheduled;
 use crate::{ExecutionId, Json, Parent, TenantId, Timestamp, asl};
 
 /// One state entry that asked for an activity or a person; unique within its execution.
@@ -62,6 +63,9 @@ pub struct Execution {
     /// Whose child it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// Which schedule started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Scheduled>,
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
@@ -458,6 +462,7 @@ impl Execution {
             started_at: Timestamp::default(),
             updated_at: Timestamp::default(),
             parent: None,
+            schedule: None,
             shards: 0,
             context: Value::Null,
             context_bytes: 0,

@@ -32,6 +32,7 @@ mod map;
 mod policies;
 mod report;
 mod scalar;
+mod schedules;
 mod schemas;
 mod states;
 mod text;
@@ -42,6 +43,7 @@ mod workflow;
 mod yaml;
 
 pub use asl::AslOptions;
+pub(crate) use duration::show as show_duration;
 use fields::Context;
 pub use json_schema::json_schema;
 use report::{Finding, Reporter};
@@ -172,6 +174,7 @@ fn with_context<T>(
         schemas: BTreeMap::new(),
         children: Vec::new(),
         patterns: 0,
+        in_schedule: false,
     };
     let found = match refusal {
         Some(refusal) => {

@@ -87,6 +87,29 @@ impl ExecutionId {
         Self(Uuid::new_v8(bytes))
     }
 
+    /// The execution that a schedule of a tenant's application starts for one reason: a
+    /// time, or somebody's wish. Starting it again, after a crash, starts no second one.
+    pub(crate) fn of_schedule(
+        tenant: &TenantId,
+        application: &str,
+        schedule: &str,
+        reason: &[u8],
+    ) -> Self {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        // As above. No name contains a NUL, so they are kept apart.
+        hash.update(b"\0schedule\0");
+        for part in [tenant.as_str(), application, schedule] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        hash.update(reason);
+        let digest = hash.finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self(Uuid::new_v8(bytes))
+    }
+
     /// Whether it may be a child by its id: each that is one may. So recovery
     /// reads of what sleeps hardly more than the children.
     pub fn may_be_child(self) -> bool {

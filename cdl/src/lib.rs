@@ -21,6 +21,7 @@ mod json;
 mod machine;
 pub mod plan;
 pub mod program;
+pub mod schedule;
 pub mod schema;
 
 pub use diagnostic::{Code, Diagnostic, Severity};

@@ -240,8 +240,10 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             shards,
             machine: semantics,
             parent,
+            schedule,
         } => {
             machine.execution.parent = *parent;
+            machine.execution.schedule.clone_from(schedule);
             machine.start(input, *shards, *semantics)?;
         }
         EventKind::ActivityCompleted {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::asl;
 use crate::expression::{Path, Secrets, Template};
+use crate::schedule::Schedule;
 use crate::schema::Schema;
 
 mod ways;
@@ -43,6 +44,8 @@ pub struct Application {
     pub annotations: BTreeMap<String, String>,
     /// Its workflows, by name.
     pub workflows: BTreeMap<String, Arc<Program>>,
+    /// What starts them by the time, by name.
+    pub schedules: BTreeMap<String, Arc<Schedule>>,
 }
 
 /// One compiled workflow.

@@ -99,6 +99,7 @@ fn start(program: &Program, input: &Json) -> Execution {
         shards: 10,
         machine: SEMANTICS,
         parent: None,
+        schedule: None,
     };
     step(program, execution, started, input.len())
 }

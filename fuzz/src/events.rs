@@ -78,6 +78,7 @@ fn started(input: Json) -> EventKind {
         shards: 10,
         machine: SEMANTICS,
         parent: None,
+        schedule: None,
     }
 }
 

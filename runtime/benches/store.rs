@@ -130,6 +130,7 @@ fn execution() -> Commit {
             shards: 10,
             machine: 1,
             parent: None,
+            schedule: None,
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),

@@ -18,6 +18,7 @@ mod list;
 mod plan;
 pub mod problem;
 mod request;
+mod schedules;
 mod serve;
 mod signals;
 mod system;
@@ -46,6 +47,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::places::Places;
+use crate::schedules::Schedules;
 use crate::store::Store;
 use crate::telemetry::{self, Telemetry};
 use crate::tenancy::Tenancy;
@@ -77,6 +79,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Api {
     pub engine: Engine,
     pub catalog: Catalog,
+    pub schedules: Schedules,
     pub tenancy: Tenancy,
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
@@ -97,6 +100,7 @@ pub type ApiState = Arc<Api>;
 pub struct Parts {
     pub engine: Engine,
     pub catalog: Catalog,
+    pub schedules: Schedules,
     pub tenancy: Tenancy,
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
@@ -111,6 +115,7 @@ impl Api {
         Arc::new(Self {
             engine: parts.engine,
             catalog: parts.catalog,
+            schedules: parts.schedules,
             tenancy: parts.tenancy,
             store: parts.store,
             clock: parts.clock,
@@ -173,6 +178,7 @@ fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(executions::routes())
         .merge(workflows::routes())
+        .merge(schedules::routes())
         .merge(signals::routes())
         .merge(tasks::routes())
         .merge(callbacks::routes())

@@ -25,6 +25,7 @@ use cascade_cdl::{Diagnostic, Parsed, Source, TenantId, Timestamp};
 use crate::change::to_its_end;
 use crate::places::{Place, Places};
 use crate::sandbox::{AdmitError, Sandbox};
+use crate::schedules::InForce;
 use crate::store::{self, ActivityVersion, ApplicationVersion, Store, VERSION_BYTES};
 use crate::tenancy::{Tenancy, Tenant};
 pub use manifest::{HttpManifest, LimitsManifest, Manifest};
@@ -34,6 +35,9 @@ use stock::{Description, Stock, activity};
 
 /// Applications of one tenant: each is compiled and in memory.
 pub const MAX_APPLICATIONS: usize = 1_000;
+
+/// Schedules of one tenant: each is in memory, with what waits for it.
+pub const MAX_SCHEDULES: usize = 1_000;
 
 /// Activities of one tenant.
 pub const MAX_ACTIVITIES: usize = 1_000;
@@ -163,6 +167,13 @@ pub struct ApplicationEntry {
     pub source: Arc<str>,
     pub created_at: Timestamp,
     pub compiled: Arc<Application>,
+}
+
+impl ApplicationEntry {
+    /// Its schedules.
+    pub fn schedules(&self, tenant: &TenantId) -> InForce {
+        InForce::of(tenant, &self.compiled, self.version, self.created_at)
+    }
 }
 
 /// All tenants' activities and applications. Cheap to clone.
@@ -567,6 +578,16 @@ impl Catalog {
                 what: "applications",
                 count,
             });
+        }
+        let others = self.applications(tenant);
+        let others = others
+            .iter()
+            .filter(|other| other.compiled.name != row.name);
+        let count: usize = others.map(|other| other.compiled.schedules.len()).sum();
+        let more = compiled.schedules.len();
+        if more > 0 && count + more > MAX_SCHEDULES {
+            let what = "schedules in other applications";
+            return Err(Error::TooMany { what, count });
         }
         let more = row.source.len() as u64 + VERSION_BYTES;
         if let Some(stock) = self.stock(tenant) {

@@ -27,6 +27,7 @@ mod process;
 mod push;
 mod replay;
 mod run;
+mod schedule;
 mod schema;
 mod serve;
 mod sim;
@@ -117,6 +118,9 @@ enum Command {
     /// Pause workflows, and resume them
     #[command(subcommand)]
     Workflow(workflow::Workflow),
+    /// Show schedules, pause them, and start what they start
+    #[command(subcommand)]
+    Schedule(schedule::Schedule),
     /// Run a history through the machine again, and compare
     Replay(replay::Replay),
     /// Tenants of the server
@@ -208,6 +212,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),
+        Command::Schedule(schedule) => one_thread(schedule.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),

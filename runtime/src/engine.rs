@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
+use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
     ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, Parent, Receipt, Status,
@@ -169,6 +170,8 @@ pub struct Start {
     pub idempotency_key: Option<String>,
     /// Whose child it is; only the engine says so.
     pub parent: Option<Parent>,
+    /// Which schedule starts it.
+    pub schedule: Option<Scheduled>,
 }
 
 /// An execution that has been started, now or before.

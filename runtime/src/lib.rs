@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod places;
 pub mod sandbox;
+pub mod schedules;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -26,6 +26,7 @@ use crate::dispatch::TaskQueue;
 use crate::dispatch::local::{Capacity, LocalQueue, Share, Shares};
 use crate::engine::{Engine, Settings};
 use crate::sandbox::{self, Sandbox, SandboxConfig};
+use crate::schedules::{InForce, Schedules};
 use crate::store::{self, PostgresStore, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
@@ -83,6 +84,7 @@ pub struct Running {
     pub engine: Engine,
     /// What is durable, likewise.
     pub store: Arc<dyn Store>,
+    schedules: Schedules,
     queue: Arc<dyn TaskQueue>,
     workers: Workers,
     stopping: CancellationToken,
@@ -130,6 +132,8 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     });
     let workers =
         Workers::start(threads as usize, &queue, &runner, &engine).map_err(Error::Worker)?;
+    let in_force = schedules_in_force(&tenancy, &catalog);
+    let schedules = Schedules::open(engine.clone(), store.clone(), clock.clone(), in_force).await?;
     let address = config.server.listen;
     let listen = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -138,6 +142,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let router = api::router(Api::new(api::Parts {
         engine: engine.clone(),
         catalog,
+        schedules: schedules.clone(),
         tenancy,
         store: store.clone(),
         clock,
@@ -154,6 +159,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         url,
         engine,
         store,
+        schedules,
         queue,
         workers,
         stopping,
@@ -167,6 +173,7 @@ impl Running {
     /// Stops: lets requests and attempts end for a while, commits, closes.
     pub async fn shutdown(self) {
         self.stopping.cancel();
+        self.schedules.shutdown().await;
         // No new attempts; what waits is asked for again after the next start.
         self.queue.close();
         let workers = self.workers;
@@ -190,6 +197,16 @@ impl Running {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// The schedules of all applications.
+fn schedules_in_force(tenancy: &Tenancy, catalog: &Catalog) -> Vec<InForce> {
+    let tenants = tenancy.tenants();
+    let of_tenant = tenants.iter().flat_map(|tenant| {
+        let entries = catalog.applications(&tenant.id);
+        entries.into_iter().map(|entry| entry.schedules(&tenant.id))
+    });
+    of_tenant.collect()
 }
 
 /// Allows this process as many descriptors as it may have: each connection takes

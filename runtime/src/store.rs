@@ -221,6 +221,16 @@ pub struct PausedWorkflow {
     pub paused_at: Timestamp,
 }
 
+/// How far a schedule is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleRow {
+    pub tenant: TenantId,
+    pub application: String,
+    pub name: String,
+    /// JSON. The store does not look inside.
+    pub state: String,
+}
+
 /// An API key; the secret itself is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
@@ -505,6 +515,18 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), Error>;
     /// The workflows of a tenant that are paused, by application and name.
     async fn paused_workflows(&self, tenant: &TenantId) -> Result<Vec<PausedWorkflow>, Error>;
+
+    /// Makes or replaces how far some schedules are, all or none.
+    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error>;
+    /// Forgets a schedule.
+    async fn delete_schedule(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        name: &str,
+    ) -> Result<(), Error>;
+    /// The schedules of a tenant, by application and name.
+    async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error>;
 
     /// What a tenant has uploaded, in bytes: modules, descriptions and sources
     /// of all versions, and [`VERSION_BYTES`] for each.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts of the runtime, and what none of their code may name.
-const FORBIDDEN: [(&str, &[&str]); 7] = [
+const FORBIDDEN: [(&str, &[&str]); 8] = [
     (
         "sandbox",
         &[
@@ -22,6 +22,12 @@ const FORBIDDEN: [(&str, &[&str]); 7] = [
         &["store", "api", "worker", "server", "cli", "engine"],
     ),
     ("engine", &["api", "worker", "server", "cli", "tenancy"]),
+    (
+        "schedules",
+        &[
+            "api", "worker", "server", "cli", "catalog", "tenancy", "sandbox", "dispatch",
+        ],
+    ),
     ("worker", &["api", "server", "cli", "store", "tenancy"]),
     ("api", &["worker", "server", "cli", "dispatch"]),
     ("catalog", &["api", "worker", "server", "cli", "dispatch"]),

@@ -14,6 +14,7 @@ mod polyglot;
 mod postgres;
 mod readme;
 mod recovery;
+mod schedules;
 mod secrets;
 mod sim;
 mod testing;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::fields::{Context, Shape, is_name};
 use super::report::{Finding, quote, suggest};
+use super::schedules::{self, Schedules};
 use super::text::Span;
 use super::yaml::{Key, Node, Yaml};
 use super::{asl, child, schemas, workflow};
@@ -29,12 +30,12 @@ pub(super) const METADATA: Shape = Shape {
 };
 pub(super) const SPEC: Shape = Shape {
     what: "`spec`",
-    known: &["workflows", "schemas"],
+    known: &["workflows", "schedules", "schemas"],
     later: &["cache", "activities", "messaging"],
 };
 pub(super) const ONLY_WORKFLOWS: Shape = Shape {
     what: "a file of workflows",
-    known: &["workflows", "schemas"],
+    known: &["workflows", "schedules", "schemas"],
     later: &["cache", "activities", "messaging"],
 };
 
@@ -55,8 +56,8 @@ pub(super) fn application(
         return envelope(context, root);
     }
     let name = name_of_file(file);
-    let workflows = if has("states") && !has("workflows") {
-        only_states(context, root, &name)?
+    let (workflows, schedules) = if has("states") && !has("workflows") {
+        (only_states(context, root, &name)?, Schedules::new())
     } else {
         let fields = context.fields(root, &ONLY_WORKFLOWS)?;
         if let Some(node) = fields.get("schemas") {
@@ -73,7 +74,7 @@ pub(super) fn application(
             );
             return None;
         };
-        workflows(context, node)?
+        declared(context, node, fields.get("schedules"))?
     };
     Some(Application {
         name,
@@ -81,6 +82,7 @@ pub(super) fn application(
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         workflows,
+        schedules,
     })
 }
 
@@ -100,6 +102,7 @@ pub(super) fn definition(
         namespace: "default".into(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
+        schedules: Schedules::new(),
     })
 }
 
@@ -134,14 +137,16 @@ fn envelope(context: &mut Context<'_>, root: &Node) -> Option<Application> {
     if let Some(node) = spec.as_ref().and_then(|fields| fields.get("schemas")) {
         schemas::declare(context, node);
     }
-    let node = spec.and_then(|fields| context.required(&fields, "workflows"));
-    let workflows = workflows(context, node?)?;
+    let spec = spec?;
+    let node = context.required(&spec, "workflows")?;
+    let (workflows, schedules) = declared(context, node, spec.get("schedules"))?;
     Some(Application {
         name: name?.to_owned(),
         namespace: namespace?.to_owned(),
         labels,
         annotations,
         workflows,
+        schedules,
     })
 }
 
@@ -182,7 +187,7 @@ fn texts(context: &mut Context<'_>, node: &Node, what: &str) -> BTreeMap<String,
     texts
 }
 
-type Workflows = BTreeMap<String, Arc<Program>>;
+pub(super) type Workflows = BTreeMap<String, Arc<Program>>;
 
 /// A file that is one workflow, named after the file unless it has a name.
 fn only_states(context: &mut Context<'_>, root: &Node, file: &str) -> Option<Workflows> {
@@ -197,19 +202,41 @@ fn only_states(context: &mut Context<'_>, root: &Node, file: &str) -> Option<Wor
     program.map(|program| BTreeMap::from([(program.name.clone(), Arc::new(program))]))
 }
 
-fn workflows(context: &mut Context<'_>, node: &Node) -> Option<Workflows> {
-    let named = named_items(context, node, "`workflows`", "workflow name", is_name)?;
-    if named.is_empty() {
+/// The workflows that a file declares.
+pub(super) struct Declared<'t> {
+    /// Their names; none if they cannot be told.
+    pub(super) names: Vec<&'t str>,
+    /// All of them, if nothing is wrong with any.
+    pub(super) programs: Option<Workflows>,
+}
+
+/// The workflows and what starts them.
+fn declared(
+    context: &mut Context<'_>,
+    node: &Node,
+    schedules: Option<&Node>,
+) -> Option<(Workflows, Schedules)> {
+    let workflows = workflows(context, node);
+    let schedules = match schedules {
+        Some(node) => schedules::read(context, node, &workflows),
+        None => Some(Schedules::new()),
+    };
+    Some((workflows.programs?, schedules?))
+}
+
+fn workflows<'t>(context: &mut Context<'_>, node: &'t Node) -> Declared<'t> {
+    let items = named_items(context, node, "`workflows`", "workflow name", is_name);
+    if items.as_ref().is_some_and(Vec::is_empty) {
         context.report(
             Finding::new(Code::NothingToRun, node.span, "there are no workflows")
                 .help("add one with a list of `states:`"),
         );
-        return None;
     }
-    let mut programs = BTreeMap::new();
-    let mut complete = true;
-    let declared: Vec<_> = named.iter().map(|item| item.name).collect();
-    for item in named {
+    let items = items.unwrap_or_default();
+    let names: Vec<_> = items.iter().map(|item| item.name).collect();
+    let mut programs = Workflows::new();
+    let mut complete = !items.is_empty();
+    for item in items {
         match workflow::compile(context, item.node, item.name, item.span) {
             Some(program) => {
                 programs.insert(item.name.to_owned(), Arc::new(program));
@@ -217,8 +244,9 @@ fn workflows(context: &mut Context<'_>, node: &Node) -> Option<Workflows> {
             None => complete = false,
         }
     }
-    child::check(context, &declared);
-    complete.then_some(programs)
+    child::check(context, &names);
+    let programs = complete.then_some(programs);
+    Declared { names, programs }
 }
 
 /// An item of a list of named things, or of a mapping from names to things.

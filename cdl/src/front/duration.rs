@@ -60,7 +60,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, SyntaxError> {
 }
 
 /// A duration for people.
-pub(super) fn show(ms: u64) -> String {
+pub(crate) fn show(ms: u64) -> String {
     let mut rest = ms;
     let mut shown = String::new();
     for (name, size) in UNITS {

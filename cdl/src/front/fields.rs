@@ -11,6 +11,7 @@ use super::report::{Finding, Reporter, quote, suggest};
 use super::scalar::{NoValue, Scalar};
 use super::text::{Span, Text};
 use super::yaml::{Entry, Key, Node, Yaml};
+use crate::Timestamp;
 use crate::diagnostic::Code;
 use crate::expression::SyntaxError;
 use crate::schema::Schema;
@@ -31,6 +32,8 @@ pub(super) struct Context<'a> {
     pub(super) children: Vec<(String, Span)>,
     /// How many regular expressions the schemas of the file have.
     pub(super) patterns: usize,
+    /// Whether what is read is the input of a schedule, which has no execution around it.
+    pub(super) in_schedule: bool,
 }
 
 /// Which keys a mapping may have.
@@ -267,6 +270,24 @@ impl Context<'_> {
                 None
             }
         }
+    }
+
+    /// A point in time.
+    pub(super) fn timestamp(&mut self, node: &Node, what: &str) -> Option<Timestamp> {
+        let text = self.text(node, what)?;
+        let parsed = text.parse::<jiff::Timestamp>().ok();
+        let millis = parsed.and_then(|at| u64::try_from(at.as_millisecond()).ok());
+        if millis.is_none() {
+            let message = match parsed {
+                None => format!("{} is not a timestamp", quote(text)),
+                Some(_) => format!("{} is before 1970", quote(text)),
+            };
+            self.report(
+                Finding::new(Code::InvalidTimestamp, node.span, message)
+                    .help("write it as RFC 3339 with its offset: `2030-01-31T09:00:00Z`"),
+            );
+        }
+        millis.map(Timestamp)
     }
 
     /// One of a few words.

@@ -11,8 +11,9 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Shape;
-use super::{child, document, map, policies, states, waiting, workflow};
+use super::{child, document, map, policies, schedules, states, waiting, workflow};
 use crate::machine::limits::{MAX_BRANCHES, MAX_CONCURRENCY, MAX_ITEMS};
+use crate::schedule::{CatchUp, MAX_CRONS, Overlap};
 
 /// What the value of a key is.
 #[derive(Clone, Copy)]
@@ -111,6 +112,97 @@ const KEYS: &[Row] = &[
         "schemas",
         Named("schema"),
         "JSON Schemas by name, for inputs and HumanTask states.",
+    ),
+    (
+        "*",
+        "schedules",
+        Things("schedule"),
+        "What starts workflows by the time: a list with `name`, or a mapping from names.",
+    ),
+    ("schedule", "name", NAME, "Name of the schedule."),
+    (
+        "schedule",
+        "workflow",
+        NAME,
+        "The workflow to start, one of this application.",
+    ),
+    (
+        "*",
+        "cron",
+        Def("cron"),
+        "When, as `minute hour day month weekday`: `0 9 * * MON-FRI`, or a list of such.",
+    ),
+    (
+        "*",
+        "timezone",
+        TEXT,
+        "Whose clocks `cron` is about, as in `Europe/Berlin`; `UTC` if not given.",
+    ),
+    (
+        "*",
+        "interval",
+        DURATION,
+        "From one time to the next, as in `15m`, counted from 1970 on.",
+    ),
+    (
+        "*",
+        "offset",
+        DURATION,
+        "By how much all times of an interval are later, as in `5m`.",
+    ),
+    (
+        "*",
+        "start_at",
+        TEXT,
+        "The first time that counts, as in `2030-01-31T09:00:00Z`.",
+    ),
+    (
+        "*",
+        "end_at",
+        TEXT,
+        "The last time that counts, as in `2030-12-31T09:00:00Z`.",
+    ),
+    (
+        "schedule",
+        "jitter",
+        DURATION,
+        "By how much starts are spread at most, as in `30s`.",
+    ),
+    (
+        "schedule",
+        "input",
+        Template,
+        "Input of the execution, a template over `schedule.name` and `schedule.at`.",
+    ),
+    (
+        "*",
+        "catch_up",
+        Def("catch-up-or-word"),
+        "What happens to times that were missed: `none`, `last`, or `{ policy: all, window: 1h }`.",
+    ),
+    (
+        "*",
+        "policy",
+        Word(CatchUp::WORDS),
+        "Which missed times are made up for: none, the last, or all.",
+    ),
+    (
+        "*",
+        "window",
+        DURATION,
+        "How old a missed time may be, as in `1h`.",
+    ),
+    (
+        "*",
+        "overlap",
+        Word(Overlap::WORDS),
+        "What happens while an earlier execution runs; `skip` if not given.",
+    ),
+    (
+        "*",
+        "paused",
+        Flag,
+        "`true` if it starts nothing until somebody resumes it.",
     ),
     ("workflow", "name", NAME, "Name of the workflow."),
     (
@@ -429,6 +521,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("spec", &["workflows"]),
     ("only-workflows", &["workflows"]),
     ("workflow", &["states"]),
+    ("schedule", &["workflow"]),
     ("branch", &["states"]),
     ("iterator", &["states"]),
     ("batch", &["size"]),
@@ -452,6 +545,9 @@ const EXCLUSIVE: &[(&str, &str)] = &[
     ("result", "resultPath"),
     ("message", "cause"),
     ("duration", "until"),
+    ("cron", "interval"),
+    ("cron", "offset"),
+    ("interval", "timezone"),
 ];
 
 /// A key that needs another beside it.
@@ -473,6 +569,8 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("catch", &policies::HANDLER),
     ("compensate", &states::COMPENSATION),
     ("choice", &states::WAY),
+    ("schedule", &schedules::SCHEDULE),
+    ("catch-up", &schedules::CATCH_UP),
     ("branch", &states::BRANCH),
     ("iterator", &map::ITERATOR),
     ("batch", &map::BATCH),
@@ -571,6 +669,18 @@ fn values() -> Map<String, Value> {
         "resource": { "type": "string", "pattern": "^urn:cascade:activity:." },
         "workflow-resource": { "type": "string", "pattern": format!("^{}.", states::WORKFLOW) },
         "workflow-name": { "type": "string", "pattern": "^([0-9A-Za-z][0-9A-Za-z._-]{0,63}/)?[0-9A-Za-z][0-9A-Za-z._-]{0,63}$" },
+        "cron": {
+            "type": ["string", "array"],
+            "minLength": 1,
+            "items": { "type": "string", "minLength": 1 },
+            "minItems": 1,
+            "maxItems": MAX_CRONS,
+        },
+        "catch-up-or-word": {
+            "if": { "type": "object" },
+            "then": reference("catch-up"),
+            "else": { "enum": CatchUp::WORDS },
+        },
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
         "schema": { "type": "object" },
@@ -618,6 +728,9 @@ fn object(name: &str, shape: &Shape) -> Value {
         .collect();
     if name == "Wait" {
         rules.push(json!({ "anyOf": any_key(&["duration", "until"]) }));
+    }
+    if name == "schedule" {
+        rules.push(json!({ "anyOf": any_key(&["cron", "interval"]) }));
     }
     if name == "Parallel" {
         rules.push(json!({

@@ -59,12 +59,28 @@ impl Context<'_> {
     fn words(&mut self, node: &Node, scalar: &Scalar, template: &Template) -> bool {
         let errors = self.reporter.errors();
         for reference in template.references() {
-            let Root::Local(word) = &reference.root else {
-                continue;
+            let (offset, len) = (reference.offset, reference.len);
+            let word = match &reference.root {
+                Root::Local(word) => word,
+                Root::Context if self.in_schedule => {
+                    let span = scalar.locate(self.text, node.span, offset, len);
+                    self.report(without_context(span));
+                    continue;
+                }
+                Root::Context => continue,
             };
+            if word == "schedule" && self.in_schedule {
+                if let Some(key) = reference.segments.first()
+                    && !SCHEDULE.contains(&key.as_str())
+                {
+                    let span = scalar.locate(self.text, node.span, offset, len);
+                    let problem = format!("`schedule` has `name` and `at`, not {}", quote(key));
+                    self.report(Finding::new(Code::InvalidExpression, span, problem));
+                }
+                continue;
+            }
             if word == "map" && self.iterators > 0 {
                 if let Some(problem) = misused_map(&reference.segments, self.iterators) {
-                    let (offset, len) = (reference.offset, reference.len);
                     let span = scalar.locate(self.text, node.span, offset, len);
                     self.report(Finding::new(Code::InvalidExpression, span, problem));
                 }
@@ -72,13 +88,12 @@ impl Context<'_> {
             }
             if word == "secrets" && self.may_name_secrets {
                 if template.with_secrets(scalar.text()).is_none() {
-                    let (offset, len) = (reference.offset, reference.len);
                     let span = scalar.locate(self.text, node.span, offset, len);
                     self.report(mixed_secret(span));
                 }
                 continue;
             }
-            let span = scalar.locate(self.text, node.span, reference.offset, word.len());
+            let span = scalar.locate(self.text, node.span, offset, word.len());
             self.report(unknown_word(word, span));
         }
         self.reporter.errors() == errors
@@ -164,8 +179,26 @@ fn mixed_secret(span: Span) -> Finding {
     .help("write \"{{ secrets.NAME }}\" or \"Bearer {{ secrets.NAME }}\"")
 }
 
+/// What the word `schedule` has.
+const SCHEDULE: [&str; 2] = ["name", "at"];
+
+fn without_context(span: Span) -> Finding {
+    Finding::new(
+        Code::InvalidExpression,
+        span,
+        "a schedule has no context: nothing runs yet",
+    )
+    .help("it knows `schedule.name` and `schedule.at`, the time that it is about")
+}
+
 fn unknown_word(word: &str, span: Span) -> Finding {
     match word {
+        "schedule" => Finding::new(
+            Code::InvalidExpression,
+            span,
+            "`schedule` is known in the `input` of a schedule only",
+        )
+        .help("in an execution that a schedule started it is `workflow.schedule`"),
         "map" => Finding::new(
             Code::InvalidExpression,
             span,

@@ -61,6 +61,10 @@ impl Machine<'_> {
                 "tenant": execution.tenant.as_str(),
             }
         });
+        if let Some(schedule) = &execution.schedule {
+            execution.context["workflow"]["schedule"] =
+                json!({ "name": &*schedule.name, "at": schedule.at.to_string() });
+        }
         execution.context_bytes = text_len(&execution.context) + input.len() as u64;
         execution.context["workflow"]["input"] = value;
         Ok(())

@@ -149,6 +149,7 @@ impl<'c> Run<'c> {
             shards: 10,
             machine: SEMANTICS,
             parent: None,
+            schedule: None,
         });
     }
 

@@ -225,6 +225,7 @@ fn children_nest_only_so_deep() {
                 depth,
                 on_close: ParentClose::Abandon,
             }),
+            schedule: None,
         });
         assert_eq!(run.outstanding.len(), usize::from(runs), "{depth}");
         match &run.execution.status {

@@ -359,6 +359,7 @@ impl Long {
             shards: 10,
             machine: SEMANTICS,
             parent: None,
+            schedule: None,
         });
         long
     }

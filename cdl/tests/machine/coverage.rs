@@ -37,6 +37,7 @@ fn check(workflow: &str, outcomes: &[&str], entered: &[&str], missed: &[&str]) {
         shards: 10,
         machine: SEMANTICS,
         parent: None,
+        schedule: None,
     }]);
     while let Some(kind) = events.pop_front() {
         let seq = execution.version + 1;

@@ -191,6 +191,7 @@ fn a_history_ends_at_its_limit() {
         shards: 10,
         machine: SEMANTICS,
         parent: None,
+        schedule: None,
     };
     while !execution.is_closed() {
         let seq = execution.version + 1;
@@ -365,6 +366,7 @@ fn events_that_cannot_follow_are_refused() {
         shards: 10,
         machine,
         parent: None,
+        schedule: None,
     };
     let event = |seq, kind| Event {
         seq,

@@ -180,6 +180,7 @@ impl Run {
             shards: 10,
             machine,
             parent: None,
+            schedule: None,
         })
     }
 

@@ -15,6 +15,7 @@ use super::request::{Author, Caller, Path, Query, Viewer, header, read_body};
 use super::workflows::PauseView;
 use super::{Api, ApiState, json};
 use crate::catalog::{self, ApplicationEntry, Precondition};
+use crate::change::to_its_end;
 
 /// Longest file name in diagnostics, in bytes.
 const MAX_FILE_NAME: usize = 255;
@@ -164,10 +165,20 @@ async fn apply(
     let source = read_body(&state, request, cascade_cdl::MAX_FILE_BYTES as u64).await?;
     let tenant = &caller.tenant.id;
     let now = state.clock.now();
-    let applied = state
-        .catalog
-        .apply(tenant, &name, &file, source, &precondition, now)
-        .await?;
+    let applied = to_its_end({
+        let (state, tenant) = (state.clone(), tenant.clone());
+        async move {
+            let catalog = &state.catalog;
+            let applied = catalog.apply(&tenant, &name, &file, source, &precondition, now);
+            let applied = applied.await?;
+            // What is in force now, which may be newer.
+            if let Some(entry) = catalog.application(&tenant, &applied.name) {
+                state.schedules.applied(entry.schedules(&tenant)).await;
+            }
+            Ok::<_, catalog::Error>(applied)
+        }
+    })
+    .await?;
     let status = if applied.created {
         StatusCode::CREATED
     } else {

@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::{
     Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskToken, TenantId,
     Timestamp,
@@ -108,6 +109,10 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     parent: Option<ExecutionId>,
+    /// The schedule that started it, and the time that it is about: `{name, at}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    schedule: Option<Scheduled>,
     /// Length of its history.
     events: u64,
     /// The states that it is in.
@@ -253,6 +258,7 @@ async fn start(
         id: body.id,
         idempotency_key,
         parent: None,
+        schedule: None,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -548,6 +554,7 @@ impl ExecutionView {
             paused: None,
             wake_at: summary.wake_at,
             parent: None,
+            schedule: None,
             events: summary.version,
             open_states: None,
             context: None,
@@ -576,6 +583,7 @@ impl ExecutionView {
             paused: None,
             wake_at: None,
             parent: None,
+            schedule: None,
             events: 1,
             open_states: None,
             context: None,
@@ -602,6 +610,7 @@ impl ExecutionView {
         shown.parent = execution.parent.map(|parent| parent.execution);
         shown.open_states = Some(open_states(&execution, &program));
         shown.paused = execution.paused;
+        shown.schedule = execution.schedule;
         // An execution that has ended has none any more.
         shown.context = (context && !execution.context.is_null()).then_some(execution.context);
         shown.end(execution.status);

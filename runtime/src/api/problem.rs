@@ -10,6 +10,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cascade_cdl::InvalidTenant;
+use cascade_cdl::schedule::{BackfillError, TriggerError};
 use cascade_cdl::schema::Unfit;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::engine::{ControlError, StartError};
 use crate::sandbox::AdmitError;
-use crate::{catalog, store, tenancy};
+use crate::{catalog, schedules, store, tenancy};
 
 /// What a client that came at a bad time is told to wait, unless somebody knows better.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -64,6 +65,7 @@ codes! {
     KeyReused = "key_reused", CONFLICT, "the idempotency key or id was used for another request";
     AlreadyClosed = "already_closed", CONFLICT, "the execution has ended";
     WorkflowPaused = "workflow_paused", CONFLICT, "nothing new of the workflow is started";
+    ScheduleBusy = "schedule_busy", CONFLICT, "an earlier execution of the schedule runs";
     NotRetryable = "not_retryable", CONFLICT, "the execution is not one that can be retried";
     UnknownSignal = "unknown_signal", UNPROCESSABLE_ENTITY, "the workflow waits for no such signal";
     NotAsked = "not_asked", CONFLICT, "nobody is asked for this";
@@ -296,6 +298,27 @@ impl From<tenancy::Error> for Problem {
             }
             tenancy::Error::TooMany(_) => Self::new(Code::LimitReached, detail),
             tenancy::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<schedules::Error> for Problem {
+    fn from(error: schedules::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            schedules::Error::NotFound => Self::not_found("schedule"),
+            schedules::Error::Trigger(TriggerError::Overlap) => {
+                Self::new(Code::ScheduleBusy, detail)
+            }
+            schedules::Error::Trigger(TriggerError::Full)
+            | schedules::Error::Backfill(BackfillError::TooMany { .. }) => {
+                Self::new(Code::LimitReached, detail)
+            }
+            schedules::Error::Backfill(BackfillError::Backwards | BackfillError::Future) => {
+                Self::new(Code::InvalidRequest, detail)
+            }
+            schedules::Error::Interrupted => Self::new(Code::Unavailable, detail),
+            schedules::Error::Store(error) => error.into(),
         }
     }
 }

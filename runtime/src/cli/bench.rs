@@ -370,6 +370,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
             id: None,
             idempotency_key: None,
             parent: None,
+            schedule: None,
         },
     }
 }

@@ -98,10 +98,18 @@ fn event_line(event: &Event, start: Timestamp) -> String {
 
 fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
     match kind {
-        EventKind::ExecutionStarted { input, parent, .. } => {
-            let whose = parent.map_or_else(String::new, |parent| {
+        EventKind::ExecutionStarted {
+            input,
+            parent,
+            schedule,
+            ..
+        } => {
+            let mut whose = parent.map_or_else(String::new, |parent| {
                 format!("child of {} ", parent.execution)
             });
+            if let Some(schedule) = schedule {
+                whose = format!("by schedule {} of {} ", schedule.name, schedule.at);
+            }
             let detail = format!("{whose}{}", json(input));
             (Tone::Strong, "ExecutionStarted", detail)
         }

@@ -534,6 +534,13 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
         let why = if reason.is_empty() { "" } else { ": " };
         lines.push(format!("paused    {}{why}{reason}", paused.at));
     }
+    if let Some(schedule) = &view.schedule {
+        lines.push(format!(
+            "schedule  {} of {}",
+            plain(&schedule.name),
+            schedule.at
+        ));
+    }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {
         let until = open.until.map(|until| format!(" until {until}"));

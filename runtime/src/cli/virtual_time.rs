@@ -47,6 +47,7 @@ impl VirtualTime {
             shards: run::SHARDS,
             machine: SEMANTICS,
             parent: None,
+            schedule: None,
         }
     }
 

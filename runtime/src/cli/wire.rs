@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::{Event, Failure, Json, Paused, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +38,8 @@ pub(crate) struct ExecutionView {
     pub closed_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Scheduled>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
     pub events: u64,
@@ -246,6 +249,63 @@ pub(crate) struct PowerDiff {
     pub imports_removed: Vec<String>,
     pub hosts_added: Vec<String>,
     pub hosts_removed: Vec<String>,
+}
+
+/// A schedule as the API shows it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ScheduleView {
+    pub application: String,
+    pub name: String,
+    pub workflow: String,
+    pub timing: String,
+    pub overlap: String,
+    pub catch_up: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+    pub next: Vec<NextView>,
+    pub open: Vec<Value>,
+    pub waiting: usize,
+    pub recent: Vec<RunView>,
+}
+
+/// A time that is due.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NextView {
+    pub at: Timestamp,
+    pub local: String,
+}
+
+/// What became of times of a schedule.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RunView {
+    pub at: Timestamp,
+    pub cause: String,
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub until: Timestamp,
+    pub count: u32,
+    pub more: bool,
+}
+
+/// What a schedule started by hand.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Triggered {
+    pub execution: String,
+    pub at: Timestamp,
+    pub waits: bool,
+}
+
+/// How many times of a schedule were asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Backfilled {
+    pub times: usize,
 }
 
 /// A list that has no pages.

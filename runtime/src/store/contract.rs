@@ -6,6 +6,7 @@ mod catalog;
 mod executions;
 mod key_values;
 mod random;
+mod schedules;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -204,6 +205,7 @@ pub(crate) fn event(seq: u64) -> Event {
             shards: 10,
             machine: 1,
             parent: None,
+            schedule: None,
         },
     }
 }

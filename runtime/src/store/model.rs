@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES,
-    Page, PausedWorkflow, ShardId, Store, Stored, Summary, TenantRow, VERSION_BYTES, bounded,
-    codec, next_activity, page_size,
+    Page, PausedWorkflow, ScheduleRow, ShardId, Store, Stored, Summary, TenantRow, VERSION_BYTES,
+    bounded, codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -56,6 +56,8 @@ struct State {
     applications: BTreeMap<(TenantId, String), Vec<ApplicationVersion>>,
     /// By application and workflow.
     paused: BTreeMap<(TenantId, String, String), PausedWorkflow>,
+    /// By application and name.
+    schedules: BTreeMap<(TenantId, String, String), ScheduleRow>,
     tenants: BTreeMap<TenantId, TenantRow>,
     keys: BTreeMap<String, ApiKey>,
     kv: BTreeMap<(TenantId, String), Bytes>,
@@ -518,6 +520,40 @@ impl Store for ModelStore {
         let state = self.open()?;
         let own = state.paused.iter().filter(|((of, ..), _)| of == tenant);
         Ok(own.map(|(_, paused)| paused.clone()).collect())
+    }
+
+    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
+        self.pass_gate().await;
+        let mut state = self.open()?;
+        let fault = state.fault.take();
+        if fault != Some(Fault::Lost) {
+            for row in rows {
+                let (application, name) = (row.application.clone(), row.name.clone());
+                let key = (row.tenant.clone(), application, name);
+                state.schedules.insert(key, row.clone());
+            }
+        }
+        match fault {
+            None => Ok(()),
+            Some(_) => Err(Error::Unavailable("a test made it fail".to_owned())),
+        }
+    }
+
+    async fn delete_schedule(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        name: &str,
+    ) -> Result<(), Error> {
+        let key = (tenant.clone(), application.to_owned(), name.to_owned());
+        self.open()?.schedules.remove(&key);
+        Ok(())
+    }
+
+    async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error> {
+        let state = self.open()?;
+        let own = state.schedules.values().filter(|row| row.tenant == *tenant);
+        Ok(own.cloned().collect())
     }
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {

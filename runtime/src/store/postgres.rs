@@ -12,6 +12,7 @@ mod commit;
 mod connect;
 mod key_value;
 mod read;
+mod schedules;
 mod schema;
 #[cfg(test)]
 pub(super) mod scratch;
@@ -36,8 +37,8 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ShardId, Store,
-    Stored, Summary, TenantRow, bounded, codec,
+    Error, Excerpt, Filter, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ScheduleRow,
+    ShardId, Store, Stored, Summary, TenantRow, bounded, codec,
 };
 
 pub use self::connect::PostgresSettings;
@@ -232,6 +233,30 @@ impl Store for PostgresStore {
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
         let read = |tx| catalog::uploaded_bytes(tx, tenant);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
+        // Of many tenants: those that are due together are written together.
+        let write = |tx| schedules::put(tx, rows);
+        self.connections.write(Scope::All, write).await
+    }
+
+    async fn delete_schedule(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        name: &str,
+    ) -> Result<(), Error> {
+        if !may_be_text(application) || !may_be_text(name) {
+            return Ok(());
+        }
+        let write = |tx| schedules::delete(tx, tenant, application, name);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error> {
+        let read = |tx| schedules::of(tx, tenant);
         self.connections.read(Scope::Of(tenant), read).await
     }
 

@@ -10,6 +10,7 @@ mod checkpoint;
 mod key_value;
 mod lock;
 mod read;
+mod schedules;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -40,13 +41,13 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ShardId, Store, Stored,
-    Summary, TenantRow, bounded, codec,
+    Excerpt, Filter, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ScheduleRow, ShardId,
+    Store, Stored, Summary, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -61,6 +62,11 @@ const MIGRATIONS: [(i64, &str, &str); 3] = [
         3,
         "paused_workflows",
         include_str!("../../migrations/sqlite/0003_paused_workflows.sql"),
+    ),
+    (
+        4,
+        "schedules",
+        include_str!("../../migrations/sqlite/0004_schedules.sql"),
     ),
 ];
 
@@ -283,6 +289,25 @@ impl Store for SqliteStore {
 
     async fn paused_workflows(&self, tenant: &TenantId) -> Result<Vec<PausedWorkflow>, Error> {
         catalog::paused_workflows(&self.readers, tenant).await
+    }
+
+    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        schedules::put(&mut connection.sqlite, rows).await
+    }
+
+    async fn delete_schedule(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+        name: &str,
+    ) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        schedules::delete(&mut connection.sqlite, tenant, application, name).await
+    }
+
+    async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error> {
+        schedules::of(&self.readers, tenant).await
     }
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {

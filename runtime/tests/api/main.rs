@@ -10,5 +10,6 @@ mod outside;
 mod pause;
 mod routes;
 mod rules;
+mod schedules;
 mod support;
 mod uploads;

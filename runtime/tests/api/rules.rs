@@ -41,6 +41,32 @@ const ROUTES: &[(&str, &str, &str)] = &[
         "/v1/applications/{name}/workflows/{workflow}/resume",
         "operator",
     ),
+    ("GET", "/v1/schedules", "viewer"),
+    (
+        "GET",
+        "/v1/applications/{name}/schedules/{schedule}",
+        "viewer",
+    ),
+    (
+        "POST",
+        "/v1/applications/{name}/schedules/{schedule}/pause",
+        "operator",
+    ),
+    (
+        "POST",
+        "/v1/applications/{name}/schedules/{schedule}/resume",
+        "operator",
+    ),
+    (
+        "POST",
+        "/v1/applications/{name}/schedules/{schedule}/trigger",
+        "operator",
+    ),
+    (
+        "POST",
+        "/v1/applications/{name}/schedules/{schedule}/backfill",
+        "operator",
+    ),
     ("GET", "/v1/activities", "viewer"),
     ("GET", "/v1/activities/{name}", "viewer"),
     ("POST", "/v1/activities/{name}/versions", "author"),

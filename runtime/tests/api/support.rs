@@ -16,6 +16,7 @@ use cascade_runtime::engine::{self, Engine};
 use cascade_runtime::sandbox::{
     KeyValue, KeyValueError, ModuleSource, Sandbox, SandboxConfig, SourceError,
 };
+use cascade_runtime::schedules::Schedules;
 use cascade_runtime::store::{ModelStore, Store};
 use cascade_runtime::telemetry::Telemetry;
 use cascade_runtime::tenancy::{Digest, Tenancy};
@@ -124,9 +125,17 @@ impl Server {
             Arc::new(catalog.clone()),
         );
         let stopping = CancellationToken::new();
+        let engine = engine.await.unwrap();
+        let schedules = Schedules::open(
+            engine.clone(),
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Vec::new(),
+        );
         let api = Api::new(Parts {
-            engine: engine.await.unwrap(),
+            engine,
             catalog,
+            schedules: schedules.await.unwrap(),
             tenancy,
             store,
             clock,

@@ -258,7 +258,7 @@ impl<'t> Model<'t> {
         let is_state = shape == ANY_STATE || states::shapes().any(|(name, _)| name == shape);
         let meaning = match (key, json_schema::row(shape, key)) {
             ("type", _) if is_state => Meaning::Type,
-            ("workflow", _) if is_state => Meaning::Workflow,
+            ("workflow", _) if is_state || shape == "schedule" => Meaning::Workflow,
             // Names what it stands in.
             ("name", _) | (_, None) => return,
             ("start", _) => match around.own {
@@ -290,6 +290,8 @@ impl<'t> Model<'t> {
         };
         match kind {
             Kind::Def("iterator") => self.scope(value, "iterator", None, around),
+            // A word has no keys.
+            Kind::Def("catch-up-or-word") => self.mapping(value, "catch-up", around),
             Kind::Def(name) => {
                 if let Some(shape) = is_shape(name) {
                     self.mapping(value, shape, around);
@@ -344,6 +346,7 @@ impl<'t> Model<'t> {
         let has = |key: &str| get(entries(node), key).is_some();
         match what {
             "workflow" => self.scope(node, "workflow", Some(name), Around::default()),
+            "schedule" => self.mapping(node, "schedule", Around::default()),
             "branch-or-state" if has("states") && !has("type") => {
                 self.scope(node, "branch", Some(name), around);
             }

@@ -220,6 +220,11 @@ fn keys_of_the_root_are_offered_in_our_files_only() {
             &["timeout", "start"],
             &["states", "next"],
         ),
+        (
+            "workflows:\n  a:\n    states: []\nschedules:\n  s:\n    workflow: a\n    ‸",
+            &["cron", "interval", "overlap", "catch_up"],
+            &["workflow", "states"],
+        ),
         ("services:\n  web: {}\n‸", &[], &["apiVersion", "states"]),
         ("apiVersion: v1\nkind: Pod\n‸", &[], &["metadata"]),
     ] {

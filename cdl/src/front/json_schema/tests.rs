@@ -69,7 +69,14 @@ fn every_row_is_of_a_key_that_there_is() {
 fn no_shape_of_the_parser_is_forgotten() {
     let mut declared = 0;
     for file in [
-        "document", "map", "policies", "schemas", "states", "waiting", "workflow",
+        "document",
+        "map",
+        "policies",
+        "schedules",
+        "schemas",
+        "states",
+        "waiting",
+        "workflow",
     ] {
         let text = read(&root().join(format!("cdl/src/front/{file}.rs")));
         declared += text.matches(": Shape = Shape {").count();
@@ -182,6 +189,8 @@ fn the_shorthands_fit() {
         "states: [{ name: A, type: Task, resource: 'urn:cascade:waitFor:event', event: e, end: true }]",
         "workflows: { a: { states: [{ name: A, type: SubWorkflow, workflow: a, wait: false, end: true }] } }",
         "workflows: { a: { states: [{ name: A, type: Task, resource: 'urn:cascade:workflow:b/a', timeout: 5m, end: true }] } }",
+        "{ workflows: { a: { states: [{ name: A, type: Succeed }] } }, schedules: { s: { workflow: a, cron: ['@daily', 0 9 * * MON], catch_up: last } } }",
+        "{ workflows: { a: { states: [{ name: A, type: Succeed }] } }, schedules: [{ name: s, workflow: a, interval: 15m, offset: 5m, catch_up: { window: 1h } }] }",
         "states: { P: { type: Parallel, branches: { a: { states: [{ name: A, type: Succeed }] }, b: { type: Pass } }, end: true } }",
     ] {
         assert!(is_accepted(text), "{text}");
@@ -192,7 +201,18 @@ fn the_shorthands_fit() {
 #[test]
 fn what_is_wrong_with_a_file_is_seen_by_both() {
     let state = |keys: &str| format!("states: [{{ name: A, {keys} }}]");
+    let schedule = |keys: &str| {
+        format!(
+            "{{ workflows: {{ a: {{ states: [{{ name: A, type: Succeed }}] }} }}, schedules: [{{ name: s, {keys} }}] }}"
+        )
+    };
     for text in [
+        schedule("interval: 1h"),
+        schedule("workflow: a"),
+        schedule("workflow: a, cron: '@daily', interval: 1h"),
+        schedule("workflow: a, interval: 1h, timezone: UTC"),
+        schedule("workflow: a, interval: 1h, overlap: sometimes"),
+        schedule("workflow: a, interval: 1h, catch_up: { policy: some, window: 1h }"),
         "{}".to_owned(),
         "steps: []".to_owned(),
         "states: []".to_owned(),

@@ -150,6 +150,7 @@ async fn start(engine: &Engine, until: Timestamp) -> Result<(), Error> {
             id: None,
             idempotency_key: None,
             parent: None,
+            schedule: None,
         };
         match engine.start(start).await {
             Ok(_) => return Ok(()),

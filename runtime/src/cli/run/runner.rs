@@ -193,6 +193,7 @@ impl<'a> Runner<'a> {
             shards: SHARDS,
             machine: SEMANTICS,
             parent,
+            schedule: None,
         };
         loop {
             let (moved, commands) = self.step(&program, execution, next)?;

@@ -342,6 +342,7 @@ impl<'a> World<'a> {
             shards: SHARDS,
             machine: SEMANTICS,
             parent: None,
+            schedule: None,
         });
     }
 

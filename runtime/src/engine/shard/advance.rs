@@ -67,6 +67,7 @@ impl Shard {
             shards: self.context.settings.filter_shards,
             machine: SEMANTICS,
             parent: start.parent,
+            schedule: start.schedule,
         };
         self.advance_at(now, live, kind);
     }
@@ -313,6 +314,7 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
             depth: above + 1,
             on_close: child.on_close,
         }),
+        schedule: None,
     };
     let attempt = AttemptKey {
         tenant: summary.tenant.clone(),

@@ -416,5 +416,6 @@ pub(crate) fn start(workflow: &str, key: Option<&str>) -> Start {
         id: None,
         idempotency_key: key.map(str::to_owned),
         parent: None,
+        schedule: None,
     }
 }

@@ -334,6 +334,7 @@ async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
                 shards: 10,
                 machine: 1,
                 parent: None,
+                schedule: None,
             };
         }
         let commit = if chunk { with_snapshot(commit) } else { commit };

@@ -12,11 +12,18 @@ use super::super::Error;
 use super::connect::{Connector, Failure};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "initial",
-    include_str!("../../../migrations/postgres/0001_initial.sql"),
-)];
+pub(super) const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../../../migrations/postgres/0001_initial.sql"),
+    ),
+    (
+        2,
+        "schedules",
+        include_str!("../../../migrations/postgres/0002_schedules.sql"),
+    ),
+];
 
 /// Oldest server that is supported: the oldest that its makers support.
 const OLDEST_SERVER: u32 = 140_000;

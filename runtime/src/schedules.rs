@@ -1,0 +1,259 @@
+//! Starts workflows by the time, as the schedules of applications say.
+//!
+//! What is due, and what becomes of it, is [`cascade_cdl::schedule`]'s business. One task
+//! (`schedules/keeper.rs`) keeps the states of all schedules: it takes in what happens,
+//! makes the new states durable, many in one transaction, and then does what they say. It
+//! sleeps until the next time that is due; nothing is polled.
+//!
+//! A crash loses nothing: what was decided is in the store, and is done again after the
+//! next start, by the same ids; what was not decided is still after the position.
+
+mod keeper;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use cascade_cdl::program::Application;
+use cascade_cdl::schedule::{BackfillError, Key, Overlap, Schedule, State, TriggerError};
+use cascade_cdl::{ExecutionId, TenantId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::store::{self, Store};
+use keeper::Keeper;
+
+/// Requests that may wait: people and scripts ask, not machines; beyond it they wait
+/// themselves.
+const WAITING: usize = 256;
+
+/// An application's schedules, as they are in force.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    pub tenant: TenantId,
+    pub application: Arc<str>,
+    /// Counted from 1; what comes late of an older version is passed over.
+    pub version: u32,
+    /// Since when it is in force.
+    pub since: Timestamp,
+    pub schedules: Vec<Arc<Schedule>>,
+}
+
+impl InForce {
+    /// Those of a version of an application.
+    pub fn of(
+        tenant: &TenantId,
+        application: &Application,
+        version: u32,
+        since: Timestamp,
+    ) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            application: application.name.as_str().into(),
+            version,
+            since,
+            schedules: application.schedules.values().cloned().collect(),
+        }
+    }
+}
+
+/// A schedule, and how far it is.
+#[derive(Debug)]
+pub struct Shown {
+    pub key: Key,
+    pub schedule: Arc<Schedule>,
+    pub state: State,
+}
+
+/// What was asked for by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Triggered {
+    pub id: ExecutionId,
+    /// The time that it is about.
+    pub at: Timestamp,
+    /// Whether it waits for others to end.
+    pub waits: bool,
+}
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no such schedule")]
+    NotFound,
+    #[error(transparent)]
+    Trigger(#[from] TriggerError),
+    #[error(transparent)]
+    Backfill(#[from] BackfillError),
+    /// The server stops.
+    #[error("the server stops; ask again")]
+    Interrupted,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What the keeper is asked for.
+enum Request {
+    Applied(InForce, oneshot::Sender<()>),
+    Trigger {
+        key: Key,
+        id: ExecutionId,
+        overlap: Option<Overlap>,
+        reply: Reply<Triggered>,
+    },
+    Backfill {
+        key: Key,
+        range: (Timestamp, Timestamp),
+        overlap: Option<Overlap>,
+        reply: Reply<usize>,
+    },
+    Pause {
+        key: Key,
+        reason: String,
+        reply: Reply<()>,
+    },
+    Resume {
+        key: Key,
+        reply: Reply<()>,
+    },
+}
+
+type Board = RwLock<BTreeMap<Key, Arc<Shown>>>;
+
+/// A handle to all schedules of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Schedules(Arc<Inner>);
+
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    board: Arc<Board>,
+    stopping: CancellationToken,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Schedules {
+    /// Takes up what the store knows of the schedules in force, and keeps them from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer.
+    pub async fn open(
+        engine: Engine,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        in_force: Vec<InForce>,
+    ) -> Result<Self, store::Error> {
+        let board = Arc::new(Board::default());
+        let mut keeper = Keeper::new(engine, store, clock, board.clone());
+        keeper.load(in_force).await?;
+        let (requests, inbox) = mpsc::channel(WAITING);
+        let stopping = CancellationToken::new();
+        let task = tokio::spawn(keeper.run(inbox, stopping.clone()));
+        Ok(Self(Arc::new(Inner {
+            requests,
+            board,
+            stopping,
+            task: tokio::sync::Mutex::new(Some(task)),
+        })))
+    }
+
+    /// An application has another version now. Returns when its schedules are shown; they
+    /// are kept even if the store does not answer at the moment.
+    pub async fn applied(&self, in_force: InForce) {
+        let (reply, done) = oneshot::channel();
+        let request = Request::Applied(in_force, reply);
+        if self.0.requests.send(request).await.is_ok() {
+            // If the server stops, the next start finds the version in the catalog.
+            let _ = done.await;
+        }
+    }
+
+    /// The schedules of a tenant, by application and name.
+    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Shown>> {
+        let board = self.0.board.read().unwrap_or_else(PoisonError::into_inner);
+        let first = Key {
+            tenant: tenant.clone(),
+            application: "".into(),
+            name: "".into(),
+        };
+        let own = board
+            .range(first..)
+            .take_while(|(key, _)| key.tenant == *tenant);
+        own.map(|(_, shown)| shown.clone()).collect()
+    }
+
+    /// A schedule.
+    pub fn show(&self, key: &Key) -> Option<Arc<Shown>> {
+        let board = self.0.board.read().unwrap_or_else(PoisonError::into_inner);
+        board.get(key).cloned()
+    }
+
+    /// Starts an execution of a schedule now; returns when it is durable that it will be
+    /// started. The same words are the same execution.
+    pub async fn trigger(
+        &self,
+        key: Key,
+        words: &str,
+        overlap: Option<Overlap>,
+    ) -> Result<Triggered, Error> {
+        let id = key.triggered(words);
+        self.ask(|reply| Request::Trigger {
+            key,
+            id,
+            overlap,
+            reply,
+        })
+        .await
+    }
+
+    /// Starts what was left out between two times, both included; says how many times that
+    /// is. What a time has started before is not started again.
+    pub async fn backfill(
+        &self,
+        key: Key,
+        range: (Timestamp, Timestamp),
+        overlap: Option<Overlap>,
+    ) -> Result<usize, Error> {
+        self.ask(|reply| Request::Backfill {
+            key,
+            range,
+            overlap,
+            reply,
+        })
+        .await
+    }
+
+    /// Lets a schedule start nothing by the time. One that is paused stays so.
+    pub async fn pause(&self, key: Key, reason: String) -> Result<(), Error> {
+        self.ask(|reply| Request::Pause { key, reason, reply })
+            .await
+    }
+
+    /// Lets a paused schedule go on.
+    pub async fn resume(&self, key: Key) -> Result<(), Error> {
+        self.ask(|reply| Request::Resume { key, reply }).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.requests.send(request(reply)).await;
+        sent.map_err(|_| Error::Interrupted)?;
+        answer.await.map_err(|_| Error::Interrupted)?
+    }
+
+    /// Starts nothing any more. What was decided is started after the next start.
+    pub async fn shutdown(&self) {
+        self.0.stopping.cancel();
+        if let Some(task) = self.0.task.lock().await.take()
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the keeper of the schedules ended badly");
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! The task that keeps the states of all schedules.
+//!
+//! A state moves in memory at once and is made durable before anything is done for it:
+//! [`Keeper::carry_out`] looks at committed states only. It finds what is to be done by the
+//! state alone, so that there is nothing to lose or to do twice.
+
+use std::collections::hash_map::Entry::Vacant;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use cascade_cdl::schedule::{Key, Schedule, State, Waiting};
+use cascade_cdl::{ExecutionId, TenantId, Timestamp};
+use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::work::{Done, Tools};
+use super::{Board, Error, InForce, Reply, Request, Shown, Triggered};
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::store::{self, ScheduleRow, Store};
+
+/// What is taken in between two commits: with what it sets off, some milliseconds.
+const TURN: usize = 256;
+
+/// States of one commit, so that others can write in between.
+const COMMIT: usize = 256;
+
+/// Executions of one tenant that are being started at a time. Each may wait for a place in
+/// front of a shard, so a tenant whose places are taken holds up nobody else.
+const STARTS: usize = 32;
+
+/// Pause before a commit that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+type Work = BoxFuture<'static, Done>;
+
+/// What is told once a state is durable.
+type Told = Box<dyn FnOnce() + Send>;
+
+/// One schedule.
+struct Entry {
+    schedule: Arc<Schedule>,
+    state: State,
+    timer: Option<Timestamp>,
+    told: Vec<Told>,
+    /// What is being started, with what is queued for that.
+    starting: BTreeSet<ExecutionId>,
+    watched: HashMap<ExecutionId, AbortHandle>,
+    cancelled: BTreeSet<ExecutionId>,
+}
+
+/// The starts of a tenant.
+#[derive(Default)]
+struct Starts {
+    running: usize,
+    queued: VecDeque<(Key, Waiting)>,
+}
+
+pub(super) struct Keeper {
+    tools: Tools,
+    board: Arc<Board>,
+    entries: BTreeMap<Key, Entry>,
+    versions: HashMap<(TenantId, Arc<str>), u32>,
+    timers: BTreeSet<(Timestamp, Key)>,
+    /// States that the store does not have yet.
+    dirty: BTreeSet<Key>,
+    /// Schedules that the store should forget.
+    gone: BTreeSet<Key>,
+    starts: HashMap<TenantId, Starts>,
+    work: FuturesUnordered<Work>,
+    /// When the store is asked again.
+    again: Option<Duration>,
+}
+
+/// What the keeper waits for.
+enum Input {
+    Requests(Vec<Request>),
+    Due,
+    Done(Done),
+    Again,
+    Stop,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        engine: Engine,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        board: Arc<Board>,
+    ) -> Self {
+        Self {
+            tools: Tools {
+                engine,
+                store,
+                clock,
+            },
+            board,
+            entries: BTreeMap::new(),
+            versions: HashMap::new(),
+            timers: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            starts: HashMap::new(),
+            work: FuturesUnordered::new(),
+            again: None,
+        }
+    }
+
+    /// Takes up what is in force, as far as the store knows it.
+    pub(super) async fn load(&mut self, in_force: Vec<InForce>) -> Result<(), store::Error> {
+        let tenants: BTreeSet<TenantId> = in_force.iter().map(|of| of.tenant.clone()).collect();
+        let mut states = HashMap::new();
+        for tenant in tenants {
+            for row in self.tools.store.schedules(&tenant).await? {
+                let key = Key {
+                    tenant: row.tenant,
+                    application: row.application.into(),
+                    name: row.name.into(),
+                };
+                match serde_json::from_str::<State>(&row.state) {
+                    Ok(state) => drop(states.insert(key, state)),
+                    // One schedule's trouble must not keep the server down; it begins anew.
+                    Err(error) => tracing::error!(
+                        tenant.id = %key.tenant, schedule = &*key.name, %error,
+                        "the state of a schedule does not read"
+                    ),
+                }
+            }
+        }
+        for of in in_force {
+            // Of an application that is not in force here nothing is forgotten.
+            let own = |key: &Key| key.tenant == of.tenant && key.application == of.application;
+            let declared = |key: &Key| of.schedules.iter().any(|known| known.name == key.name);
+            let gone = states.keys().filter(|key| own(key) && !declared(key));
+            self.gone.extend(gone.cloned());
+            for schedule in &of.schedules {
+                let key = key_of(&of, schedule);
+                let state = states.remove(&key);
+                self.put(&key, schedule.clone(), state, of.since);
+            }
+            self.versions
+                .insert((of.tenant, of.application), of.version);
+        }
+        self.commit().await;
+        let all: Vec<Key> = self.entries.keys().cloned().collect();
+        for key in all {
+            self.publish(&key);
+            if !self.dirty.contains(&key) {
+                self.carry_out(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Request>,
+        stopping: CancellationToken,
+    ) {
+        loop {
+            if self.again.is_none() {
+                tokio::select! {
+                    biased;
+                    () = self.commit() => {}
+                    // A store that does not answer holds up no shutdown.
+                    () = stopping.cancelled() => return,
+                }
+            }
+            match self.next(&mut inbox, &stopping).await {
+                Input::Requests(requests) => {
+                    for request in requests {
+                        self.request(request);
+                    }
+                }
+                Input::Due => self.due(),
+                Input::Done(done) => {
+                    self.done(done);
+                    for _ in 1..TURN {
+                        let Some(Some(done)) = self.work.next().now_or_never() else {
+                            break;
+                        };
+                        self.done(done);
+                    }
+                }
+                Input::Again => self.again = None,
+                Input::Stop => return,
+            }
+        }
+    }
+
+    async fn next(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Request>,
+        stopping: &CancellationToken,
+    ) -> Input {
+        let due = self.timers.first().map(|(at, _)| *at);
+        let again = self.again;
+        let Self { tools, work, .. } = self;
+        let clock = &tools.clock;
+        let mut requests = Vec::new();
+        tokio::select! {
+            () = stopping.cancelled() => Input::Stop,
+            count = inbox.recv_many(&mut requests, TURN) => {
+                if count == 0 { Input::Stop } else { Input::Requests(requests) }
+            }
+            Some(done) = work.next(), if !work.is_empty() => Input::Done(done),
+            () = async { clock.sleep_until(due.expect("checked")).await }, if due.is_some() => {
+                Input::Due
+            }
+            () = async { clock.sleep_until_passed(again.expect("checked")).await },
+                if again.is_some() => Input::Again,
+        }
+    }
+
+    /// Makes all states durable, and does what they say.
+    async fn commit(&mut self) {
+        while let Some(key) = self.gone.first().cloned() {
+            let Key {
+                tenant,
+                application,
+                name,
+            } = &key;
+            let deleted = self.tools.store.delete_schedule(tenant, application, name);
+            if let Err(error) = deleted.await {
+                return self.fail(&error);
+            }
+            self.gone.remove(&key);
+        }
+        while !self.dirty.is_empty() {
+            let batch: Vec<Key> = self.dirty.iter().take(COMMIT).cloned().collect();
+            let rows: Vec<ScheduleRow> = batch.iter().map(|key| self.row(key)).collect();
+            if let Err(error) = self.tools.store.put_schedules(&rows).await {
+                return self.fail(&error);
+            }
+            for key in batch {
+                self.dirty.remove(&key);
+                self.publish(&key);
+                self.carry_out(&key);
+                let told = self
+                    .entries
+                    .get_mut(&key)
+                    .map(|entry| std::mem::take(&mut entry.told));
+                told.into_iter().flatten().for_each(|tell| tell());
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &store::Error) {
+        tracing::error!(%error, "the states of schedules cannot be written; they are again");
+        self.again = Some(self.tools.clock.passed() + AGAIN);
+    }
+
+    fn row(&self, key: &Key) -> ScheduleRow {
+        let state = &self.entries[key].state;
+        ScheduleRow {
+            tenant: key.tenant.clone(),
+            application: key.application.to_string(),
+            name: key.name.to_string(),
+            state: serde_json::to_string(state).expect("plain values with text keys"),
+        }
+    }
+
+    /// Shows a schedule as it is.
+    fn publish(&self, key: &Key) {
+        let entry = &self.entries[key];
+        let shown = Arc::new(Shown {
+            key: key.clone(),
+            schedule: entry.schedule.clone(),
+            state: entry.state.clone(),
+        });
+        let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
+        board.insert(key.clone(), shown);
+    }
+
+    /// Does what a state that is durable says, as far as it is not being done.
+    fn carry_out(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        for waiting in &entry.state.starting {
+            if entry.starting.insert(waiting.execution(key)) {
+                let starts = self.starts.entry(key.tenant.clone()).or_default();
+                starts.queued.push_back((key.clone(), *waiting));
+            }
+        }
+        let cancels = entry.state.cancels();
+        for open in &entry.state.open {
+            if let Vacant(place) = entry.watched.entry(open.id) {
+                let watch = self.tools.clone().watch(key.clone(), open.id);
+                let (watch, handle) = abortable(watch);
+                place.insert(handle);
+                let watch = watch.map(|done| done.unwrap_or(Done::Nothing));
+                self.work.push(watch.boxed());
+            }
+            if cancels && entry.cancelled.insert(open.id) {
+                self.work
+                    .push(self.tools.clone().cancel(key.clone(), open.id).boxed());
+            }
+        }
+        let open = &entry.state.open;
+        entry.watched.retain(|id, handle| {
+            let keep = open.iter().any(|open| open.id == *id);
+            if !keep {
+                handle.abort();
+            }
+            keep
+        });
+        self.begin_starts(&key.tenant);
+        self.set_timer(key);
+    }
+
+    fn begin_starts(&mut self, tenant: &TenantId) {
+        let Some(starts) = self.starts.get_mut(tenant) else {
+            return;
+        };
+        while starts.running < STARTS
+            && let Some((key, waiting)) = starts.queued.pop_front()
+        {
+            // One that is gone starts nothing.
+            let Some(entry) = self.entries.get(&key) else {
+                continue;
+            };
+            starts.running += 1;
+            let start = self
+                .tools
+                .clone()
+                .start(key, entry.schedule.clone(), waiting);
+            self.work.push(start.boxed());
+        }
+        if starts.running == 0 {
+            self.starts.remove(tenant);
+        }
+    }
+
+    fn set_timer(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let timer = entry.state.wake_at(key, &entry.schedule);
+        if timer == entry.timer {
+            return;
+        }
+        if let Some(old) = entry.timer {
+            self.timers.remove(&(old, key.clone()));
+        }
+        entry.timer = timer;
+        self.timers.extend(timer.map(|at| (at, key.clone())));
+    }
+
+    /// Decides what is due.
+    fn due(&mut self) {
+        let now = self.tools.clock.now();
+        for _ in 0..TURN {
+            let Some((_, key)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() else {
+                return;
+            };
+            self.change(&key, |entry| entry.state.pass(&key, &entry.schedule, now));
+            // Not when the state is durable: it has been looked at.
+            self.set_timer(&key);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Started(key, id, on) => {
+                self.has_started(&key, id);
+                self.change(&key, |entry| entry.state.started(&key, id, on));
+            }
+            Done::Refused(key, id, refusal) => {
+                self.has_started(&key, id);
+                self.change(&key, |entry| entry.state.refused(&key, id, refusal));
+            }
+            Done::Ended(key, id) => {
+                self.change(&key, |entry| {
+                    entry.watched.remove(&id);
+                    entry.cancelled.remove(&id);
+                    entry.state.ended(id);
+                });
+            }
+            Done::Nothing => {}
+        }
+    }
+
+    /// A start has ended, one way or the other, and makes room for another.
+    fn has_started(&mut self, key: &Key, id: ExecutionId) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.starting.remove(&id);
+        }
+        if let Some(starts) = self.starts.get_mut(&key.tenant) {
+            starts.running = starts.running.saturating_sub(1);
+        }
+        self.begin_starts(&key.tenant);
+    }
+
+    /// Changes a schedule, if it is still there; its state is written next.
+    fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let changed = change(self.entries.get_mut(key)?);
+        self.dirty.insert(key.clone());
+        Some(changed)
+    }
+
+    fn request(&mut self, request: Request) {
+        let now = self.tools.clock.now();
+        match request {
+            Request::Applied(of, reply) => {
+                self.applied(&of);
+                let _ = reply.send(());
+            }
+            Request::Trigger {
+                key,
+                id,
+                overlap,
+                reply,
+            } => self.answer(&key, reply, |entry| {
+                entry
+                    .state
+                    .trigger(&key, &entry.schedule, now, id, overlap)?;
+                let mut waiting = entry.state.waiting.iter();
+                let waits = waiting.any(|waiting| waiting.execution(&key) == id);
+                Ok(Triggered { id, at: now, waits })
+            }),
+            Request::Backfill {
+                key,
+                range,
+                overlap,
+                reply,
+            } => self.answer(&key, reply, |entry| {
+                let state = &mut entry.state;
+                Ok(state.backfill(&key, &entry.schedule, now, range, overlap)?)
+            }),
+            Request::Pause { key, reason, reply } => self.answer(&key, reply, |entry| {
+                entry.state.pause(now, reason);
+                Ok(())
+            }),
+            Request::Resume { key, reply } => self.answer(&key, reply, |entry| {
+                entry.state.resume(&entry.schedule, now);
+                Ok(())
+            }),
+        }
+    }
+
+    /// Changes a schedule on request; who asks is told when that is durable.
+    fn answer<T: Send + 'static>(
+        &mut self,
+        key: &Key,
+        reply: Reply<T>,
+        change: impl FnOnce(&mut Entry) -> Result<T, Error>,
+    ) {
+        let now = self.tools.clock.now();
+        let changed = self.change(key, |entry| {
+            // What has been due until now comes first.
+            entry.state.pass(key, &entry.schedule, now);
+            change(entry)
+        });
+        match changed {
+            None => drop(reply.send(Err(Error::NotFound))),
+            Some(result) => {
+                let told: Told = Box::new(move || drop(reply.send(result)));
+                if let Some(entry) = self.entries.get_mut(key) {
+                    entry.told.push(told);
+                }
+            }
+        }
+    }
+
+    /// Another version of an application is in force.
+    fn applied(&mut self, of: &InForce) {
+        let version = self
+            .versions
+            .entry((of.tenant.clone(), of.application.clone()))
+            .or_default();
+        if of.version <= *version {
+            return; // a newer one was told of first, or this was
+        }
+        *version = of.version;
+        let own = |key: &Key| key.tenant == of.tenant && key.application == of.application;
+        let declared = |key: &Key| of.schedules.iter().any(|known| known.name == key.name);
+        let gone = self.entries.keys().filter(|key| own(key) && !declared(key));
+        for key in gone.cloned().collect::<Vec<Key>>() {
+            self.remove(&key);
+        }
+        for schedule in &of.schedules {
+            let key = key_of(of, schedule);
+            let known = self.entries.get_mut(&key).map(|entry| {
+                // What was due before is due by what was in force then.
+                entry.state.pass(&key, &entry.schedule, of.since);
+                entry.state.clone()
+            });
+            self.put(&key, schedule.clone(), known, of.since);
+        }
+        // A crash before the next commit costs nothing: the states of new schedules follow
+        // from the version, which is durable.
+        for schedule in &of.schedules {
+            self.publish(&key_of(of, schedule));
+        }
+    }
+
+    /// Puts a schedule in force, new or with its state.
+    fn put(&mut self, key: &Key, schedule: Arc<Schedule>, state: Option<State>, since: Timestamp) {
+        let mut changed = true;
+        let state = if let Some(mut state) = state {
+            let before = state.clone();
+            state.replace(&schedule, since);
+            changed = state != before;
+            state
+        } else {
+            State::new(&schedule, since)
+        };
+        self.gone.remove(key);
+        if let Some(entry) = self.entries.get_mut(key) {
+            (entry.schedule, entry.state) = (schedule, state);
+            // What was due before may not be durable yet.
+            changed = true;
+        } else {
+            let entry = Entry {
+                schedule,
+                state,
+                timer: None,
+                told: Vec::new(),
+                starting: BTreeSet::new(),
+                watched: HashMap::new(),
+                cancelled: BTreeSet::new(),
+            };
+            self.entries.insert(key.clone(), entry);
+        }
+        if changed {
+            self.dirty.insert(key.clone());
+        }
+        self.set_timer(key);
+    }
+
+    /// Takes a schedule out of force. What it has started goes on.
+    fn remove(&mut self, key: &Key) {
+        let Some(entry) = self.entries.remove(key) else {
+            return;
+        };
+        if let Some(at) = entry.timer {
+            self.timers.remove(&(at, key.clone()));
+        }
+        entry.watched.values().for_each(AbortHandle::abort);
+        self.dirty.remove(key);
+        self.gone.insert(key.clone());
+        let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
+        board.remove(key);
+    }
+}
+
+fn key_of(of: &InForce, schedule: &Schedule) -> Key {
+    Key {
+        tenant: of.tenant.clone(),
+        application: of.application.clone(),
+        name: schedule.name.clone(),
+    }
+}
