@@ -90,6 +90,8 @@ fn start(program: &Program, execution: Execution, input: &Json) -> Execution {
         machine: cascade_cdl::SEMANTICS,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     };
     step(program, execution, started).execution
 }
@@ -215,6 +217,8 @@ fn order(program: &Program) -> Vec<(String, Execution, Event)> {
                 machine: cascade_cdl::SEMANTICS,
                 parent: None,
                 schedule: None,
+                shard_key: None,
+                priority: None,
             },
         };
         execution = apply_one(name, execution, at, kind);

@@ -6,10 +6,11 @@
 //! fields are only ever added, with defaults, so old histories read for ever.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::program::ParentClose;
+use crate::program::{ParentClose, Priority};
 use crate::schedule::Scheduled;
 use crate::{ExecutionId, Json, TaskId, TimerId, Timestamp};
 
@@ -43,6 +44,12 @@ pub enum EventKind {
         /// Which schedule started it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         schedule: Option<Scheduled>,
+        /// What it is placed by, if not by its id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shard_key: Option<Arc<str>>,
+        /// How urgent it is, if anybody said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        priority: Option<Priority>,
     },
     /// An attempt returned.
     ActivityCompleted {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::inbox::Inbox;
 use crate::machine::ActivityTask;
 use crate::program::{
-    Attempted, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
+    Attempted, Priority, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
 };
 use crate::schedule::Scheduled;
 use crate::{ExecutionId, Json, Parent, TenantId, Timestamp, asl};
@@ -66,6 +66,9 @@ pub struct Execution {
     /// Which schedule started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Scheduled>,
+    /// How urgent its attempts are, where their Tasks do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
@@ -463,6 +466,7 @@ impl Execution {
             updated_at: Timestamp::default(),
             parent: None,
             schedule: None,
+            priority: None,
             shards: 0,
             context: Value::Null,
             context_bytes: 0,
@@ -539,7 +543,7 @@ impl Execution {
             .filter_map(|frame| {
                 let state = program.states.get(frame.state.0 as usize)?;
                 let attempted = frame.attempted(state, self.is_compensating())?;
-                frame.step.activity_task(state, attempted)
+                frame.step.activity_task(state, attempted, self.priority)
             })
             .collect()
     }
@@ -584,6 +588,8 @@ impl Frame {
                 secrets: None,
                 timeout_ms: data.timeout_ms,
                 heartbeat_ms: data.heartbeat_ms,
+                priority: None,
+                rate_limit: None,
                 // `Retry` is evaluated with the state.
                 retries: &RetryPolicy::ONCE,
             }),
@@ -594,11 +600,12 @@ impl Frame {
 
 impl Step {
     /// The request to run an activity that this step stands for, `state` being
-    /// the state that it is a step of.
+    /// the state that it is a step of, in an execution of this `priority`.
     pub(crate) fn activity_task(
         &self,
         state: &State,
         attempted: Attempted<'_>,
+        priority: Option<Priority>,
     ) -> Option<ActivityTask> {
         let Self::Activity {
             task,
@@ -620,6 +627,8 @@ impl Step {
             scheduled_at: *scheduled_at,
             timeout_ms: attempted.timeout_ms,
             heartbeat_ms: attempted.heartbeat_ms,
+            priority: attempted.priority.or(priority).unwrap_or_default(),
+            rate_limit: attempted.rate_limit,
         })
     }
 

@@ -30,6 +30,7 @@ mod json_schema;
 mod lints;
 mod map;
 mod policies;
+mod rates;
 mod report;
 mod scalar;
 mod schedules;

@@ -19,6 +19,7 @@ mod import;
 mod inbox;
 mod json;
 mod machine;
+mod placing;
 pub mod plan;
 pub mod program;
 pub mod schedule;
@@ -46,3 +47,4 @@ pub use machine::{
     ActivityTask, ApplyError, Command, Place, Record, SEMANTICS, Transition, apply, apply_traced,
     limits, migrate, outcome_of_child, replay, replay_moved,
 };
+pub use placing::{Beginning, MAX_SHARD_KEY_BYTES, NoShardKey};

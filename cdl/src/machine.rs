@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use crate::expression::Secrets;
-use crate::program::{Program, Resource, StateId};
+use crate::program::{Priority, Program, Rate, Resource, StateId};
 use crate::{
     Event, EventKind, Execution, ExecutionId, FrameId, Json, Status, TaskId, TenantId, TimerKind,
     Timestamp,
@@ -108,6 +108,10 @@ pub struct ActivityTask {
     pub timeout_ms: Option<u64>,
     /// Longest silence of the running attempt, in milliseconds.
     pub heartbeat_ms: Option<u64>,
+    /// How urgent it is, among what its tenant has.
+    pub priority: Priority,
+    /// How often attempts of its state may begin.
+    pub rate_limit: Option<Rate>,
 }
 
 /// Why an event cannot follow an execution: a damaged history, another program
@@ -241,10 +245,13 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             machine: semantics,
             parent,
             schedule,
+            shard_key,
+            priority,
         } => {
             machine.execution.parent = *parent;
             machine.execution.schedule.clone_from(schedule);
-            machine.start(input, *shards, *semantics)?;
+            machine.execution.priority = *priority;
+            machine.start(input, *shards, *semantics, shard_key.as_deref())?;
         }
         EventKind::ActivityCompleted {
             task,

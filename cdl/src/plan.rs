@@ -51,7 +51,8 @@ pub struct Plan {
 pub struct Diff {
     /// The workflow's name.
     pub workflow: String,
-    /// What of the workflow itself has changed: `start`, `timeout`, `output`, `language`.
+    /// What of the workflow itself has changed: `start`, `timeout`, `output`, `shard_key`, `priority`,
+    /// `start_rate_limit`, `language`.
     pub fields: Vec<&'static str>,
     /// What of its states has, in the order of their paths.
     pub states: Vec<Change>,
@@ -166,11 +167,18 @@ impl Plan {
         let (old, new) = (&*self.old, &*self.new);
         let start = |program: &Program| program.scope(ScopeId::ROOT).start;
         let output = |program: &Program| format!("{:?}", program.output);
+        let shard_key = |program: &Program| format!("{:?}", program.shard_key);
         let differs = [
             ("language", old.is_asl() != new.is_asl()),
             ("start", self.counterpart(start(old)) != Some(start(new))),
             ("timeout", old.timeout_ms != new.timeout_ms),
             ("output", output(old) != output(new)),
+            ("shard_key", shard_key(old) != shard_key(new)),
+            ("priority", old.priority != new.priority),
+            (
+                "start_rate_limit",
+                old.start_rate_limit != new.start_rate_limit,
+            ),
         ];
         let differing = differs.into_iter().filter(|(_, differs)| *differs);
         differing.map(|(name, _)| name).collect()

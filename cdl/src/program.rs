@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,8 +63,97 @@ pub struct Program {
     /// What the input has to look like, which is for who starts an execution to check:
     /// the machine takes whatever it is given.
     pub input: Option<Arc<Schema>>,
+    /// Which key executions are placed by, instead of their ids. The machine is given
+    /// what comes of it.
+    pub shard_key: Option<Template>,
+    /// How urgent its executions are, if who starts them does not say.
+    pub priority: Option<Priority>,
+    /// How often executions may be started.
+    pub start_rate_limit: Option<Rate>,
     /// The workflow's `output`; without it the output is the context less `workflow`.
     pub output: Option<Template>,
+}
+
+/// How urgent something is, among what one tenant has: 1 is the most urgent, 5 the
+/// least. Five, with the third as what is meant if nothing is said, as elsewhere in the
+/// field: so many people can tell apart, and there is room above and below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Priority(u8);
+
+/// What is wrong with a priority.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a priority is 1, the most urgent, to 5, not {0}")]
+pub struct InvalidPriority(u8);
+
+impl Priority {
+    /// How many there are.
+    pub const COUNT: u8 = 5;
+
+    /// From 0, the most urgent.
+    pub fn index(self) -> usize {
+        usize::from(self.0 - 1)
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(3)
+    }
+}
+
+impl TryFrom<u8> for Priority {
+    type Error = InvalidPriority;
+
+    fn try_from(number: u8) -> Result<Self, InvalidPriority> {
+        if (1..=Self::COUNT).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(InvalidPriority(number))
+        }
+    }
+}
+
+impl From<Priority> for u8 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// So many times, at least once.
+    pub count: u32,
+    /// In so many milliseconds: a second, a minute or an hour.
+    pub per_ms: u32,
+    /// How many may come at once after a pause, at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// From one to the next, if they come evenly spaced.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.per_ms)) / self.count.max(1)
+    }
+}
+
+/// As it is written: `10/s`.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per_ms {
+            1_000 => "s",
+            60_000 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
 }
 
 /// A list of states that is entered at its start: a workflow, a branch or the
@@ -90,6 +180,10 @@ pub struct State {
 }
 
 /// The kinds of [`State`].
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program is made once, and most of its states are Tasks"
+)]
 #[derive(Debug, Clone)]
 pub enum StateKind {
     /// Runs an activity, or a workflow as a child.
@@ -230,6 +324,10 @@ pub struct Task {
     pub timeout_ms: Option<u64>,
     /// Longest silence of a running attempt, in milliseconds.
     pub heartbeat_ms: Option<u64>,
+    /// How urgent it is, if not as the execution.
+    pub priority: Option<Priority>,
+    /// How often attempts may begin, those of all executions together.
+    pub rate_limit: Option<Rate>,
     /// When to try again.
     pub retries: RetryPolicy,
     /// Who handles the error that is left.
@@ -263,6 +361,8 @@ pub(crate) struct Attempted<'p> {
     pub(crate) secrets: Option<&'p Arc<Secrets>>,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) heartbeat_ms: Option<u64>,
+    pub(crate) priority: Option<Priority>,
+    pub(crate) rate_limit: Option<Rate>,
     pub(crate) retries: &'p RetryPolicy,
 }
 
@@ -275,6 +375,8 @@ impl Task {
                 secrets: self.secrets.as_ref(),
                 timeout_ms: self.timeout_ms,
                 heartbeat_ms: self.heartbeat_ms,
+                priority: self.priority,
+                rate_limit: self.rate_limit,
                 retries: &self.retries,
             });
         }
@@ -283,6 +385,9 @@ impl Task {
             secrets: undo.secrets.as_ref(),
             timeout_ms: undo.timeout_ms,
             heartbeat_ms: None,
+            priority: self.priority,
+            // What was done has to be undone, and may be of another activity.
+            rate_limit: None,
             retries: &undo.retries,
         })
     }

@@ -100,6 +100,8 @@ fn start(program: &Program, input: &Json) -> Execution {
         machine: SEMANTICS,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     };
     step(program, execution, started, input.len())
 }

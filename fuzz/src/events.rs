@@ -79,6 +79,8 @@ fn started(input: Json) -> EventKind {
         machine: SEMANTICS,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     }
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_cdl::{Event, EventKind, ExecutionId, Json, Receipt, TaskId, TenantId, Timestamp};
-use cascade_runtime::store::{Commit, ShardId, SqliteStore, StatusName, Store, Summary};
+use cascade_runtime::store::{
+    Commit, ShardId, SqliteStore, StatusName, Store, Summary, TaskChanges,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -131,6 +133,8 @@ fn execution() -> Commit {
             machine: 1,
             parent: None,
             schedule: None,
+            shard_key: None,
+            priority: None,
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),
@@ -144,6 +148,7 @@ fn execution() -> Commit {
             tenant,
             id,
             bucket: id.bucket(),
+            shard_key: None,
             application: Arc::from("orders"),
             application_version: 1,
             workflow: Arc::from("process"),
@@ -161,5 +166,6 @@ fn execution() -> Commit {
             .map(|(seq, kind)| Event { seq, at: now, kind })
             .collect(),
         snapshot: None,
+        tasks: TaskChanges::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `lsp`) and those that are
+//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `shard`, `lsp`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -30,8 +30,10 @@ mod run;
 mod schedule;
 mod schema;
 mod serve;
+mod shard;
 mod sim;
 mod source;
+mod task;
 pub mod template;
 mod tenant;
 mod test;
@@ -115,6 +117,9 @@ enum Command {
     /// Start and watch executions
     #[command(subcommand, visible_alias = "ps")]
     Process(process::Process),
+    /// List what people are asked
+    #[command(subcommand)]
+    Task(task::Task),
     /// Pause workflows, and resume them
     #[command(subcommand)]
     Workflow(workflow::Workflow),
@@ -123,6 +128,8 @@ enum Command {
     Schedule(schedule::Schedule),
     /// Run a history through the machine again, and compare
     Replay(replay::Replay),
+    /// Say where executions with a shard key are
+    Shard(shard::Shard),
     /// Tenants of the server
     #[command(subcommand)]
     Tenant(tenant::Tenant),
@@ -211,9 +218,11 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Sim(sim) => all_threads(sim.run(session)),
         Command::Activity(activity) => all_threads(activity.run(session)),
         Command::Process(process) => one_thread(process.run(session)),
+        Command::Task(task) => one_thread(task.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),
         Command::Schedule(schedule) => one_thread(schedule.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
+        Command::Shard(shard) => shard.run(session),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
         Command::Bench(bench) => bench.run(session),

@@ -20,6 +20,8 @@ pub struct QueuedTask {
     pub tenant: TenantId,
     /// Which execution asks.
     pub execution: ExecutionId,
+    /// Which bucket it is in.
+    pub bucket: u32,
     /// The application that the workflow belongs to.
     pub application: Arc<str>,
     /// The workflow.
@@ -49,6 +51,8 @@ pub struct AttemptKey {
     pub tenant: TenantId,
     /// Which execution asks.
     pub execution: ExecutionId,
+    /// Which bucket it is in, so that the report finds its way.
+    pub bucket: u32,
     /// The state entry.
     pub task: TaskId,
     /// Which try.
@@ -64,6 +68,7 @@ impl QueuedTask {
         AttemptKey {
             tenant: self.tenant.clone(),
             execution: self.execution,
+            bucket: self.bucket,
             task: self.task.task,
             attempt: self.task.attempt,
             scheduled_at: self.task.scheduled_at,
@@ -104,7 +109,10 @@ pub trait TaskQueue: Send + Sync + 'static {
     /// Takes a task back that no worker has taken; says whether there was one.
     fn withdraw(&self, attempt: &AttemptKey) -> bool;
 
-    /// Number of tasks that wait.
+    /// Whether an attempt waits until the rate of its state allows another.
+    fn waits_for_rate(&self, attempt: &AttemptKey) -> bool;
+
+    /// Number of tasks that wait for a worker.
     fn depth(&self) -> usize;
 
     /// Lets pullers go; what waits stays for recovery.

@@ -5,9 +5,12 @@
 //! them (`engine/shard.rs`). After a crash, [`Engine::open`] takes the shards
 //! over again and goes on from what the store holds.
 
+mod asked;
 mod children;
 mod live;
 mod moves;
+mod pacing;
+mod placing;
 mod replay;
 mod shard;
 mod size;
@@ -22,12 +25,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cascade_cdl::program::{Program, Resource};
+use cascade_cdl::program::{Priority, Program, Rate, Resource};
 use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::{
-    ActivityFailure, BUCKETS, Callback, Execution, ExecutionId, Json, Parent, Receipt, Status,
-    TaskId, TaskToken, TenantId, Timestamp,
+    ActivityFailure, ActivityTask, BUCKETS, Callback, Execution, ExecutionId, Json, NoShardKey,
+    Parent, Receipt, Status, TaskId, TaskToken, TenantId, Timestamp, bucket_of,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -38,6 +41,7 @@ use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::places::Places;
 use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
+pub use asked::path;
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
 pub use replay::Traced;
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};
@@ -172,6 +176,9 @@ pub struct Start {
     pub parent: Option<Parent>,
     /// Which schedule starts it.
     pub schedule: Option<Scheduled>,
+    /// How urgent it is; as the workflow says if absent. Of a child, as its workflow
+    /// says, and this where that says nothing.
+    pub priority: Option<Priority>,
 }
 
 /// An execution that has been started, now or before.
@@ -205,6 +212,21 @@ pub enum StartError {
     /// The input is not as the workflow's schema says.
     #[error("the input of the workflow: {0}")]
     Unfit(Unfit),
+    /// The input does not say where the execution belongs.
+    #[error("the input of the workflow: {0}")]
+    NoShardKey(#[from] NoShardKey),
+    /// Too many are started in too short a time.
+    #[error(
+        "workflow `{application}/{workflow}` starts at most {rate} (start_rate_limit); come again \
+         in {} s", retry_after.as_secs()
+    )]
+    TooFast {
+        application: Arc<str>,
+        workflow: Arc<str>,
+        rate: Rate,
+        /// In whole seconds, rounded up.
+        retry_after: Duration,
+    },
     #[error(transparent)]
     Full(#[from] Full),
     #[error("execution {0} was started by another request with this key or id")]
@@ -362,6 +384,8 @@ struct Context {
     closed: AtomicU64,
     stopping: CancellationToken,
     children: children::Asks,
+    placements: Arc<placing::Placements>,
+    paces: pacing::Paces,
 }
 
 impl Engine {
@@ -378,6 +402,8 @@ impl Engine {
         let (children, asks) = mpsc::unbounded_channel();
         let context = Arc::new(Context {
             children,
+            placements: Arc::default(),
+            paces: pacing::Paces::default(),
             store,
             queue,
             clock,
@@ -460,7 +486,7 @@ impl Engine {
 
     async fn submit(
         &self,
-        start: Start,
+        mut start: Start,
         started: oneshot::Sender<Result<Started, StartError>>,
         closed: Option<oneshot::Sender<Closed>>,
     ) -> Result<(), StartError> {
@@ -475,6 +501,10 @@ impl Engine {
                 workflow: start.workflow,
             });
         };
+        start.priority = match start.parent {
+            None => start.priority.or(program.1.priority),
+            Some(_) => program.1.priority.or(start.priority),
+        };
         let admission = context.definitions.admission(&start.tenant);
         let size = start.input.len() as u64;
         if size > admission.input_bytes {
@@ -484,43 +514,60 @@ impl Engine {
             });
         }
         let usage = context.usages.of(&start.tenant);
-        let id = match (start.id, &start.idempotency_key) {
-            (Some(id), _) => id,
-            (None, Some(key)) => ExecutionId::from_key(&start.tenant, key),
+        let (id, is_named) = match (start.id, &start.idempotency_key) {
+            (Some(id), _) => (id, true),
+            (None, Some(key)) => (ExecutionId::from_key(&start.tenant, key), true),
             (None, None) => {
                 // A start by name may be of what is open already, and is
                 // answered at the limit too.
                 usage.admit(&admission)?;
-                ExecutionId(uuid::Uuid::now_v7())
+                (ExecutionId(uuid::Uuid::now_v7()), false)
             }
         };
         let busy = || StartError::Busy {
             retry_after: RETRY_AFTER,
         };
         let place = self.place(usage, start.input.len()).ok_or_else(busy)?;
-        let unfit = match &program.1.input {
+        let mut refusal = match &program.1.input {
             Some(schema) => {
                 let (schema, input) = (schema.clone(), start.input.clone());
-                self.fit(&start.tenant, schema, input).await?.err()
+                let fits = self.fit(&start.tenant, schema, input).await?;
+                fits.err().map(StartError::Unfit)
             }
             None => None,
         };
-        self.shard(id.bucket())
-            .requests
-            .try_send(Request::Start(Box::new(StartRequest {
-                id,
-                start,
-                program,
-                unfit,
-                admission,
-                place,
-                started,
-                closed,
-            })))
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => busy(),
-                mpsc::error::TrySendError::Closed(_) => StartError::Interrupted,
-            })
+        let shard_key = context.shard_key(&program.1, &start, id);
+        let shard_key = shard_key.unwrap_or_else(|no_key| {
+            refusal.get_or_insert(no_key);
+            None
+        });
+        let wanted = bucket(id, shard_key.as_deref());
+        let (turn, bucket) = if is_named {
+            context.place((start.tenant.clone(), id), wanted).await?
+        } else {
+            (None, wanted)
+        };
+        let shard = self.shard(bucket);
+        let room = shard.requests.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => busy(),
+            mpsc::error::TrySendError::Closed(()) => StartError::Interrupted,
+        })?;
+        if let Some(turn) = &turn {
+            turn.went_to(bucket);
+        }
+        room.send(Request::Start(Box::new(StartRequest {
+            id,
+            start,
+            program,
+            refusal,
+            shard_key,
+            admission,
+            place,
+            turn,
+            started,
+            closed,
+        })));
+        Ok(())
     }
 
     /// A place for one more request of a tenant, if it has not got its part.
@@ -640,7 +687,8 @@ impl Engine {
         let usage = self.inner.context.usages.of(tenant);
         let place = self.place(usage, bytes).ok_or_else(busy)?;
         let (reply, answer) = oneshot::channel();
-        self.shard(id.bucket())
+        let bucket = self.inner.context.find(tenant, id).await?;
+        self.shard(bucket)
             .requests
             .try_send(Request::Control(Box::new(ControlRequest {
                 tenant: tenant.clone(),
@@ -664,7 +712,7 @@ impl Engine {
         }
         let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
         for report in reports {
-            let index = self.index(report.attempt.execution.bucket());
+            let index = self.index(report.attempt.bucket);
             by_shard.entry(index).or_default().push(report);
         }
         for (index, reports) in by_shard {
@@ -675,6 +723,24 @@ impl Engine {
     /// Tells of each commit of an execution by its new version.
     pub fn watch(&self, tenant: &TenantId, id: ExecutionId) -> tokio::sync::watch::Receiver<u64> {
         self.inner.context.watch.subscribe(tenant, id)
+    }
+
+    /// Those of the attempts that an execution waits for which wait until the rate of
+    /// their state allows another.
+    pub fn held_by_rate(&self, view: &View) -> Vec<TaskId> {
+        let tasks = view.execution.pending_tasks(&view.program);
+        let rated = tasks.into_iter().filter(|task| task.rate_limit.is_some());
+        let waits = |task: &ActivityTask| {
+            self.inner.context.queue.waits_for_rate(&AttemptKey {
+                tenant: view.summary.tenant.clone(),
+                execution: view.summary.id,
+                bucket: view.summary.bucket,
+                task: task.task,
+                attempt: task.attempt,
+                scheduled_at: task.scheduled_at,
+            })
+        };
+        rated.filter(waits).map(|task| task.task).collect()
     }
 
     /// What the engine is doing.
@@ -720,7 +786,7 @@ impl Engine {
     }
 
     fn index(&self, bucket: u32) -> usize {
-        (bucket * self.inner.context.settings.shards / BUCKETS) as usize
+        shard_of(bucket, self.inner.context.settings.shards) as usize
     }
 }
 
@@ -746,9 +812,19 @@ impl ShardHandle {
     }
 }
 
+/// The bucket of an execution: that of its shard key, if it has one.
+fn bucket(id: ExecutionId, shard_key: Option<&str>) -> u32 {
+    shard_key.map_or_else(|| id.bucket(), |key| bucket_of(key.as_bytes()))
+}
+
+/// Which of `count` shards has a bucket.
+pub fn shard_of(bucket: u32, count: u32) -> u32 {
+    bucket * count.clamp(1, BUCKETS) / BUCKETS
+}
+
 /// The buckets of the shard with this index out of `count`.
 fn buckets(index: u32, count: u32) -> Range<u32> {
-    // The inverse of `Engine::index`, rounding up.
+    // The inverse of `shard_of`, rounding up.
     let first = |index: u32| (index * BUCKETS).div_ceil(count);
     first(index)..first(index + 1)
 }
@@ -765,7 +841,7 @@ mod range_tests {
         for count in [1, 2, 3, 7, 4_096] {
             for index in 0..count {
                 for bucket in buckets(index, count) {
-                    assert_eq!(bucket * count / BUCKETS, index, "{bucket} of {count}");
+                    assert_eq!(shard_of(bucket, count), index, "{bucket} of {count}");
                 }
             }
             assert_eq!(buckets(count - 1, count).end, BUCKETS);

@@ -12,6 +12,7 @@ pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod places;
+mod rate;
 pub mod sandbox;
 pub mod schedules;
 pub mod server;

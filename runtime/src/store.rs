@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cascade_cdl::{Event, Execution, ExecutionId, TenantId, Timestamp};
+use cascade_cdl::{Event, Execution, ExecutionId, TaskId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use codec::{decode_events, encode_events};
@@ -117,6 +117,8 @@ pub struct Summary {
     pub tenant: TenantId,
     pub id: ExecutionId,
     pub bucket: u32,
+    /// What it is placed by, if not by its id.
+    pub shard_key: Option<Arc<str>>,
     pub application: Arc<str>,
     /// The application version that it runs: that of its start, unless it was moved.
     pub application_version: u32,
@@ -146,6 +148,54 @@ pub struct Commit {
     /// Given now and then: the execution after the events. The history so far
     /// moves out of the row into a chunk, and recovery starts from here.
     pub snapshot: Option<Box<Execution>>,
+    /// What changes of the list of what people are asked.
+    pub tasks: TaskChanges,
+}
+
+/// What a person is asked by an execution, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HumanTask {
+    pub tenant: TenantId,
+    pub execution: ExecutionId,
+    /// Its number within the execution.
+    pub task: TaskId,
+    pub application: Arc<str>,
+    pub workflow: Arc<str>,
+    /// The states and branches around it.
+    pub path: String,
+    pub state: Arc<str>,
+    /// Who is asked now.
+    pub assignee: String,
+    pub opened_at: Timestamp,
+    /// When its `timeout` is over.
+    pub deadline: Option<Timestamp>,
+    /// How often somebody else was asked.
+    pub escalated: u32,
+}
+
+/// What has changed of what an execution asks people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskChanges {
+    /// What is asked anew, or otherwise than before.
+    pub asked: Vec<HumanTask>,
+    /// What is not asked any more.
+    pub gone: Vec<TaskId>,
+}
+
+impl TaskChanges {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.gone.is_empty()
+    }
+}
+
+/// Which of the questions a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    pub assignee: Option<String>,
+    pub application: Option<String>,
+    pub workflow: Option<String>,
+    pub state: Option<String>,
 }
 
 /// An execution as it was committed last.
@@ -165,6 +215,8 @@ pub struct Stored {
 pub struct Filter {
     pub application: Option<String>,
     pub workflow: Option<String>,
+    /// Only what is placed by this key.
+    pub shard_key: Option<String>,
     pub status: Option<StatusName>,
     /// Only what has not ended, whether it is paused or not.
     pub open: bool,
@@ -470,6 +522,27 @@ pub trait Store: Send + Sync + 'static {
         before: Option<Cursor>,
         limit: u32,
     ) -> Result<Page<Summary>, Error>;
+
+    /// What people are asked by the executions of a tenant, the oldest first.
+    async fn human_tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<HumanTask>, Error>;
+
+    /// Some executions of a range of buckets that an older release wrote, and that ask
+    /// people what is not listed yet; empty in the end.
+    async fn unlisted(&self, buckets: Range<u32>) -> Result<Vec<(TenantId, ExecutionId)>, Error>;
+
+    /// Lists what such an execution asks.
+    async fn list_tasks(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        asked: Vec<HumanTask>,
+    ) -> Result<(), Error>;
 
     /// Keeps a module; the same digest twice is the same module.
     async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error>;

@@ -60,6 +60,45 @@ fn task(server: &Server, id: &str) -> Value {
 }
 
 #[test]
+fn a_killed_server_lists_what_people_are_asked() {
+    let mut server = Server::start();
+    server.push("echo", None);
+    server.apply("order", ORDER);
+    let ids: Vec<String> = (0..3).map(|n| start(&server, n)).collect();
+    for id in &ids {
+        signal(&server, id, "paid", &json!({ "amount": 7 }), "pay");
+        task(&server, id);
+    }
+    let listed = |server: &Server, filters: &[&str]| {
+        let list = [&["task", "list", "--output", "json"][..], filters].concat();
+        let list = server.cli(&list).succeeds().json();
+        let items = list["items"].as_array().expect("a list").clone();
+        let execution = |task: &Value| task["execution"].as_str().expect("an id").to_owned();
+        items.iter().map(execution).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&server, &[]), ids, "the oldest first");
+    server.kill();
+    server.restart();
+    assert_eq!(listed(&server, &["--assignee", "boss"]), ids);
+    assert_eq!(
+        listed(&server, &["--workflow", "order", "--state", "Approve"]),
+        ids
+    );
+    assert!(listed(&server, &["--assignee", "nobody"]).is_empty());
+    let answer = ["process", "answer", &ids[0], "Approve", "--input"];
+    server
+        .cli(&[&answer[..], &["{\"approved\": true}"]].concat())
+        .succeeds();
+    server.cli(&["process", "cancel", &ids[1]]).succeeds();
+    assert_eq!(listed(&server, &[]), ids[2..]);
+    let other = server.request("GET", "/v1/tasks?cursor=x", &[], "");
+    assert_eq!(
+        other.expect("the server answers").body["code"],
+        "invalid_cursor"
+    );
+}
+
+#[test]
 fn a_killed_server_takes_signals_and_answers_once() {
     let mut server = Server::start();
     server.push("echo", None);

@@ -210,6 +210,9 @@ pub(super) fn program(
     }
     Some(Program {
         input: None,
+        shard_key: None,
+        priority: None,
+        start_rate_limit: None,
         name: name.to_owned(),
         scopes,
         states: states.into_iter().collect::<Option<Vec<_>>>()?,

@@ -27,6 +27,7 @@ pub(super) fn child(
     let result = result(b, place, fields);
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| b.context.duration(node, "`timeout`"));
+    let priority = policies::optional_priority(b.context, fields);
     let retries = match fields.get("retries") {
         Some(node) => policies::retries(b.context, node),
         // Its own Tasks have been tried again; each level would multiply that.
@@ -45,6 +46,9 @@ pub(super) fn child(
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms: None,
+        priority: priority.ok()?,
+        // How often children start is for their workflow to say: `start_rate_limit`.
+        rate_limit: None,
         retries: retries?,
         catch: catch?,
         compensate: compensate?,

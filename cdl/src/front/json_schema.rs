@@ -11,7 +11,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Shape;
-use super::{child, document, map, policies, schedules, states, waiting, workflow};
+use super::{child, document, map, policies, rates, schedules, states, waiting, workflow};
 use crate::machine::limits::{MAX_BRANCHES, MAX_CONCURRENCY, MAX_ITEMS};
 use crate::schedule::{CatchUp, MAX_CRONS, Overlap};
 
@@ -40,6 +40,8 @@ pub(super) enum Kind {
     Branches,
     /// An error name, or several.
     Errors,
+    /// A rate, or a mapping with one.
+    Rate,
 }
 
 use Kind::{Any, Def, Errors, Flag, Integer, Items, List, Named, Number, Template, Things, Word};
@@ -242,6 +244,48 @@ const KEYS: &[Row] = &[
         "output",
         Template,
         "Output of the execution, a template; the context if not given.",
+    ),
+    (
+        "workflow",
+        "priority",
+        Integer(1, 5),
+        "How urgent executions are, 1 the most; 3 if not given. A start can say otherwise.",
+    ),
+    (
+        "*",
+        "priority",
+        Integer(1, 5),
+        "How urgent attempts are among those of the tenant, 1 the most; as the execution if not given.",
+    ),
+    (
+        "*",
+        "rate_limit",
+        Kind::Rate,
+        "How often attempts of this state may begin, those of all executions together, as in `10/s`.",
+    ),
+    (
+        "*",
+        "start_rate_limit",
+        Kind::Rate,
+        "How often executions may be started, as in `100/m`; beyond it starts are refused.",
+    ),
+    (
+        "*",
+        "rate",
+        Def("rate"),
+        "How often: `10/s`, `300/m`, `1000/h`.",
+    ),
+    (
+        "*",
+        "burst",
+        Integer(1, rates::MAX_COUNT),
+        "How many may come at once after a pause.",
+    ),
+    (
+        "workflow",
+        "shard_key",
+        Def("key-template"),
+        "What executions are placed by, as in `{{ $.workflow.input.customer_id }}`; their ids if not given.",
     ),
     (
         "*",
@@ -526,6 +570,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("iterator", &["states"]),
     ("batch", &["size"]),
     ("input", &["schema"]),
+    ("rate-limit", &["rate"]),
     ("catch", &["error", "next"]),
     ("compensate", &["resource"]),
     ("choice", &["condition", "next"]),
@@ -576,6 +621,7 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("batch", &map::BATCH),
     ("input", &workflow::INPUT),
     ("ui", &waiting::UI),
+    ("rate-limit", &rates::RATE),
     ("escalation", &waiting::ESCALATION),
 ];
 
@@ -683,6 +729,8 @@ fn values() -> Map<String, Value> {
         },
         "path": { "type": "string", "pattern": "^\\$" },
         "condition": { "type": ["string", "boolean"] },
+        "rate": { "type": "string", "minLength": 3 },
+        "key-template": { "type": ["string", "number"] },
         "schema": { "type": "object" },
         "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },
     });
@@ -776,6 +824,11 @@ fn value(kind: Kind) -> Value {
             branches["maxProperties"] = MAX_BRANCHES.into();
             branches
         }
+        Kind::Rate => json!({
+            "if": { "type": "object" },
+            "then": reference("rate-limit"),
+            "else": reference("rate"),
+        }),
         Errors => json!({
             "type": ["string", "array"],
             "minLength": 1,

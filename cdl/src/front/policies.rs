@@ -1,13 +1,13 @@
 //! What a state does about errors: retries and handlers.
 
-use super::fields::{Context, Shape};
+use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote};
-use super::states::{Place, result};
+use super::states::{Place, Reported, result};
 use super::workflow::Builder;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::errors;
-use crate::program::{Catch, Jitter, RetryPolicy};
+use crate::program::{Catch, Jitter, Priority, RetryPolicy};
 
 /// Most attempts: each is an event of the history.
 pub(super) const MAX_ATTEMPTS: u32 = 1_000;
@@ -85,6 +85,24 @@ pub(super) fn retries(context: &mut Context<'_>, node: &Node) -> Option<RetryPol
         }
     }
     (context.reporter.errors() == errors).then_some(policy)
+}
+
+/// Reads `priority`.
+pub(super) fn priority(context: &mut Context<'_>, node: &Node) -> Option<Priority> {
+    let most = u32::from(Priority::COUNT);
+    let number = context.integer(node, "`priority`", 1, most)?;
+    Priority::try_from(u8::try_from(number).ok()?).ok()
+}
+
+/// Reads `priority`, if it is there.
+pub(super) fn optional_priority(
+    context: &mut Context<'_>,
+    fields: &Fields<'_>,
+) -> Result<Option<Priority>, Reported> {
+    match fields.get("priority") {
+        Some(node) => priority(context, node).map(Some).ok_or(Reported),
+        None => Ok(None),
+    }
 }
 
 /// Reads `catch`: a list of handlers.

@@ -9,6 +9,7 @@ use super::document::{Named, named_items};
 use super::fields::{Context, Fields, Shape, is_name};
 use super::map::map;
 use super::policies;
+use super::rates;
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::urn::{self, Parsed};
@@ -123,6 +124,8 @@ const TYPES: &[Type] = &[
                 "resultPath",
                 "timeout",
                 "heartbeat",
+                "priority",
+                "rate_limit",
                 "retries",
                 "catch",
                 "compensate",
@@ -241,6 +244,7 @@ const TYPES: &[Type] = &[
                 "result",
                 "resultPath",
                 "timeout",
+                "priority",
                 "retries",
                 "catch",
                 "compensate",
@@ -441,6 +445,11 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
             .help("a heartbeat is the longest silence of an attempt; make it shorter"),
         );
     }
+    let priority = policies::optional_priority(b.context, fields);
+    let rate_limit = match fields.get("rate_limit") {
+        Some(node) => rates::of_attempts(b.context, node).map(Some),
+        None => Some(None),
+    };
     let retries = match fields.get("retries") {
         Some(node) => policies::retries(b.context, node),
         None => Some(crate::program::RetryPolicy::default()),
@@ -468,6 +477,8 @@ fn task(b: &mut Builder<'_, '_>, place: &Place<'_>, state: &State<'_>) -> Option
         result: result.ok()?,
         timeout_ms,
         heartbeat_ms,
+        priority: priority.ok()?,
+        rate_limit: rate_limit?,
         retries: retries?,
         catch: catch?,
         compensate,

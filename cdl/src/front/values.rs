@@ -9,6 +9,7 @@ use super::text::Span;
 use super::yaml::{Node, Yaml};
 use crate::diagnostic::Code;
 use crate::expression::{Path, Root, SyntaxError, Template};
+use crate::placing;
 
 impl Context<'_> {
     /// Any value, with expressions in it.
@@ -97,6 +98,30 @@ impl Context<'_> {
             self.report(unknown_word(word, span));
         }
         self.reporter.errors() == errors
+    }
+
+    /// One value that is computed before an execution begins, when no more is known of
+    /// it than its input, its id and its tenant.
+    pub(super) fn start_template(&mut self, node: &Node, what: &str) -> Option<Template> {
+        let scalar = self.scalar(node, &format!("{what} is text or a number"))?;
+        let template = self.scalar_template(node, scalar)?;
+        let errors = self.reporter.errors();
+        for reference in template.references() {
+            if !placing::is_known(&reference.root, &reference.segments) {
+                let (offset, len) = (reference.offset, reference.len);
+                let span = scalar.locate(self.text, node.span, offset, len);
+                let message = format!("{what} is evaluated before the execution begins");
+                self.report(
+                    Finding::new(Code::InvalidExpression, span, message)
+                        .label("this is not known then")
+                        .help(
+                            "it can read `$.workflow.input`, `$.workflow.execution_id` and \
+                             `$.workflow.tenant`",
+                        ),
+                );
+            }
+        }
+        (self.reporter.errors() == errors).then_some(template)
     }
 
     /// Text with expressions in it.

@@ -12,9 +12,10 @@ use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
 use super::yaml::Node;
-use super::{collisions, lints, schemas, states};
+use super::{collisions, lints, policies, rates, schemas, states};
 use crate::diagnostic::Code;
-use crate::expression::Path;
+use crate::expression::{Path, Template};
+use crate::placing;
 use crate::program::{
     EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
 };
@@ -29,9 +30,12 @@ pub(super) const WORKFLOW: Shape = Shape {
         "input",
         "timeout",
         "output",
+        "shard_key",
+        "priority",
+        "start_rate_limit",
         "states",
     ],
-    later: &["shard_key", "cache", "on_timeout", "version"],
+    later: &["cache", "on_timeout", "version"],
 };
 
 pub(super) const INPUT: Shape = Shape {
@@ -102,6 +106,12 @@ pub(super) fn compile(
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| context.duration(node, "`timeout`"));
     let output = fields.get("output").map(|node| context.template(node));
+    let shard_key = fields.get("shard_key");
+    let shard_key = shard_key.and_then(|node| shard_key_of(context, node));
+    let priority = fields.get("priority");
+    let priority = priority.and_then(|node| policies::priority(context, node));
+    let start_rate_limit = fields.get("start_rate_limit");
+    let start_rate_limit = start_rate_limit.and_then(|node| rates::of_starts(context, node));
     let states = context.required(&fields, "states")?;
     let mut builder = Builder {
         context,
@@ -139,8 +149,26 @@ pub(super) fn compile(
         states: states.into_iter().collect::<Option<Vec<_>>>()?,
         timeout_ms,
         input,
+        shard_key,
+        priority,
+        start_rate_limit,
         output: output.flatten(),
     })
+}
+
+/// What executions are placed by: it is computed before they begin.
+fn shard_key_of(context: &mut Context<'_>, node: &Node) -> Option<Template> {
+    let template = context.start_template(node, "`shard_key`")?;
+    if let Some(literal) = template.as_literal()
+        && let Err(error) = placing::is_key(literal)
+    {
+        context.report(
+            Finding::new(Code::InvalidValue, node.span, error.to_string())
+                .help("write an expression over the input: \"{{ $.workflow.input.customer_id }}\""),
+        );
+        return None;
+    }
+    Some(template)
 }
 
 /// What the input has to look like.

@@ -260,6 +260,12 @@ mod tests {
         budget.spent
     }
 
+    /// What histories were counted by: other values ask for a new `SEMANTICS`.
+    #[test]
+    fn the_rules_are_what_histories_were_counted_by() {
+        assert_eq!((EXPRESSION_STEP_BYTES, FAULT_BYTES), (64, 262_144));
+    }
+
     /// Expected values: the rules at the constants, for so many of each.
     #[test]
     fn each_thing_counts_by_its_rule() {

@@ -35,7 +35,11 @@ impl Output {
 
 impl Machine<'_> {
     /// Makes the context that an execution starts with.
-    pub(super) fn begin_context(&mut self, input: &Json) -> Result<(), Failure> {
+    pub(super) fn begin_context(
+        &mut self,
+        input: &Json,
+        shard_key: Option<&str>,
+    ) -> Result<(), Failure> {
         let refuse = |message| Err(Failure::new(errors::INVALID_INPUT, message));
         if input.len() as u64 > MAX_CONTEXT_BYTES {
             return refuse(format!(
@@ -64,6 +68,9 @@ impl Machine<'_> {
         if let Some(schedule) = &execution.schedule {
             execution.context["workflow"]["schedule"] =
                 json!({ "name": &*schedule.name, "at": schedule.at.to_string() });
+        }
+        if let Some(key) = shard_key {
+            execution.context["workflow"]["shard_key"] = key.into();
         }
         execution.context_bytes = text_len(&execution.context) + input.len() as u64;
         execution.context["workflow"]["input"] = value;

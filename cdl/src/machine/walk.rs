@@ -97,6 +97,7 @@ impl<'a> Machine<'a> {
         input: &Json,
         shards: u32,
         semantics: u32,
+        shard_key: Option<&str>,
     ) -> Result<(), ApplyError> {
         if semantics > SEMANTICS {
             return Err(ApplyError::NewerMachine {
@@ -109,7 +110,7 @@ impl<'a> Machine<'a> {
         self.budget = Budget::of(self.execution.machine);
         self.execution.shards = shards;
         self.execution.started_at = self.now;
-        match self.begin_context(input) {
+        match self.begin_context(input, shard_key) {
             Ok(()) => {
                 self.set_workflow_timer();
                 self.open_frame(FrameId::ROOT, None, ScopeId::ROOT);
@@ -349,7 +350,7 @@ impl<'a> Machine<'a> {
             timeout,
         };
         self.commands.extend(
-            step.activity_task(state, attempted)
+            step.activity_task(state, attempted, self.execution.priority)
                 .map(Command::ScheduleActivity),
         );
         self.frame_mut(id).step = step;

@@ -102,6 +102,8 @@ fn task_fields(task: &Task, target: Target<'_>) -> Vec<(&'static str, String)> {
         ("result", text(&task.result)),
         ("timeout", text(&task.timeout_ms)),
         ("heartbeat", text(&task.heartbeat_ms)),
+        ("priority", text(&task.priority)),
+        ("rate_limit", text(&task.rate_limit)),
         ("retries", text(&task.retries)),
         ("catch", catches(&task.catch, target)),
         ("compensate", text(&task.compensate)),

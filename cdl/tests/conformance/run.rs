@@ -150,6 +150,8 @@ impl<'c> Run<'c> {
             machine: SEMANTICS,
             parent: None,
             schedule: None,
+            shard_key: None,
+            priority: None,
         });
     }
 

@@ -1,12 +1,14 @@
 //! Definitions in the Amazon States Language, event by event. Expected values: the
 //! specification, and what `docs/asl.md` says.
 
-use cascade_cdl::AslOptions;
 use cascade_cdl::asl::{Binding, Bindings, Envelope};
+use cascade_cdl::limits::MAX_HELD_BYTES;
 use cascade_cdl::program::Resource;
+use cascade_cdl::{ActivityFailure, AslOptions, EventKind, Status};
+use serde_json::json;
 
-use crate::compile::compile_asl;
-use crate::transcript::{check, check_program};
+use crate::compile::{compile, compile_asl};
+use crate::transcript::{Long, Run, check, check_program, completed, failed, json as text};
 
 /// A task with tries after two and four seconds, and one after a time-out.
 const RETRIES: &str = r#"{"StartAt": "A", "States": {
@@ -440,5 +442,337 @@ fn the_machine_s_own_time_out_ends_the_execution() {
         at 5000
           timed out after 5000
         ",
+    );
+}
+
+/// The error that a definition ends by at its first event, if it does.
+fn error_of(definition: &str, input: &str) -> Option<String> {
+    let mut run = Run::new(compile(definition));
+    run.start(text(input));
+    match run.execution.status {
+        Status::Failed { failure } => Some(failure.error),
+        _ => None,
+    }
+}
+
+/// A text of so many bytes in JSON, with its quotes.
+fn of_length(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes - 2))
+}
+
+const LARGEST: usize = 262_144;
+
+#[test]
+fn inputs_and_results_are_bounded_by_256_kib() {
+    let waits = r#"{"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}}"#;
+    assert_eq!(error_of(waits, &of_length(LARGEST)), None);
+    let too_large = Some("States.DataLimitExceeded".to_owned());
+    assert_eq!(error_of(waits, &of_length(LARGEST + 1)), too_large);
+
+    let tells = |bytes: usize| {
+        let mut run = Run::new(compile(
+            r#"{"StartAt": "A", "States": {"A": {
+                "Type": "Task", "Resource": "urn:cascade:activity:a", "End": true}}}"#,
+        ));
+        run.start(text("{}"));
+        let task = run.only_task().task;
+        run.apply(completed(task, 1, text(&of_length(bytes))));
+        run.execution.status
+    };
+    let output = text(&of_length(LARGEST));
+    assert_eq!(tells(LARGEST), Status::Completed { output });
+    let Status::Failed { failure } = tells(LARGEST + 1) else {
+        panic!("it is taken");
+    };
+    assert_eq!(Some(failure.error), too_large);
+}
+
+/// Each branch has the input; together they hold what an execution may, and more.
+#[test]
+fn what_branches_are_given_is_counted_for_each() {
+    let branch = |n: usize| {
+        let wait = json!({"Type": "Wait", "Seconds": 1, "End": true});
+        json!({"StartAt": format!("W{n}"), "States": {format!("W{n}"): wait}})
+    };
+    let parallel = |branches: usize| {
+        let branches: Vec<_> = (0..branches).map(branch).collect();
+        json!({"StartAt": "P", "States": {"P": {
+            "Type": "Parallel", "Branches": branches, "End": true}}})
+    };
+    let most = usize::try_from(MAX_HELD_BYTES).expect("small") / LARGEST;
+    let error = |branches| error_of(&parallel(branches).to_string(), &of_length(LARGEST - 1_000));
+    assert_eq!(error(most + 1), Some("ContextTooLarge".to_owned()));
+    assert_eq!(error(most / 2), None);
+}
+
+#[test]
+fn a_wait_lasts_ten_years_at_most() {
+    let wait = r#"{"StartAt": "W", "States": {
+        "W": {"Type": "Wait", "SecondsPath": "$", "End": true}}}"#;
+    assert_eq!(error_of(wait, "315360000"), None);
+    for seconds in ["315360001", "18446744073709551615"] {
+        assert_eq!(
+            error_of(wait, seconds),
+            Some("States.Runtime".to_owned()),
+            "{seconds}"
+        );
+    }
+}
+
+#[test]
+fn the_branches_of_a_parallel_state_in_a_branch_are_its_own() {
+    let pass = |name: &str, value: u32| json!({"StartAt": name, "States": {name: {"Type": "Pass", "Result": value, "End": true}}});
+    let inner = json!({"StartAt": "Q", "States": {"Q": {
+        "Type": "Parallel", "Branches": [pass("C", 3)], "End": true}}});
+    let definition = json!({"StartAt": "P", "States": {"P": {
+        "Type": "Parallel", "Branches": [pass("A", 1), inner], "End": true}}});
+    let mut run = Run::new(compile(&definition.to_string()));
+    run.start(text("0"));
+    let output = text("[1,[3]]");
+    assert_eq!(run.execution.status, Status::Completed { output });
+}
+
+/// Both come as `TimeoutError`; AWS has a name for each.
+#[test]
+fn a_missed_heartbeat_is_another_error_than_a_timeout() {
+    for (message, error) in [
+        ("no heartbeat within 5000 ms", "States.HeartbeatTimeout"),
+        ("no outcome within 60000 ms", "States.Timeout"),
+    ] {
+        let mut run = Run::new(compile(
+            r#"{"StartAt": "A", "States": {"A": {"Type": "Task", "TimeoutSeconds": 60,
+                "HeartbeatSeconds": 5, "Resource": "urn:cascade:activity:a", "End": true}}}"#,
+        ));
+        run.start(text("{}"));
+        run.apply(EventKind::ActivityFailed {
+            task: run.only_task().task,
+            attempt: 1,
+            failure: ActivityFailure {
+                error: "TimeoutError".to_owned(),
+                message: message.to_owned(),
+                retryable: None,
+                details: None,
+            },
+            receipt: None,
+        });
+        let Status::Failed { failure } = &run.execution.status else {
+            panic!("{:?}", run.execution.status);
+        };
+        assert_eq!(failure.error, error);
+    }
+}
+
+/// A Map over what is at `$.l`, with a task for each item.
+fn over(mode: &str, more: &str) -> String {
+    format!(
+        r#"{{"StartAt": "M", "States": {{"M": {{"Type": "Map", "ItemsPath": "$.l", {more} "End": true,
+        "ItemProcessor": {{"ProcessorConfig": {{{mode}}}, "StartAt": "T", "States": {{
+            "T": {{"Type": "Task", "Resource": "urn:cascade:activity:t", "End": true}}}}}}}}}}}}"#
+    )
+}
+
+const INLINE: &str = r#""Mode": "INLINE""#;
+const DISTRIBUTED: &str = r#""Mode": "DISTRIBUTED", "ExecutionType": "STANDARD""#;
+
+/// AWS's limit is 40 for one, and 10,000 for the other: ours is 256.
+#[test]
+fn a_map_that_does_not_say_runs_so_many_iterations_at_a_time() {
+    let items = json!({"l": (0..300).collect::<Vec<_>>()}).to_string();
+    for (mode, most) in [(INLINE, 40), (DISTRIBUTED, 256)] {
+        let mut run = Run::new(compile(&over(mode, "")));
+        run.start(text(&items));
+        assert_eq!(run.outstanding.len(), most, "{mode}");
+    }
+}
+
+#[test]
+fn only_a_distributed_map_goes_through_an_object() {
+    let mut run = Run::new(compile(&over(DISTRIBUTED, "")));
+    run.start(text(r#"{"l":{"a":1}}"#));
+    assert_eq!(run.only_task().input, text(r#"{"Key":"a","Value":1}"#));
+
+    let mut run = Run::new(compile(&over(INLINE, "")));
+    run.start(text(r#"{"l":{"a":1}}"#));
+    let Status::Failed { failure } = &run.execution.status else {
+        panic!("{:?}", run.execution.status);
+    };
+    let words = r#"Reference path "$.l" must point to array."#;
+    assert!(failure.message.ends_with(words), "{}", failure.message);
+}
+
+#[test]
+fn what_a_map_tolerates_is_nothing_or_a_part_of_its_items() {
+    let half = r#""ToleratedFailurePercentage": 50,"#;
+    let threshold = "States.ExceedToleratedFailureThreshold";
+    for (mode, more, fails, error) in [
+        (INLINE, "", 1, Some("X")),
+        (DISTRIBUTED, "", 1, Some(threshold)),
+        (DISTRIBUTED, half, 1, None),
+        (DISTRIBUTED, half, 2, Some(threshold)),
+    ] {
+        let mut run = Run::new(compile(&over(mode, more)));
+        run.start(text(r#"{"l":[1,2]}"#));
+        for at in 0..2 {
+            let Some(task) = run.outstanding.values().next().map(|task| task.task) else {
+                break;
+            };
+            run.apply(if at < fails {
+                failed(task, 1, "X", None)
+            } else {
+                completed(task, 1, text("1"))
+            });
+        }
+        let told = match &run.execution.status {
+            Status::Failed { failure } => Some(failure.error.as_str()),
+            _ => None,
+        };
+        assert_eq!(told, error, "{mode} {more} {fails}");
+    }
+}
+
+/// `{"Items":[]}` has 12 bytes, and each item 7 with a comma.
+#[test]
+fn batches_have_so_many_bytes_at_most() {
+    for (most, sizes) in [(26, vec![2, 1]), (25, vec![1, 1, 1]), (1, vec![1, 1, 1])] {
+        let batcher = format!(r#""ItemBatcher": {{"MaxInputBytesPerBatch": {most}}},"#);
+        let mut run = Run::new(compile(&over(DISTRIBUTED, &batcher)));
+        run.start(text(r#"{"l":["aaaa","bbbb","cccc"]}"#));
+        let count = |task: &cascade_cdl::ActivityTask| {
+            task.input.to_value()["Items"]
+                .as_array()
+                .expect("a list")
+                .len()
+        };
+        let made: Vec<_> = run.outstanding.values().map(count).collect();
+        assert_eq!(made, sizes, "{most}");
+    }
+}
+
+#[test]
+fn a_reader_may_give_a_list_as_it_is() {
+    let reader = r#""ItemReader": {"Resource": "urn:cascade:activity:read",
+        "ReaderConfig": {"InputType": "JSON"}},"#;
+    let definition = over(DISTRIBUTED, reader).replace(r#""ItemsPath": "$.l","#, "");
+    let mut run = Run::new(compile(&definition));
+    run.start(text("{}"));
+    let task = run.only_task().task;
+    run.apply(completed(task, 1, text("[7]")));
+    assert_eq!(run.only_task().input, text("7"));
+}
+
+/// Expected values: AWS's words.
+#[test]
+fn what_is_no_number_is_told_as_it_stands_there() {
+    let wait = r#"{"StartAt": "S", "States": {
+        "S": {"Type": "Wait", "SecondsPath": "$.s", "End": true}}}"#;
+    let map = |query: &str, field: &str| {
+        format!(
+            r#"{{"StartAt": "S", "QueryLanguage": "{query}", "States": {{"S": {{
+            "Type": "Map", "End": true, {field}, "ItemProcessor": {{
+                "ProcessorConfig": {{"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}}, "StartAt": "I",
+                "States": {{"I": {{"Type": "Pass", "End": true}}}}}}}}}}}}"#
+        )
+    };
+    let path = map(
+        "JSONPath",
+        r#""ItemsPath": "$.l", "ToleratedFailurePercentagePath": "$.s""#,
+    );
+    let query = map(
+        "JSONata",
+        r#""Items": "{% $states.input.l %}", "ToleratedFailurePercentage": "{% $states.input.s %}""#,
+    );
+    let between = "ToleratedFailurePercentage must be between 0 and 100.";
+    for (definition, input, error, cause) in [
+        (
+            wait,
+            r#"{"s":"soon"}"#,
+            "States.Runtime",
+            "The SecondsPath parameter cannot be parsed as a long value: $.s == soon",
+        ),
+        (
+            wait,
+            r#"{"s":[1]}"#,
+            "States.Runtime",
+            "The SecondsPath parameter cannot be parsed as a long value: $.s == [1]",
+        ),
+        (
+            wait,
+            r#"{"s":-1}"#,
+            "States.Runtime",
+            "The SecondsPath parameter references a negative value: $.s == -1",
+        ),
+        (
+            path.as_str(),
+            r#"{"l":[],"s":101}"#,
+            "States.Runtime",
+            between,
+        ),
+        (
+            query.as_str(),
+            r#"{"l":[],"s":101}"#,
+            "States.QueryEvaluationError",
+            between,
+        ),
+    ] {
+        let mut run = Run::new(compile(definition));
+        run.start(text(input));
+        let Status::Failed { failure } = &run.execution.status else {
+            panic!("{input}: {:?}", run.execution.status);
+        };
+        assert_eq!(failure.error, error, "{input}");
+        let place =
+            "An error occurred while executing the state 'S' (entered at the event id #1). ";
+        assert_eq!(failure.message, format!("{place}{cause}"));
+    }
+    // The bounds themselves are percentages.
+    for share in ["0", "100"] {
+        for definition in [&path, &query] {
+            assert_eq!(
+                error_of(definition, &format!(r#"{{"l":[],"s":{share}}}"#)),
+                None
+            );
+        }
+    }
+}
+
+/// What a frame holds is its input and its variables, as texts.
+#[test]
+fn a_frame_knows_how_much_it_holds() {
+    let definition = r#"{"StartAt": "A", "QueryLanguage": "JSONata", "States": {
+        "A": {"Type": "Pass", "Assign": {"v": "{% 'four' %}", "w": 12}, "Output": "{% [1,2,3] %}", "Next": "W"},
+        "W": {"Type": "Wait", "Seconds": 1, "End": true}}}"#;
+    let mut run = Run::new(compile(definition));
+    run.start(text("0"));
+    let snapshot = serde_json::to_value(&run.execution).expect("JSON");
+    // `[1,2,3]`, `"four"` and `12`.
+    assert_eq!(snapshot["frames"]["0"]["data"]["bytes"], 7 + 6 + 2);
+}
+
+/// AWS's limits: 256 KiB for each variable, 10 MiB for all. Forty of the largest fit.
+#[test]
+fn variables_are_bounded_all_together() {
+    let states: serde_json::Map<_, _> = (0..=40)
+        .map(|n| {
+            let task = json!({
+                "Type": "Task", "Resource": "urn:cascade:activity:a", "ResultPath": null,
+                "Assign": {format!("v{n}.$"): "$"}, "Next": format!("S{}", n + 1),
+            });
+            (format!("S{n}"), task)
+        })
+        .chain([("S41".to_owned(), json!({"Type": "Succeed"}))])
+        .collect();
+    let definition = json!({"StartAt": "S0", "States": states});
+    let mut long = Long::new(compile(&definition.to_string()));
+    let largest = text(&of_length(LARGEST));
+    for n in 0..=40 {
+        assert_eq!(long.execution.status, Status::Running, "{n} variables");
+        long.go_on(|task, attempt| completed(task, attempt, largest.clone()));
+    }
+    let Status::Failed { failure } = &long.execution.status else {
+        panic!("{:?}", long.execution.status);
+    };
+    assert_eq!(
+        (failure.error.as_str(), failure.state.as_deref()),
+        ("States.DataLimitExceeded", Some("S40"))
     );
 }

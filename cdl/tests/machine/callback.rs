@@ -2,6 +2,7 @@
 //! callback pattern, and what `docs/asl.md` says.
 
 use cascade_cdl::asl::{Binding, Bindings, Envelope};
+use cascade_cdl::limits::ANSWERED_TASKS;
 use cascade_cdl::program::Resource;
 use cascade_cdl::{AslOptions, Callback, CallbackRefused, TaskToken};
 
@@ -227,6 +228,31 @@ fn the_same_outcome_again_is_the_same_and_another_comes_too_late() {
         accepts(&run, 1, &told("2")),
         Err(CallbackRefused::NotAwaited)
     );
+}
+
+#[test]
+fn outcomes_are_forgotten_in_the_end() {
+    let mut run = Run::new(compile_asl(
+        &TOKEN.replace(r#""End": true"#, r#""Next": "Send""#),
+        &options(),
+    ));
+    run.start(json("{}"));
+    let told = || Callback::Succeeded { output: json("1") };
+    let mut tasks = Vec::new();
+    for _ in 0..=ANSWERED_TASKS {
+        let task = run.only_task().task;
+        tasks.push(task);
+        run.apply(completed(task, 1, json("{}")));
+        run.apply(called_back(task, 1, told()));
+    }
+    let again = |task| {
+        let (execution, now) = (&run.execution, run.now());
+        execution.accepts_callback(&run.program, task, 1, &told(), now)
+    };
+    assert_eq!(again(tasks[0]), Err(CallbackRefused::NotAwaited));
+    for task in &tasks[1..] {
+        assert_eq!(again(*task), Err(CallbackRefused::Repeated));
+    }
 }
 
 #[test]

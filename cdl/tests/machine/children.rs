@@ -226,6 +226,8 @@ fn children_nest_only_so_deep() {
                 on_close: ParentClose::Abandon,
             }),
             schedule: None,
+            shard_key: None,
+            priority: None,
         });
         assert_eq!(run.outstanding.len(), usize::from(runs), "{depth}");
         match &run.execution.status {

@@ -1,14 +1,13 @@
 //! Compensation of what was done.
 
-use std::sync::Arc;
-
-use cascade_cdl::limits::{COMPENSATION_EVENTS, MAX_COMPENSATIONS, MAX_EVENTS, MAX_NAMED_FAILURES};
-use cascade_cdl::program::Program;
-use cascade_cdl::{Event, EventKind, Execution, Failure, SEMANTICS, Status, Timestamp, apply};
+use cascade_cdl::limits::{
+    COMPENSATION_EVENTS, MAX_COMPENSATIONS, MAX_EVENTS, MAX_HELD_BYTES, MAX_NAMED_FAILURES,
+};
+use cascade_cdl::{EventKind, Execution, Failure, Status};
 use serde_json::{Value, json};
 
 use crate::compile::{compile, compile_value};
-use crate::transcript::{Run, START, check, completed, failed, id, json as text, tenant};
+use crate::transcript::{Long, Run, check, completed, failed, json as text};
 
 const TRIP: &str = r#"
     states:
@@ -342,51 +341,6 @@ fn a_state_that_fails_after_its_activity_returned_is_undone_too() {
     }
 }
 
-/// Applies events without looking at each execution, which may be large.
-struct Long {
-    program: Arc<Program>,
-    execution: Execution,
-}
-
-impl Long {
-    fn new(workflow: &Value) -> Self {
-        let mut long = Self {
-            program: compile_value(workflow),
-            execution: Execution::new(id(), tenant()),
-        };
-        long.apply(EventKind::ExecutionStarted {
-            input: text("null"),
-            shards: 10,
-            machine: SEMANTICS,
-            parent: None,
-            schedule: None,
-        });
-        long
-    }
-
-    fn apply(&mut self, kind: EventKind) {
-        let event = Event {
-            seq: self.execution.version + 1,
-            at: Timestamp(self.execution.wake_at().unwrap_or(START).0),
-            kind,
-        };
-        let execution = std::mem::replace(&mut self.execution, Execution::new(id(), tenant()));
-        let applied = apply(&self.program, execution, &event).expect("the event can follow");
-        self.execution = applied.execution;
-    }
-
-    /// Lets the one attempt end, or the pause before it.
-    fn go_on(&mut self, outcome: impl Fn(cascade_cdl::TaskId, u32) -> EventKind) {
-        let kind = match self.execution.pending_tasks(&self.program).pop() {
-            Some(task) => outcome(task.task, task.attempt),
-            None => EventKind::TimerFired {
-                timer: *self.execution.timers.keys().next().expect("a timer"),
-            },
-        };
-        self.apply(kind);
-    }
-}
-
 fn looping(attempts: u32) -> Value {
     json!({"states": [{
         "name": "A", "type": "Task", "parameters": 1, "next": "A",
@@ -399,7 +353,7 @@ fn looping(attempts: u32) -> Value {
 
 #[test]
 fn steps_that_may_have_to_be_compensated_are_bounded() {
-    let mut long = Long::new(&looping(1));
+    let mut long = Long::new(compile_value(&looping(1)));
     for at in 0..MAX_COMPENSATIONS {
         assert_eq!(long.execution.status, Status::Running, "{at}");
         long.go_on(|task, attempt| completed(task, attempt, text("null")));
@@ -425,9 +379,37 @@ fn steps_that_may_have_to_be_compensated_are_bounded() {
     assert_eq!(named.len(), MAX_NAMED_FAILURES);
 }
 
+/// What is remembered is what compensations are given; all of it together is bounded as what
+/// frames hold is.
+#[test]
+fn what_is_remembered_is_bounded_in_bytes() {
+    let mut workflow = looping(1);
+    workflow["states"][0]["parameters"] = json!("x".repeat(10_000));
+    let mut long = Long::new(compile_value(&workflow));
+    let output = text(&format!("\"{}\"", "y".repeat(1_000_000)));
+    // `{"input":"…","output":"…"}`
+    let each = 20 + 10_002 + 1_000_002;
+    for at in 0..MAX_HELD_BYTES / each {
+        assert_eq!(long.execution.status, Status::Running, "{at}");
+        assert_eq!(long.execution.saga.bytes, at * each);
+        long.go_on(|task, attempt| completed(task, attempt, output.clone()));
+    }
+    // The next one has been done, so it is undone: without what there is no room for.
+    long.go_on(|task, attempt| completed(task, attempt, output.clone()));
+    let Status::Compensating { outcome } = &long.execution.status else {
+        panic!("not compensating: {:?}", long.execution.status);
+    };
+    let Status::Failed { failure: cause } = &**outcome else {
+        panic!("not failed: {outcome:?}");
+    };
+    assert_eq!(cause.error, "ContextTooLarge");
+    let last = long.execution.saga.completed.last().expect("what was done");
+    assert_eq!(last.input.as_str(), "null");
+}
+
 #[test]
 fn compensations_end_with_the_room_of_the_history() {
-    let mut long = Long::new(&looping(1_000));
+    let mut long = Long::new(compile_value(&looping(1_000)));
     for _ in 0..30 {
         long.go_on(|task, attempt| completed(task, attempt, text("null")));
     }
@@ -443,6 +425,8 @@ fn compensations_end_with_the_room_of_the_history() {
     assert_eq!(saga.failures, 30);
     assert_eq!(saga.failed[23].error, "Stuck");
     assert_eq!(saga.failed[24].error, "HistoryLimitExceeded");
+    let message = "the history has reached its limit of 50000 events";
+    assert_eq!(saga.failed[24].message, message);
     assert!(matches!(long.execution.status, Status::Cancelled { .. }));
 }
 

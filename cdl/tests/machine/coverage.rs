@@ -38,6 +38,8 @@ fn check(workflow: &str, outcomes: &[&str], entered: &[&str], missed: &[&str]) {
         machine: SEMANTICS,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     }]);
     while let Some(kind) = events.pop_front() {
         let seq = execution.version + 1;

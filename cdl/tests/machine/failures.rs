@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cascade_cdl::program::StateKind;
+use cascade_cdl::{ActivityFailure, EventKind, Status};
 
 use crate::compile::compile;
 use crate::transcript::{Run, check, failed, json};
@@ -356,6 +357,35 @@ fn a_result_that_cannot_be_put_away_is_an_error_that_can_be_caught() {
           completed {"a":1}
         "#,
     );
+}
+
+/// It is as long as what it says, not more: there is room for it.
+#[test]
+fn a_long_error_is_caught_as_any_other() {
+    let cdl = "states:
+      - { name: A, type: Task, parameters: 1, catch: [{ error: '*', result: $.e, next: B }] }
+      - { name: B, type: Succeed }";
+    let asl = r#"{"StartAt": "A", "States": {
+        "A": {"Type": "Task", "Resource": "urn:cascade:activity:a", "End": true,
+              "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "B"}]},
+        "B": {"Type": "Succeed"}}}"#;
+    for file in [cdl, asl] {
+        let mut run = Run::new(compile(file));
+        run.start(json("{}"));
+        run.apply(EventKind::ActivityFailed {
+            task: run.only_task().task,
+            attempt: 1,
+            failure: ActivityFailure {
+                error: "E".repeat(5_000),
+                message: "m".repeat(5_000),
+                retryable: Some(false),
+                details: None,
+            },
+            receipt: None,
+        });
+        let status = &run.execution.status;
+        assert!(matches!(status, Status::Completed { .. }), "{status:?}");
+    }
 }
 
 #[test]

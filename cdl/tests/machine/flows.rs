@@ -1,6 +1,9 @@
 //! States, data and time, without failures.
 
-use crate::transcript::check;
+use cascade_cdl::Status;
+
+use crate::compile::compile;
+use crate::transcript::{Run, check, json};
 
 #[test]
 fn a_task_without_parameters_gets_the_context_and_its_result_is_the_output() {
@@ -139,6 +142,21 @@ fn a_wait_ends_after_its_duration_and_not_before() {
           completed {}
         ",
     );
+}
+
+#[test]
+fn a_wait_lasts_ten_years_at_most() {
+    for (seconds, status) in [("315360000", None), ("315360001", Some("ExpressionError"))] {
+        let mut run = Run::new(compile(&format!(
+            "states: [{{ name: W, type: Wait, duration: '{{{{ {seconds} }}}}' }}]"
+        )));
+        run.start(json("null"));
+        let error = match &run.execution.status {
+            Status::Failed { failure } => Some(failure.error.as_str()),
+            _ => None,
+        };
+        assert_eq!(error, status, "{seconds}");
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cascade_cdl::limits::{
-    MAX_BRANCHES, MAX_CONTEXT_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_HELD_BYTES, MAX_STEPS,
-    STEP_BYTES,
+    self, MAX_BRANCHES, MAX_CONTEXT_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_FRAMES, MAX_HELD_BYTES,
+    MAX_STEPS, STEP_BYTES,
 };
 use cascade_cdl::program::StateKind;
 use cascade_cdl::{ApplyError, Event, EventKind, Execution, SEMANTICS, Status, apply};
@@ -63,6 +63,46 @@ fn expressions_that_take_long_count_as_many_steps() {
         );
         evaluations = exits;
     }
+}
+
+/// An evaluation in ASL counts a sixteenth of its steps, so that it ends neither the
+/// first time nor as late as one that costs nothing.
+#[test]
+fn evaluations_in_asl_count_as_well() {
+    let rounds = |expression: &str| {
+        let definition = json!({"StartAt": "A", "QueryLanguage": "JSONata", "States": {
+            "A": {"Type": "Pass", "Output": expression, "Next": "A"}}});
+        let mut run = Run::new(compile(&definition.to_string()));
+        let lines = run.start(text("1"));
+        assert_eq!(error(&run), "StepLimitExceeded");
+        lines.iter().filter(|line| line.starts_with("exit")).count()
+    };
+    let cheap = rounds("{% 1 %}");
+    let dear = rounds("{% $sum($map([1..5000], function($v) { $v + 1 })) %}");
+    assert!(cheap > 2_000, "{cheap}");
+    assert!((10..1_000).contains(&dear), "{dear}");
+}
+
+/// A history that ran into one has to run into it again: other values ask for a new
+/// `SEMANTICS`. Expected values: those that histories have met.
+#[test]
+fn the_bounds_are_what_histories_have_met() {
+    assert_eq!((limits::MAX_STEPS, limits::STEP_BYTES), (4_096, 4_096));
+    assert_eq!(limits::EXPRESSION_STEPS, 64);
+    assert_eq!(limits::MAX_CONTEXT_BYTES, 4_194_304);
+    assert_eq!(limits::MAX_HELD_BYTES, 33_554_432);
+    assert_eq!(limits::SMALL_BYTES, 32_768);
+    assert_eq!((limits::MAX_FRAMES, limits::MAP_FRAMES), (1_024, 512));
+    assert_eq!(limits::MAX_INBOX_BYTES, 4_194_304);
+    assert_eq!(limits::MAX_WAIT_MS, 315_360_000_000, "ten years");
+    assert_eq!(
+        (limits::MAX_EVENTS, limits::COMPENSATION_EVENTS),
+        (25_000, 25_000)
+    );
+    assert_eq!(
+        (limits::MAX_ITEMS, limits::MAX_COMPENSATIONS),
+        (10_000, 10_000)
+    );
 }
 
 /// Lets a state run over `input` until it is ended. Each time it looks at `bytes`
@@ -192,6 +232,8 @@ fn a_history_ends_at_its_limit() {
         machine: SEMANTICS,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     };
     while !execution.is_closed() {
         let seq = execution.version + 1;
@@ -274,6 +316,45 @@ fn an_input_that_cannot_be_held_fails_the_execution_for_good() {
 }
 
 #[test]
+fn a_context_is_filled_to_its_last_byte() {
+    let workflow = json!({"states": [{"name": "A", "type": "Task", "parameters": 1, "result": "$.a", "next": "B"},
+        {"name": "B", "type": "Task", "parameters": 1}]});
+    for (more, fits) in [(0, true), (1, false)] {
+        let mut run = started(&workflow, &Value::Null);
+        let room = MAX_CONTEXT_BYTES - run.execution.context_bytes + more;
+        let output = "x".repeat(usize::try_from(room).expect("small") - 2);
+        let task = run.only_task();
+        run.apply(completed(task.task, 1, json!(output).into()));
+        if fits {
+            assert_eq!(run.execution.status, Status::Running);
+            assert_eq!(run.execution.context_bytes, MAX_CONTEXT_BYTES);
+        } else {
+            assert_eq!(error(&run), "ContextTooLarge");
+        }
+    }
+}
+
+#[test]
+fn an_input_may_be_as_large_and_as_deep_as_the_context_holds() {
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let size = usize::try_from(MAX_CONTEXT_BYTES).expect("small");
+    let large = format!("\"{}\"", "x".repeat(size - 2));
+    // Values have 100 levels, and it stands two levels deep.
+    for input in [&deep(98), &large] {
+        let mut run = Run::new(compile("states: [{ name: A, type: Task, parameters: 1 }]"));
+        run.start(text(input));
+        assert_eq!(run.execution.status, Status::Running);
+    }
+    let mut run = Run::new(compile("states: [{ name: A, type: Task }]"));
+    run.start(text(&deep(99)));
+    let Status::Failed { failure } = &run.execution.status else {
+        panic!("{:?}", run.execution.status);
+    };
+    let message = "the input is nested deeper than 98 levels";
+    assert_eq!(failure.message, message);
+}
+
+#[test]
 fn an_output_that_cannot_be_read_fails_only_where_it_is_put() {
     let bottomless = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let workflow = json!({"states": [
@@ -323,12 +404,22 @@ fn frames_are_bounded_in_number_and_depth() {
             .collect();
         parallel("Many", branches)
     };
+    let four = |last: usize| {
+        let mut branches: Vec<_> = (1..4)
+            .map(|n| wide(&format!("P{n}"), MAX_BRANCHES))
+            .collect();
+        branches.push(wide("P4", last));
+        parallel("Four", branches)
+    };
     let nested =
         |depth: usize| (0..depth).fold(task("t".to_owned()), |inner, _| parallel("N", vec![inner]));
     for (state, fits) in [
         (wide("P", MAX_BRANCHES), true),
         (many(MAX_FRAMES / MAX_BRANCHES - 1), true),
         (many(MAX_FRAMES / MAX_BRANCHES + 1), false),
+        // The root, four branches, and theirs: 1,024 and one more.
+        (four(251), true),
+        (four(252), false),
         (nested(MAX_DEPTH), true),
         (nested(MAX_DEPTH + 1), false),
     ] {
@@ -367,6 +458,8 @@ fn events_that_cannot_follow_are_refused() {
         machine,
         parent: None,
         schedule: None,
+        shard_key: None,
+        priority: None,
     };
     let event = |seq, kind| Event {
         seq,

@@ -16,5 +16,6 @@ mod parallel;
 mod pause;
 mod plan;
 mod properties;
+mod snapshots;
 mod strategies;
 mod transcript;

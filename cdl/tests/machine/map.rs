@@ -1,11 +1,11 @@
 //! Map states.
 
 use cascade_cdl::limits::{DEFAULT_CONCURRENCY, MAX_FRAMES, MAX_ITEMS};
-use cascade_cdl::{EventKind, Status};
+use cascade_cdl::{EventKind, Json, Status};
 use serde_json::{Value, json};
 
 use crate::compile::{compile, compile_value};
-use crate::transcript::{Run, check, completed, failed, json as text};
+use crate::transcript::{Long, Run, check, completed, failed, json as text};
 
 #[test]
 fn iterations_run_a_few_at_a_time_and_give_their_outputs_in_order() {
@@ -314,6 +314,15 @@ fn one_failure_too_many_fails_the_state_by_name_and_cancels_the_rest() {
             "4 of 10 items failed, more than are tolerated; the last with Gone: told".to_owned(),
         )
     );
+    let Status::Failed { failure: last } = &one.execution.status else {
+        unreachable!("it failed");
+    };
+    let details = last.details.as_ref().map(Json::to_value);
+    let details = details.expect("the last of them");
+    assert_eq!(
+        (&details["error"], &details["state"]),
+        (&json!("Gone"), &json!("Do"))
+    );
 
     let mut state = tolerant("tolerated_failure_count", json!(3));
     state["batch"] = json!({"size": 2});
@@ -322,6 +331,84 @@ fn one_failure_too_many_fails_the_state_by_name_and_cancels_the_rest() {
     assert_eq!(batches.execution.status, Status::Running);
     fail(&mut batches, &json!([9, 10]), "Declined");
     assert_eq!(failure(&batches).0, "FailureToleranceExceeded");
+}
+
+/// Outputs that are small each are bounded together.
+#[test]
+fn small_outputs_add_up_to_what_a_map_holds() {
+    let items: Vec<u32> = (0..1_030).collect();
+    let task = json!({"name": "Do", "type": "Task", "parameters": 1});
+    let mut state = each("{{ $.items }}", &json!([task]));
+    state["max_concurrency"] = json!(1);
+    let list = json!({
+        "name": "List", "type": "Pass", "parameters": items, "result": "$.items", "next": "Each",
+    });
+    let mut long = Long::new(compile_value(&json!({"states": [list, state]})));
+    let output = text(&json!("x".repeat(32_700)).to_string());
+    let mut ended = 0;
+    while !long.execution.is_closed() {
+        long.go_on(|task, attempt| completed(task, attempt, output.clone()));
+        ended += 1;
+    }
+    let Status::Failed { failure } = &long.execution.status else {
+        panic!("{:?}", long.execution.status);
+    };
+    assert_eq!(failure.error, "ContextTooLarge");
+    // 1,026 of them fit into 32 MiB.
+    assert!((1_020..1_030).contains(&ended), "{ended}");
+}
+
+/// The Map waits for room, or for the execution to go on, with nothing that runs.
+#[test]
+fn a_retry_opens_what_waited_while_it_was_paused() {
+    check(
+        r#"
+        states:
+          - name: P
+            type: Parallel
+            branches:
+              - name: m
+                states:
+                  - name: Each
+                    type: Map
+                    items: "{{ [1, 2] }}"
+                    max_concurrency: 1
+                    iterator: { states: [{ name: Do, type: Task, parameters: "{{ map.item }}" }] }
+              - { name: f, type: Task, parameters: 0 }
+        "#,
+        r#"
+        start null
+          enter P
+          enter P/m/Each
+          enter P/m/Each/0/Do
+          schedule P/m/Each/0/Do#1 1
+          enter P/f/f
+          schedule P/f/f#1 0
+        pause wait
+          paused: wait
+        complete Do#1 10
+          exit P/m/Each/0/Do 10
+          branch P/m/Each/0 done, 1 open
+        fail f#1 Broken final
+          failed Broken at f: told
+        retry
+          goes on
+          enter P/m/Each/1/Do
+          schedule P/m/Each/1/Do#1 2
+          enter P/f/f
+          schedule P/f/f#1 0
+        complete f#1 0
+          exit P/f/f 0
+          branch P/f done, 1 open
+        complete Do#1 20
+          exit P/m/Each/1/Do 20
+          branch P/m/Each/1 done, 0 open
+          exit P/m/Each [10,20]
+          branch P/m done, 0 open
+          exit P {"f":0,"m":[10,20]}
+          completed {}
+        "#,
+    );
 }
 
 #[test]

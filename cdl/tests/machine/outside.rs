@@ -1,6 +1,6 @@
 //! `EventTask` and `HumanTask` states.
 
-use cascade_cdl::limits::{MAX_INBOX_BYTES, MAX_SIGNALS, SEEN_SIGNALS};
+use cascade_cdl::limits::{ANSWERED_TASKS, MAX_INBOX_BYTES, MAX_SIGNALS, SEEN_SIGNALS};
 use cascade_cdl::{AnswerRefused, EventKind, SignalRefused, Status};
 use serde_json::json;
 
@@ -274,6 +274,48 @@ fn ids_of_signals_are_forgotten_in_the_end() {
     );
 }
 
+#[test]
+fn what_nobody_took_is_dropped_at_the_end() {
+    let mut run = waiting();
+    run.apply(signal("second", text("[1,2]"), Some("a")));
+    assert_eq!(run.execution.inbox.bytes, 5);
+    run.apply(EventKind::CancelRequested {
+        reason: String::new(),
+    });
+    let inbox = &run.execution.inbox;
+    assert_eq!((inbox.signals.len(), inbox.bytes), (0, 0));
+    // What it was is still known to who sent it.
+    assert_eq!(
+        asked(&run, "second", "[1,2]", Some("a")),
+        Err(SignalRefused::Repeated)
+    );
+}
+
+/// Answers are remembered, as many as there may be, and not one more.
+#[test]
+fn answers_are_forgotten_in_the_end() {
+    let mut run = Run::new(compile(
+        "states: [{ name: A, type: HumanTask, assignee: ann, next: A }]",
+    ));
+    run.start(text("null"));
+    let mut tasks = Vec::new();
+    for _ in 0..=ANSWERED_TASKS {
+        let (_, asking, _) = (run.execution.asked(&run.program).next()).expect("somebody is asked");
+        tasks.push(asking.task);
+        run.apply(EventKind::HumanTaskCompleted {
+            task: *tasks.last().expect("just put there"),
+            output: text("1"),
+            by: "ann".to_owned(),
+        });
+    }
+    let again = |task| run.execution.accepts_answer(task, &text("1"), "ann");
+    assert_eq!(again(tasks[0]), Err(AnswerRefused::NotAsked));
+    for task in &tasks[1..] {
+        assert_eq!(again(*task), Err(AnswerRefused::Repeated));
+    }
+    assert_eq!(run.execution.inbox.answered.len(), ANSWERED_TASKS);
+}
+
 const APPROVE: &str = r#"
     states:
       - name: Approve
@@ -400,6 +442,19 @@ fn an_assignee_that_is_nobody_fails_the_state() {
     };
     assert_eq!(failure.error, "ExpressionError");
     run.check_replay();
+}
+
+/// The longest address of an e-mail has 254 bytes.
+#[test]
+fn a_name_of_somebody_to_ask_is_bounded() {
+    for (length, fits) in [(254, true), (255, false)] {
+        let mut run = Run::new(compile(
+            "states: [{ name: A, type: HumanTask, assignee: '{{ workflow.input }}' }]",
+        ));
+        run.start(json!("x".repeat(length)).into());
+        let runs = run.execution.status == Status::Running;
+        assert_eq!(runs, fits, "{length}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Parallel states.
 
-use crate::transcript::check;
+use crate::compile::compile;
+use crate::transcript::{Run, check, json};
 
 const TWO: &str = r"
     states:
@@ -188,6 +189,31 @@ fn a_branch_that_fails_at_once_takes_back_what_its_siblings_asked_for() {
           completed {}
         ",
     );
+}
+
+#[test]
+fn only_what_a_failed_branch_asked_for_is_taken_back() {
+    let mut run = Run::new(compile(
+        r"
+        states:
+          - name: P
+            type: Parallel
+            branches:
+              - { name: a, type: Task, parameters: 1 }
+              - name: q
+                states:
+                  - name: Q
+                    type: Parallel
+                    branches:
+                      - { name: c, type: Task, parameters: 2 }
+                      - { name: d, type: Fail, error: Declined }
+                    catch: [{ error: Declined, next: Z }]
+                  - { name: Z, type: Pass }
+        ",
+    ));
+    run.start(json("null"));
+    assert_eq!(run.only_task().input, json("1"));
+    run.check_replay();
 }
 
 #[test]

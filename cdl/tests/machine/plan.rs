@@ -238,6 +238,12 @@ fn a_move_without_its_programs_or_to_one_that_lacks_a_state_is_an_error() {
     let plan = Plan::new(&run.program, &new, &BTreeMap::new());
     let moved = migrate(&plan, run.execution.clone(), &move_only, &mut |_| ());
     to_nowhere(moved.err());
+    // A plan for other names than those of the event, which would fit.
+    let same = changed(&[]);
+    let plan = Plan::new(&run.program, &same, &BTreeMap::new());
+    let renames = event(BTreeMap::from([("Check".to_owned(), "Check".to_owned())]));
+    let moved = migrate(&plan, run.execution.clone(), &renames, &mut |_| ());
+    to_nowhere(moved.err());
     let mut history = run.history.clone();
     history.push(move_only);
     to_nowhere(replay(&run.program, id(), tenant(), &history).err());

@@ -1,9 +1,10 @@
 //! Parallel states that do not need all of their branches.
 
-use cascade_cdl::Status;
+use cascade_cdl::{ActivityFailure, EventKind, Status};
+use serde_json::json as value;
 
-use crate::compile::compile;
-use crate::transcript::{Run, check, json};
+use crate::compile::{compile, compile_value};
+use crate::transcript::{Run, check, completed, json};
 
 const ANY: &str = r"
     states:
@@ -303,4 +304,48 @@ fn an_endless_loop_ends_the_execution_past_a_state_that_bears_failures() {
         panic!("not failed: {:?}", run.execution.status);
     };
     assert_eq!(failure.error, "StepLimitExceeded");
+}
+
+/// What is put together counts as what it is, so that what a state may return has room.
+#[test]
+fn large_outputs_and_errors_of_branches_with_long_names_are_put_together() {
+    let name = "b".repeat(70);
+    let large = "x".repeat(1_000_000);
+    for (strategy, succeeds, expected) in [
+        ("ALL", true, None),
+        ("ALL_SETTLED", true, None),
+        ("ALL_SETTLED", false, None),
+        ("ANY", false, Some("BranchesFailed")),
+    ] {
+        let mut run = Run::new(compile_value(&value!({"states": [{
+            "name": "P", "type": "Parallel", "completion_strategy": strategy,
+            "branches": [{"name": name, "type": "Task", "parameters": 1}],
+        }]})));
+        run.start(json("null"));
+        let task = run.only_task().task;
+        run.apply(if succeeds {
+            completed(task, 1, value!(large).into())
+        } else {
+            EventKind::ActivityFailed {
+                task,
+                attempt: 1,
+                failure: ActivityFailure {
+                    error: "Large".to_owned(),
+                    message: large.clone(),
+                    retryable: Some(false),
+                    details: None,
+                },
+                receipt: None,
+            }
+        });
+        match &run.execution.status {
+            Status::Completed { .. } => assert_eq!(expected, None),
+            Status::Failed { failure } => {
+                assert_eq!(Some(failure.error.as_str()), expected, "{strategy}");
+                let details = failure.details.as_ref().expect("what failed").to_value();
+                assert_eq!(details[&name]["error"], value!("Large"));
+            }
+            other => panic!("{strategy}: {other:?}"),
+        }
+    }
 }

@@ -181,6 +181,8 @@ impl Run {
             machine,
             parent: None,
             schedule: None,
+            shard_key: None,
+            priority: None,
         })
     }
 
@@ -283,6 +285,8 @@ impl Run {
             check_nothing_begins(&records, &observed);
         }
         self.check_saga(&event.kind, &observed);
+        check_counts(&observed.execution);
+        let asked: Vec<_> = scheduled(&observed).collect();
         for command in &observed.commands {
             match command {
                 Command::ScheduleActivity(task) => {
@@ -291,6 +295,8 @@ impl Run {
                     assert_eq!(old, None, "scheduled twice");
                 }
                 Command::CancelActivity { task, attempt } => {
+                    // It is not asked for in the first place.
+                    assert!(!asked.contains(&(*task, *attempt)), "asked for in vain");
                     let old = self.outstanding.remove(&(*task, *attempt));
                     assert!(old.is_some(), "cancelled what was not outstanding");
                 }
@@ -512,6 +518,91 @@ impl Run {
     }
 }
 
+/// Applies events without looking at each execution, which may be large.
+pub(crate) struct Long {
+    pub(crate) program: Arc<Program>,
+    pub(crate) execution: Execution,
+}
+
+impl Long {
+    pub(crate) fn new(program: Arc<Program>) -> Self {
+        let mut long = Self {
+            program,
+            execution: Execution::new(id(), tenant()),
+        };
+        long.apply(EventKind::ExecutionStarted {
+            input: json("null"),
+            shards: 10,
+            machine: SEMANTICS,
+            parent: None,
+            schedule: None,
+            shard_key: None,
+            priority: None,
+        });
+        long
+    }
+
+    pub(crate) fn apply(&mut self, kind: EventKind) {
+        let event = Event {
+            seq: self.execution.version + 1,
+            at: Timestamp(self.execution.wake_at().unwrap_or(START).0),
+            kind,
+        };
+        let execution = std::mem::replace(&mut self.execution, Execution::new(id(), tenant()));
+        let applied = apply(&self.program, execution, &event).expect("the event can follow");
+        self.execution = applied.execution;
+    }
+
+    /// Lets the one attempt end, or the pause before it.
+    pub(crate) fn go_on(&mut self, outcome: impl Fn(TaskId, u32) -> EventKind) {
+        let kind = match self.execution.pending_tasks(&self.program).pop() {
+            Some(task) => outcome(task.task, task.attempt),
+            None => EventKind::TimerFired {
+                timer: *self.execution.timers.keys().next().expect("a timer"),
+            },
+        };
+        self.apply(kind);
+    }
+}
+
+/// What an execution counts is what it has.
+fn check_counts(execution: &Execution) {
+    let saga = execution.saga.completed.iter();
+    let bytes = saga.map(|step| step.input.len() + step.path.len());
+    assert_eq!(execution.saga.bytes, bytes.sum::<usize>() as u64, "to undo");
+    let signals = execution.inbox.signals.iter();
+    let bytes = signals.map(|signal| signal.payload.len());
+    assert_eq!(execution.inbox.bytes, bytes.sum::<usize>() as u64, "inbox");
+    for (id, frame) in &execution.frames {
+        let inner: Vec<_> = (execution.frames.values())
+            .filter(|inner| inner.parent == Some(*id))
+            .collect();
+        match &frame.step {
+            Step::Joining { open, failed } => {
+                let count = |is: fn(&Step) -> bool| {
+                    let inner = inner.iter().filter(|inner| is(&inner.step));
+                    u32::try_from(inner.count()).expect("a few")
+                };
+                let is_open =
+                    |step: &Step| !matches!(step, Step::Done { .. } | Step::Failed { .. });
+                assert_eq!(*open, count(is_open), "branches");
+                assert_eq!(*failed, count(|step| matches!(step, Step::Failed { .. })));
+            }
+            Step::Mapping(mapping) => {
+                assert_eq!(mapping.open as usize, inner.len(), "iterations");
+                let texts = mapping.waiting.values().chain(mapping.done.values());
+                let borne = mapping.failed.values();
+                let borne = borne.flat_map(|borne| [&borne.item, &borne.error]);
+                let texts: usize = texts.chain(borne).map(Json::len).sum();
+                let items = inner.iter().filter_map(|inner| inner.iteration.as_ref());
+                let items: u64 = items.map(|iteration| iteration.bytes).sum();
+                assert_eq!(mapping.bytes, texts as u64 + items, "bytes of a Map state");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What is paused enters no state and asks for nothing.
 fn check_nothing_begins(records: &[Record], after: &Transition) {
     let begins = |record: &Record| {
@@ -525,6 +616,14 @@ fn check_nothing_begins(records: &[Record], after: &Transition) {
     assert!(!records.iter().any(begins), "begun while paused");
     let schedules = |command: &Command| matches!(command, Command::ScheduleActivity(_));
     assert!(!after.commands.iter().any(schedules), "asked while paused");
+}
+
+/// The attempts that are asked for.
+fn scheduled(after: &Transition) -> impl Iterator<Item = (TaskId, u32)> {
+    after.commands.iter().filter_map(|command| match command {
+        Command::ScheduleActivity(task) => Some((task.task, task.attempt)),
+        Command::CancelActivity { .. } => None,
+    })
 }
 
 fn at(place: &Place) -> String {

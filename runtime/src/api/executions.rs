@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::program::{Priority, Program, StateKind};
 use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::{
-    Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskToken, TenantId,
-    Timestamp,
+    Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskId, TaskToken,
+    TenantId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +24,7 @@ use super::request::{
     wait,
 };
 use super::{Api, ApiState, json};
-use crate::engine::{Closed, Standing, Start, Started, View};
+use crate::engine::{Closed, Standing, Start, Started, View, path};
 use crate::sandbox;
 use crate::store::{Filter, StatusName, Summary};
 
@@ -65,6 +65,9 @@ struct StartBody {
     /// The execution's id, a UUID, if the client chooses it.
     #[schema(value_type = Option<String>)]
     id: Option<ExecutionId>,
+    /// How urgent it is among the tenant's own: 1, the most, to 5; as the workflow says if absent.
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 5)]
+    priority: Option<Priority>,
 }
 
 /// How an execution stands.
@@ -79,6 +82,9 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     started_version: Option<u32>,
     workflow: String,
+    /// What it is placed by, if not by its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard_key: Option<String>,
     #[schema(value_type = String, example = "completed")]
     status: StatusName,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,6 +119,10 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     schedule: Option<Scheduled>,
+    /// How urgent it is, 1 the most, if anybody said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u8>)]
+    priority: Option<Priority>,
     /// Length of its history.
     events: u64,
     /// The states that it is in.
@@ -144,6 +154,9 @@ struct OpenState {
     token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
+    /// The rate of the state, as in `10/s`, if the attempt waits until that allows another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for_rate: Option<String>,
     /// When the attempt was scheduled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -188,6 +201,8 @@ struct ShowQuery {
 struct ListQuery {
     application: Option<String>,
     workflow: Option<String>,
+    /// Only what is placed by this key.
+    shard_key: Option<String>,
     /// `running`, `paused`, `completed`, `failed`, `cancelled` or `timed_out`.
     #[param(value_type = Option<String>)]
     status: Option<StatusName>,
@@ -224,7 +239,7 @@ pub(super) struct ReasonBody {
         (status = 409, description = "`key_reused`: the key or id was used for another request; `workflow_paused`: nothing new of the workflow is started", body = ProblemDocument),
         (status = 413, description = "`too_large`", body = ProblemDocument),
         (status = 422, description = "`unknown_workflow`; `invalid_input`: it does not fit the workflow's schema, and `errors` say where", body = ProblemDocument),
-        (status = 429, description = "`busy` or `limit_reached`", body = ProblemDocument),
+        (status = 429, description = "`busy`, `limit_reached` or `rate_limited`", body = ProblemDocument),
     )
 )]
 async fn start(
@@ -259,6 +274,7 @@ async fn start(
         idempotency_key,
         parent: None,
         schedule: None,
+        priority: body.priority,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -304,6 +320,7 @@ async fn list(
     let filter = Filter {
         application: query.application,
         workflow: query.workflow,
+        shard_key: query.shard_key,
         status: query.status,
         open: false,
         started_after: query.started_after.map(Timestamp),
@@ -518,7 +535,8 @@ async fn load(
 ) -> Result<ExecutionView, Problem> {
     let view = state.engine.show(tenant, id).await?;
     let view = view.ok_or_else(|| Problem::not_found("execution"))?;
-    Ok(ExecutionView::of_view(view, context))
+    let held = state.engine.held_by_rate(&view);
+    Ok(ExecutionView::of_view(view, &held, context))
 }
 
 /// How an execution stands, in short.
@@ -540,6 +558,7 @@ impl ExecutionView {
             application_version: summary.application_version,
             started_version: None,
             workflow: summary.workflow.to_string(),
+            shard_key: summary.shard_key.map(|key| key.to_string()),
             status: summary.status,
             input: None,
             output: None,
@@ -555,6 +574,7 @@ impl ExecutionView {
             wake_at: summary.wake_at,
             parent: None,
             schedule: None,
+            priority: None,
             events: summary.version,
             open_states: None,
             context: None,
@@ -574,6 +594,8 @@ impl ExecutionView {
             application_version: started.application_version,
             started_version: None,
             workflow: workflow.to_owned(),
+            // Only the row has it.
+            shard_key: None,
             status: StatusName::Running,
             input: None,
             output: None,
@@ -584,6 +606,7 @@ impl ExecutionView {
             wake_at: None,
             parent: None,
             schedule: None,
+            priority: None,
             events: 1,
             open_states: None,
             context: None,
@@ -596,7 +619,8 @@ impl ExecutionView {
         view
     }
 
-    fn of_view(view: View, context: bool) -> Self {
+    /// `held`: the tasks that wait for the rate of their state.
+    fn of_view(view: View, held: &[TaskId], context: bool) -> Self {
         let View {
             summary,
             input,
@@ -608,7 +632,8 @@ impl ExecutionView {
         shown.input = Some(input);
         shown.started_version = execution.origin;
         shown.parent = execution.parent.map(|parent| parent.execution);
-        shown.open_states = Some(open_states(&execution, &program));
+        shown.priority = execution.priority;
+        shown.open_states = Some(open_states(&execution, &program, held));
         shown.paused = execution.paused;
         shown.schedule = execution.schedule;
         // An execution that has ended has none any more.
@@ -628,10 +653,19 @@ impl ExecutionView {
     }
 }
 
-fn open_states(execution: &Execution, program: &Program) -> Vec<OpenState> {
+fn open_states(execution: &Execution, program: &Program, held: &[TaskId]) -> Vec<OpenState> {
     let frames = execution.frames.values();
     frames
-        .filter_map(|frame| open_state(execution, program, frame))
+        .filter_map(|frame| {
+            let mut open = open_state(execution, program, frame)?;
+            if let (Step::Activity { task, .. }, StateKind::Task(kind)) =
+                (&frame.step, &program.state(frame.state).kind)
+                && held.contains(task)
+            {
+                open.waits_for_rate = kind.rate_limit.map(|rate| rate.to_string());
+            }
+            Some(open)
+        })
         .collect()
 }
 
@@ -693,27 +727,8 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             _ => None,
         },
         attempt,
+        waits_for_rate: None,
         scheduled_at,
         until,
     })
-}
-
-/// The Parallel states and branches, and the Map states and indexes, around a
-/// frame, from the outside in.
-pub(super) fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
-    let mut parts = Vec::new();
-    let mut frame = frame;
-    while let Some(parent) = frame
-        .parent
-        .and_then(|parent| execution.frames.get(&parent))
-    {
-        parts.push(match &frame.iteration {
-            Some(iteration) => iteration.index.to_string(),
-            None => program.scope(frame.scope).name.clone(),
-        });
-        parts.push(program.state(parent.state).name.to_string());
-        frame = parent;
-    }
-    parts.reverse();
-    parts.join("/")
 }

@@ -69,7 +69,7 @@ codes! {
     NotRetryable = "not_retryable", CONFLICT, "the execution is not one that can be retried";
     UnknownSignal = "unknown_signal", UNPROCESSABLE_ENTITY, "the workflow waits for no such signal";
     NotAsked = "not_asked", CONFLICT, "nobody is asked for this";
-    InvalidInput = "invalid_input", UNPROCESSABLE_ENTITY, "the input is not as the workflow's schema says";
+    InvalidInput = "invalid_input", UNPROCESSABLE_ENTITY, "the input is not as the workflow asks";
     InvalidAnswer = "invalid_answer", UNPROCESSABLE_ENTITY, "the answer is not as the state asks";
     InboxFull = "inbox_full", TOO_MANY_REQUESTS, "too many signals wait for the execution";
     PreconditionFailed = "precondition_failed", PRECONDITION_FAILED, "it has changed meanwhile";
@@ -79,6 +79,7 @@ codes! {
     InvalidModule = "invalid_module", UNPROCESSABLE_ENTITY, "the module cannot be run";
     InvalidSettings = "invalid_settings", UNPROCESSABLE_ENTITY, "the settings cannot be";
     LimitReached = "limit_reached", TOO_MANY_REQUESTS, "a limit of the tenant has been reached";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "the workflow is started too often";
     Busy = "busy", TOO_MANY_REQUESTS, "the server is busy";
     Internal = "internal", INTERNAL_SERVER_ERROR, "something went wrong inside";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "the server cannot answer now";
@@ -242,6 +243,10 @@ impl From<StartError> for Problem {
             StartError::Paused(_) => Self::new(Code::WorkflowPaused, detail),
             StartError::InputTooLarge { .. } => Self::new(Code::TooLarge, detail),
             StartError::Unfit(unfit) => Self::unfit(Code::InvalidInput, detail, &unfit),
+            StartError::TooFast { retry_after, .. } => {
+                Self::new(Code::RateLimited, detail).retry_after(retry_after)
+            }
+            StartError::NoShardKey(_) => Self::new(Code::InvalidInput, detail),
             StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),
             StartError::Busy { retry_after } => {

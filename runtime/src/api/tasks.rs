@@ -1,20 +1,27 @@
-//! `/v1/executions/{id}/tasks`: what people are asked, and their answers.
+//! `/v1/tasks` and `/v1/executions/{id}/tasks`: what people are asked, and their answers.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use cascade_cdl::{Json, TaskId, Timestamp};
+use cascade_cdl::{ExecutionId, Json, TaskId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::executions::{self, ExecutionView};
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{Caller, Operator, Path, Viewer, execution_id, parse_json, read_body};
-use super::{ApiState, json, signals};
-use crate::engine::{Answer, View};
+use super::request::{Caller, Operator, Path, Query, Viewer, execution_id, parse_json, read_body};
+use super::{ApiState, json, list, signals};
+use crate::engine::{Answer, View, path};
+use crate::store::{HumanTask, TaskFilter};
+
+/// A list's page, if the client does not say.
+const DEFAULT_PAGE: u32 = 50;
+
+/// The longest page of a list.
+const MAX_PAGE: u32 = 1_000;
 
 /// What a request may have beside the answer.
 const ANSWER_OVERHEAD: u64 = 4 << 10;
@@ -24,7 +31,8 @@ const MAX_BY: usize = 200;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(routes!(list))
+        .routes(routes!(list_all))
+        .routes(routes!(list_one))
         .routes(routes!(complete))
 }
 
@@ -66,6 +74,56 @@ struct HumanTasks {
     items: Vec<HumanTaskView>,
 }
 
+/// What a person is asked, as the list over all executions has it.
+#[derive(Serialize, ToSchema)]
+struct OpenTask {
+    #[schema(value_type = String)]
+    execution: ExecutionId,
+    /// Its number within the execution.
+    #[schema(value_type = u64)]
+    task: TaskId,
+    application: String,
+    workflow: String,
+    /// The Parallel and Map states around it; empty at the top.
+    path: String,
+    state: String,
+    /// Who is asked now.
+    assignee: String,
+    #[schema(value_type = u64)]
+    opened_at: Timestamp,
+    /// When its `timeout` is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    deadline: Option<Timestamp>,
+    /// How often somebody else was asked.
+    escalated: u32,
+}
+
+/// A page of what people are asked.
+#[derive(Serialize, ToSchema)]
+struct OpenTaskPage {
+    items: Vec<OpenTask>,
+    /// The cursor of the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct TasksQuery {
+    /// Who is asked now.
+    assignee: Option<String>,
+    application: Option<String>,
+    workflow: Option<String>,
+    /// Name of the `HumanTask` state.
+    state: Option<String>,
+    /// At most so many, up to 1000; 50 if absent.
+    limit: Option<u32>,
+    /// `next` of the page before; the filters must be the same.
+    cursor: Option<String>,
+}
+
 /// An answer.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +135,41 @@ struct AnswerBody {
     by: Option<String>,
 }
 
+/// List what people are asked, by all executions, the oldest question first
+#[utoipa::path(
+    get, path = "/v1/tasks", tag = "executions",
+    params(TasksQuery),
+    responses(
+        (status = 200, body = OpenTaskPage),
+        (status = 400, description = "`invalid_cursor`, `invalid_request`", body = ProblemDocument),
+    )
+)]
+async fn list_all(
+    State(state): State<ApiState>,
+    caller: Caller<Viewer>,
+    Query(query): Query<TasksQuery>,
+) -> Result<Response, Problem> {
+    let tenant = &caller.tenant.id;
+    let filter = TaskFilter {
+        assignee: query.assignee,
+        application: query.application,
+        workflow: query.workflow,
+        state: query.state,
+    };
+    let limit = list::limit(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
+    let after = match &query.cursor {
+        Some(cursor) => Some(list::read_cursor(cursor, tenant, &filter)?),
+        None => None,
+    };
+    let page = state.store.human_tasks(tenant, &filter, after, limit);
+    let page = page.await?;
+    let next = page
+        .next
+        .map(|next| list::write_cursor(next, tenant, &filter));
+    let items = page.items.into_iter().map(OpenTask::from).collect();
+    Ok(json(StatusCode::OK, &OpenTaskPage { items, next }))
+}
+
 /// List what an execution asks people
 #[utoipa::path(
     get, path = "/v1/executions/{id}/tasks", tag = "executions",
@@ -86,7 +179,7 @@ struct AnswerBody {
         (status = 404, description = "`not_found`", body = ProblemDocument),
     )
 )]
-async fn list(
+async fn list_one(
     State(state): State<ApiState>,
     caller: Caller<Viewer>,
     Path(id): Path<String>,
@@ -157,7 +250,7 @@ fn asked(view: &View) -> Vec<HumanTaskView> {
         let frame = execution.frames.get(&frame)?;
         Some(HumanTaskView {
             task: asking.task,
-            path: executions::path(execution, program, frame),
+            path: path(execution, program, frame),
             state: program.state(frame.state).name.to_string(),
             assignee: asking.assignee.clone(),
             input: asking.input.clone(),
@@ -169,4 +262,21 @@ fn asked(view: &View) -> Vec<HumanTaskView> {
         })
     });
     shown.collect()
+}
+
+impl From<HumanTask> for OpenTask {
+    fn from(task: HumanTask) -> Self {
+        Self {
+            execution: task.execution,
+            task: task.task,
+            application: task.application.to_string(),
+            workflow: task.workflow.to_string(),
+            path: task.path,
+            state: task.state.to_string(),
+            assignee: task.assignee,
+            opened_at: task.opened_at,
+            deadline: task.deadline,
+            escalated: task.escalated,
+        }
+    }
 }

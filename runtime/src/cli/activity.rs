@@ -189,6 +189,8 @@ impl RunOnce {
             scheduled_at: SystemClock.now(),
             timeout_ms: None,
             heartbeat_ms: None,
+            priority: cascade_cdl::program::Priority::default(),
+            rate_limit: None,
         };
         let caller = Caller {
             application: "local",

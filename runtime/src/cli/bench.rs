@@ -371,6 +371,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
             idempotency_key: None,
             parent: None,
             schedule: None,
+            priority: None,
         },
     }
 }

@@ -102,6 +102,8 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             input,
             parent,
             schedule,
+            shard_key,
+            priority,
             ..
         } => {
             let mut whose = parent.map_or_else(String::new, |parent| {
@@ -110,7 +112,10 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             if let Some(schedule) = schedule {
                 whose = format!("by schedule {} of {} ", schedule.name, schedule.at);
             }
-            let detail = format!("{whose}{}", json(input));
+            let placed = shard_key.as_ref();
+            let placed = placed.map_or_else(String::new, |key| format!("placed by `{key}` "));
+            let urgent = priority.map_or_else(String::new, |it| format!("priority {it} "));
+            let detail = format!("{whose}{placed}{urgent}{}", json(input));
             (Tone::Strong, "ExecutionStarted", detail)
         }
         EventKind::ActivityCompleted {

@@ -114,6 +114,9 @@ pub(crate) struct Start {
     /// Starts with the same key are the same execution
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// How urgent it is among your own executions, 1 the most, 5 the least; as the workflow says if not given
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+    priority: Option<u8>,
     /// Wait until it ends; exit code 1 unless it completed
     #[arg(long)]
     wait: bool,
@@ -128,6 +131,9 @@ pub(crate) struct List {
     /// Only of this workflow
     #[arg(long, short)]
     workflow: Option<String>,
+    /// Only what is placed by this shard key
+    #[arg(long, value_name = "KEY")]
+    shard_key: Option<String>,
     /// Only in this status
     #[arg(long, value_enum)]
     status: Option<StatusArg>,
@@ -214,7 +220,11 @@ impl Start {
             (Some(app), Some(workflow)) => (app, workflow),
             (_, workflow) => address(client, &workflow.unwrap_or_default()).await?,
         };
-        let view = start(client, &app, &workflow, &input, key).await?;
+        let mut body = body(&app, &workflow, &input);
+        if let Some(priority) = self.priority {
+            body["priority"] = priority.into();
+        }
+        let view = begin(client, &body, key).await?;
         if self.wait {
             return until_closed(client, output, view).await;
         }
@@ -239,6 +249,7 @@ impl List {
         let filters = [
             ("application", self.app),
             ("workflow", self.workflow),
+            ("shard_key", self.shard_key),
             ("status", status),
             ("cursor", self.cursor),
         ];
@@ -306,16 +317,23 @@ pub(crate) async fn start(
     input: &Value,
     key: Option<&str>,
 ) -> Result<ExecutionView, Error> {
-    let body = json!({
+    begin(client, &body(application, workflow, input), key).await
+}
+
+fn body(application: &str, workflow: &str, input: &Value) -> Value {
+    json!({
         "application": application,
         "workflow": workflow,
         "input": input,
-    });
+    })
+}
+
+async fn begin(client: &Client, body: &Value, key: Option<&str>) -> Result<ExecutionView, Error> {
     let key = key_or_new(key.map(str::to_owned));
     let request = client
         .request(Method::POST, &["v1", "executions"], &[])
         .header("Idempotency-Key", key);
-    client.json(request.json(&body)).await
+    client.json(request.json(body)).await
 }
 
 /// The key of a request, or one of its own.
@@ -541,11 +559,20 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
             schedule.at
         ));
     }
+    if let Some(key) = &view.shard_key {
+        lines.push(format!("shard key {}", plain(key)));
+    }
+    if let Some(priority) = view.priority {
+        lines.push(format!("priority  {priority}"));
+    }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {
         let until = open.until.map(|until| format!(" until {until}"));
         let attempt = open.attempt.map(|attempt| format!(", attempt {attempt}"));
-        let (until, attempt) = (until.unwrap_or_default(), attempt.unwrap_or_default());
+        let rate = open.waits_for_rate.as_deref();
+        let rate = rate.map(|rate| format!(", waits for its rate of {rate}"));
+        let attempt = attempt.unwrap_or_default() + &rate.unwrap_or_default();
+        let until = until.unwrap_or_default();
         let place = if open.path.is_empty() {
             open.state.clone()
         } else {

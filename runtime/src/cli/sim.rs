@@ -19,7 +19,7 @@ mod world;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use cascade_cdl::Json;
+use cascade_cdl::{ExecutionId, Json, Timestamp};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
@@ -31,6 +31,7 @@ use self::report::{Failure, Tally};
 use self::world::{Run, Scene};
 use super::error::{Error, Exit};
 use super::outside::{Outside, check_input};
+use super::virtual_time::started;
 use super::{Session, input, run, validate};
 
 /// Runs of one command, at most: more than a night has time for.
@@ -180,6 +181,11 @@ impl Sim {
         }
         for input in &inputs {
             check_input(&program, input)?;
+            let (id, now) = (ExecutionId(uuid::Uuid::now_v7()), Timestamp(0));
+            let begins = started(&program, id, now, input.clone(), None);
+            begins.map_err(|no_key| {
+                Error::usage(format!("the input of `{}`: {no_key}", program.name))
+            })?;
         }
         let outside = Outside::read(&self.signals, &self.answers)?;
         let mocks = Mocks::read(&self.mocks, self.real)?;

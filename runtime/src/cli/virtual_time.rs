@@ -8,11 +8,38 @@ use std::sync::Arc;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, ApplyError, Command, Event, EventKind, Execution, ExecutionId,
-    Json, Receipt, Record, SEMANTICS, Timestamp, apply_traced,
+    ActivityFailure, ActivityTask, ApplyError, Beginning, Command, Event, EventKind, Execution,
+    ExecutionId, Json, NoShardKey, Parent, Receipt, Record, SEMANTICS, Timestamp, apply_traced,
 };
 
 use super::{local, run};
+
+/// The first event of an execution without a server. Where it would be placed makes no
+/// difference here, but the execution knows its shard key.
+pub(crate) fn started(
+    program: &Program,
+    id: ExecutionId,
+    now: Timestamp,
+    input: Json,
+    parent: Option<Parent>,
+) -> Result<EventKind, NoShardKey> {
+    let shard_key = program.shard_key_of(&Beginning {
+        id,
+        tenant: &local::tenant(),
+        input: &input,
+        now,
+        shards: run::SHARDS,
+    })?;
+    Ok(EventKind::ExecutionStarted {
+        input,
+        shards: run::SHARDS,
+        machine: SEMANTICS,
+        parent,
+        schedule: None,
+        shard_key,
+        priority: program.priority,
+    })
+}
 
 /// An attempt that runs.
 struct Attempt {
@@ -41,14 +68,12 @@ impl VirtualTime {
     }
 
     /// The first event.
-    pub(crate) fn started(input: Json) -> EventKind {
-        EventKind::ExecutionStarted {
-            input,
-            shards: run::SHARDS,
-            machine: SEMANTICS,
-            parent: None,
-            schedule: None,
-        }
+    ///
+    /// # Errors
+    ///
+    /// If the input gives no shard key, and the workflow asks for one.
+    pub(crate) fn begin(&self, input: Json) -> Result<EventKind, NoShardKey> {
+        started(&self.program, self.execution.id, self.now, input, None)
     }
 
     pub(crate) fn execution(&self) -> &Execution {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use cascade_cdl::program::Priority;
 use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::{Event, Failure, Json, Paused, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub(crate) struct ExecutionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_version: Option<u32>,
     pub workflow: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_key: Option<String>,
     pub status: StatusName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Json>,
@@ -42,6 +45,8 @@ pub(crate) struct ExecutionView {
     pub schedule: Option<Scheduled>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     pub events: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_states: Option<Vec<OpenState>>,
@@ -68,6 +73,8 @@ pub(crate) struct OpenState {
     pub token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for_rate: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -99,6 +106,29 @@ impl HumanTask {
             format!("{}/{}", self.path, self.state)
         }
     }
+}
+
+/// What a person is asked, of all executions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OpenTask {
+    pub execution: String,
+    pub task: u64,
+    pub application: String,
+    pub workflow: String,
+    pub path: String,
+    pub state: String,
+    pub assignee: String,
+    pub opened_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    pub escalated: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OpenTaskPage {
+    pub items: Vec<OpenTask>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,14 +7,21 @@
 //! when the attempt ends. Two hard limits stand beside the share: attempts at
 //! a time, and fuel per second (a token bucket that may go into debt).
 //!
+//! Within a lane the more urgent go first (`line.rs`); what a lane gets of the workers is
+//! not changed by that.
+//!
+//! An attempt of a state with a rate lines up in its lane when the rate allows it (`gate.rs`).
+//!
 //! Fuel does not tell what an attempt costs beside the guest: the events that
 //! the engine applies and the store writes, one tenant's after the other's. A
 //! tenant whose attempts end within microseconds would keep both busy, so
 //! while others are there it begins so many a second and no more; fewer if they
 //! fail, since what fails at once is of no use to anybody.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod gate;
+mod line;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +32,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{AttemptKey, HeldTask, QueuedTask, Spent, TaskQueue};
+use gate::Gates;
+use line::Line;
 
 /// A lane with fewer places is not tidied up: walking it costs nothing.
 const TIDY_FROM: usize = 64;
@@ -96,8 +105,15 @@ struct Lanes {
     now: u64,
     /// Every attempt that waits or runs.
     known: HashMap<AttemptKey, Place>,
-    /// Attempts that wait.
+    /// Attempts that wait for a worker.
     waiting: usize,
+    /// Attempts that wait for the rate of their state.
+    gates: Gates,
+    gated: usize,
+    /// How many places at gates nobody waits in any more.
+    gated_left: usize,
+    /// When the time of gates began.
+    began: Instant,
     capacity: Capacity,
     /// Attempts that run.
     running: u32,
@@ -112,7 +128,7 @@ struct Lanes {
 struct Lane {
     share: Share,
     /// The order of those that wait, and of `left`. The tasks are in `known`.
-    places: VecDeque<(u64, AttemptKey)>,
+    places: Line,
     /// How many of `places` nobody waits in any more: their task was cancelled.
     left: usize,
     virtual_time: u64,
@@ -127,13 +143,11 @@ struct Lane {
 }
 
 /// Where an attempt is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "few run at a time, and a box would be an allocation for each attempt"
-)]
 enum Place {
     /// In the place of its lane with this number.
     Waiting(u64, QueuedTask),
+    /// In the place of its gate with this number.
+    Gated(u64, QueuedTask),
     Running(Running),
 }
 
@@ -159,6 +173,10 @@ impl LocalQueue {
                 now: 0,
                 known: HashMap::new(),
                 waiting: 0,
+                gates: Gates::default(),
+                gated: 0,
+                gated_left: 0,
+                began: Instant::now(),
                 capacity,
                 running: 0,
                 latest: None,
@@ -206,6 +224,7 @@ impl TaskQueue for LocalQueue {
                     return Vec::new();
                 }
                 let now = Instant::now();
+                lanes.open_gates(now, &self.shares);
                 let taken = lanes.take(max, now, &self.shares);
                 let refill = lanes.next_refill(now);
                 if !taken.is_empty() && lanes.waiting > 0 {
@@ -240,16 +259,26 @@ impl TaskQueue for LocalQueue {
     }
 
     fn cancel(&self, attempt: &AttemptKey) {
-        self.lanes().cancel(attempt);
+        let opened = self.lanes().cancel(attempt, Instant::now(), &self.shares);
+        if opened {
+            self.filled.notify_one();
+        }
     }
 
     fn withdraw(&self, attempt: &AttemptKey) -> bool {
         let mut lanes = self.lanes();
-        let waits = matches!(lanes.known.get(attempt), Some(Place::Waiting(..)));
-        if waits {
-            lanes.cancel(attempt);
+        let waits = matches!(
+            lanes.known.get(attempt),
+            Some(Place::Waiting(..) | Place::Gated(..))
+        );
+        if waits && lanes.cancel(attempt, Instant::now(), &self.shares) {
+            self.filled.notify_one();
         }
         waits
+    }
+
+    fn waits_for_rate(&self, attempt: &AttemptKey) -> bool {
+        matches!(self.lanes().known.get(attempt), Some(Place::Gated(..)))
     }
 
     fn depth(&self) -> usize {
@@ -272,16 +301,52 @@ impl TaskQueue for LocalQueue {
 
 impl Lanes {
     fn push(&mut self, task: QueuedTask, at: Instant, shares: &Shares) {
-        let key = task.key();
-        let Entry::Vacant(vacant) = self.known.entry(key.clone()) else {
+        if self.known.contains_key(&task.key()) {
             return;
-        };
+        }
         if self.latest.as_ref() != Some(&task.tenant) {
             if self.latest.is_some() {
                 self.crowded_until = at.checked_add(THERE);
             }
             self.latest = Some(task.tenant.clone());
         }
+        let Some(rate) = task.task.rate_limit else {
+            return self.line_up(task, at, shares);
+        };
+        let (number, passed) = (self.next_place, self.passed(at));
+        self.gates.push(&task, rate, number, passed);
+        self.known.insert(task.key(), Place::Gated(number, task));
+        self.next_place += 1;
+        self.gated += 1;
+        self.open_gates(at, shares);
+    }
+
+    /// Time as gates count it.
+    fn passed(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.began)
+    }
+
+    /// Lets those line up whose rates allow it now; says whether there were any.
+    fn open_gates(&mut self, at: Instant, shares: &Shares) -> bool {
+        let (mut any, passed) = (false, self.passed(at));
+        loop {
+            let (known, left) = (&self.known, &mut self.gated_left);
+            let next = self.gates.pass(passed, |number, key| {
+                let waits = matches!(known.get(key), Some(Place::Gated(at, _)) if *at == number);
+                *left -= usize::from(!waits);
+                waits
+            });
+            let Some(key) = next else { return any };
+            if let Some(Place::Gated(_, task)) = self.known.remove(&key) {
+                self.gated -= 1;
+                self.line_up(task, at, shares);
+                any = true;
+            }
+        }
+    }
+
+    /// Lets a task wait for a worker.
+    fn line_up(&mut self, task: QueuedTask, at: Instant, shares: &Shares) {
         let now = self.now;
         let lane = self
             .by_tenant
@@ -291,8 +356,10 @@ impl Lanes {
             lane.virtual_time = lane.virtual_time.max(now);
             self.order.insert((lane.virtual_time, task.tenant.clone()));
         }
-        lane.places.push_back((self.next_place, key));
-        vacant.insert(Place::Waiting(self.next_place, task));
+        let (key, priority) = (task.key(), task.task.priority);
+        lane.places.push(priority, self.next_place, key.clone());
+        self.known
+            .insert(key, Place::Waiting(self.next_place, task));
         self.next_place += 1;
         self.waiting += 1;
     }
@@ -310,10 +377,8 @@ impl Lanes {
                 .by_tenant
                 .get_mut(&tenant)
                 .expect("a lane in the order exists");
-            let (number, key) = lane
-                .places
-                .pop_front()
-                .expect("a lane in the order has places");
+            let (number, key) = lane.places.pop().expect("a lane in the order has places");
+            let mut rated = None;
             if waits_in(&self.known, number, &key) {
                 self.now = self.now.max(time);
                 self.waiting -= 1;
@@ -327,6 +392,7 @@ impl Lanes {
                     charge,
                 });
                 if let Some(Place::Waiting(_, task)) = self.known.insert(key, running) {
+                    rated = task.task.rate_limit.map(|_| gate::name(&task));
                     taken.push(HeldTask {
                         task,
                         cancelled,
@@ -338,6 +404,10 @@ impl Lanes {
             }
             if !lane.places.is_empty() {
                 self.order.insert((lane.virtual_time, tenant));
+            }
+            if let Some(name) = rated {
+                self.gates.passed(&name, true, self.passed(now));
+                self.open_gates(now, shares);
             }
         }
         taken
@@ -379,11 +449,13 @@ impl Lanes {
     /// When the first lane that waits for fuel, or for its pace, may go on.
     fn next_refill(&self, now: Instant) -> Option<Instant> {
         let free = self.free();
+        let gate = self.gates.opens().and_then(|at| self.began.checked_add(at));
         self.order
             .iter()
             .filter_map(|(_, tenant)| self.by_tenant.get(tenant))
             .filter(|lane| lane.has_place(free))
             .filter_map(|lane| lane.refilled().max(lane.is_due(now)))
+            .chain(gate)
             .min()
     }
 
@@ -412,14 +484,46 @@ impl Lanes {
     }
 
     /// Stops an attempt that runs. One that waits is dropped at once, with its
-    /// input; its place is left until it would be taken, or is tidied up.
-    fn cancel(&mut self, attempt: &AttemptKey) {
-        match self.known.get(attempt) {
-            Some(Place::Running(running)) => return running.cancelled.cancel(),
-            Some(Place::Waiting(..)) => {}
-            None => return,
+    /// input; its place is left until it would be taken, or is tidied up. Says whether
+    /// others line up in its stead.
+    fn cancel(&mut self, attempt: &AttemptKey, at: Instant, shares: &Shares) -> bool {
+        if let Some(Place::Running(running)) = self.known.get(attempt) {
+            running.cancelled.cancel();
+            return false;
         }
-        self.known.remove(attempt);
+        match self.known.remove(attempt) {
+            Some(Place::Waiting(_, task)) => {
+                self.leave_lane(attempt);
+                if task.task.rate_limit.is_none() {
+                    return false;
+                }
+                let passed = self.passed(at);
+                self.gates.passed(&gate::name(&task), false, passed);
+                self.open_gates(at, shares)
+            }
+            Some(Place::Gated(..)) => {
+                self.leave_gate();
+                false
+            }
+            Some(Place::Running(_)) | None => false,
+        }
+    }
+
+    /// One less waits at a gate.
+    fn leave_gate(&mut self) {
+        self.gated -= 1;
+        self.gated_left += 1;
+        if self.gated_left >= TIDY_FROM && self.gated_left > self.gated {
+            let known = &self.known;
+            self.gates.retain(
+                |number, key| matches!(known.get(key), Some(Place::Gated(at, _)) if *at == number),
+            );
+            self.gated_left = 0;
+        }
+    }
+
+    /// One less waits in a lane.
+    fn leave_lane(&mut self, attempt: &AttemptKey) {
         self.waiting -= 1;
         let lane = self
             .by_tenant
@@ -429,7 +533,7 @@ impl Lanes {
         if lane.places.len() >= TIDY_FROM && lane.left > lane.places.len() / 2 {
             let known = &self.known;
             lane.places
-                .retain(|(number, key)| waits_in(known, *number, key));
+                .retain(|number, key| waits_in(known, number, key));
             lane.left = 0;
             if lane.places.is_empty() {
                 self.order
@@ -448,7 +552,7 @@ impl Lane {
     fn new(share: Share, now: Instant) -> Self {
         Self {
             share,
-            places: VecDeque::new(),
+            places: Line::default(),
             left: 0,
             virtual_time: 0,
             running: 0,

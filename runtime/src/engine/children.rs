@@ -10,7 +10,7 @@
 //! end leaves none behind.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cascade_cdl::program::ParentClose;
@@ -161,6 +161,7 @@ async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationTok
 /// Starts a child, however often it takes; its outcome, if that is waited for.
 async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
     let mut while_paused = RETRY_AFTER;
+    await_moment(engine, &child.start).await;
     loop {
         match attempt(engine, child).await {
             Ok(Some(outcome)) => return outcome,
@@ -170,6 +171,23 @@ async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, Activ
             }
             Ok(None) => tokio::time::sleep(RETRY_AFTER).await,
             Err(error) => tokio::time::sleep(refused(&error)?).await,
+        }
+    }
+}
+
+/// Waits until the rate of its workflow lets a child start.
+async fn await_moment(engine: &Weak<Inner>, start: &Start) {
+    loop {
+        let Some(inner) = engine.upgrade() else {
+            return;
+        };
+        let clock = Arc::clone(&inner.context.clock);
+        let moment = inner.context.moment(start).await;
+        drop(inner);
+        match moment {
+            Ok(None) => return,
+            Ok(Some(at)) => return clock.sleep_until_passed(at).await,
+            Err(_) => tokio::time::sleep(RETRY_AFTER).await,
         }
     }
 }
@@ -200,12 +218,14 @@ async fn attempt(
 /// When to try again, unless the refusal is the outcome.
 fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
     let (name, retryable) = match error {
-        StartError::Busy { retry_after } => return Ok(*retry_after),
+        StartError::Busy { retry_after } | StartError::TooFast { retry_after, .. } => {
+            return Ok(*retry_after);
+        }
         StartError::Paused(_) | StartError::Interrupted | StartError::Store(_) => {
             return Ok(RETRY_AFTER);
         }
         StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),
-        StartError::InputTooLarge { .. } | StartError::Unfit(_) => {
+        StartError::InputTooLarge { .. } | StartError::Unfit(_) | StartError::NoShardKey(_) => {
             (errors::INVALID_INPUT, Some(false))
         }
         StartError::Full(_) => ("ExecutionLimitExceeded", None),

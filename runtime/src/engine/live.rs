@@ -11,8 +11,10 @@ use cascade_cdl::{
 };
 use tokio::sync::oneshot;
 
+use super::asked::{Asked, asked, changes};
 use super::children::ChildStart;
 use super::moves::{self, Versions};
+use super::placing::Turn;
 use super::size::{self, Walked};
 use super::usage::{Charge, Holding};
 use super::{Closed, Context, ControlError, StartError, Started, View};
@@ -51,8 +53,12 @@ pub(super) enum Effect {
     Cancel(AttemptKey),
     /// The same, of what an earlier life of the shard may have started as a child.
     Orphan(TenantId, ExecutionId),
-    /// The answer to a start that is being waited for.
-    Started(oneshot::Sender<Result<Started, StartError>>, Started),
+    /// The answer to a start that is being waited for, and its turn.
+    Started(
+        oneshot::Sender<Result<Started, StartError>>,
+        Started,
+        Option<Turn>,
+    ),
     /// The answer to what was done to it.
     Controlled(oneshot::Sender<Result<(), ControlError>>),
     /// An answer that rests on what the execution is by now.
@@ -76,6 +82,8 @@ pub(super) struct Live {
     /// Size of what they carry, and of what the commit in flight does.
     event_bytes: usize,
     flight_bytes: usize,
+    /// What it asks people, as of the last commit that was taken.
+    asked_then: Asked,
     /// Version that is durable.
     committed: u64,
     /// Version that the commit in flight makes durable.
@@ -111,6 +119,13 @@ pub(super) struct Restored {
     view: View,
     tail_bytes: usize,
     tail_events: u64,
+}
+
+impl Restored {
+    /// How it stands.
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
 }
 
 impl Live {
@@ -154,6 +169,7 @@ impl Live {
     ) -> Self {
         Self {
             input,
+            asked_then: asked(&summary, &execution, &program),
             committed: execution.version,
             execution: Some(execution),
             summary,
@@ -425,11 +441,15 @@ impl Live {
             self.tail_events = 0;
             Box::new(self.execution().clone())
         });
+        let asks = asked(&self.summary, self.execution(), &self.program);
+        let tasks = changes(&self.asked_then, &asks);
+        self.asked_then = asks;
         Commit {
             summary: self.summary.clone(),
             expected,
             events: std::mem::take(&mut self.events),
             snapshot,
+            tasks,
         }
     }
 

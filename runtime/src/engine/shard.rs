@@ -25,14 +25,15 @@ use std::time::Duration;
 
 use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
-use cascade_cdl::schema::Unfit;
 use cascade_cdl::{Callback, ExecutionId, TaskToken, TenantId, Timestamp};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::asked::list_old;
 use super::live::{Away, Frozen, Key, Live, Restored};
+use super::placing::Turn;
 use super::usage::{Charge, Holding, Place};
 use super::{
     Admission, Answer, Closed, Context, ControlError, Report, Signal, Start, StartError, Started,
@@ -147,10 +148,14 @@ pub(super) struct StartRequest {
     pub(super) id: ExecutionId,
     pub(super) start: Start,
     pub(super) program: (u32, Arc<Program>),
-    /// What is wrong with the input.
-    pub(super) unfit: Option<Unfit>,
+    /// Why nothing new may be started.
+    pub(super) refusal: Option<StartError>,
+    /// What it is placed by; its bucket is one of this shard if it is started anew.
+    pub(super) shard_key: Option<Arc<str>>,
     pub(super) admission: Admission,
     pub(super) place: Place,
+    /// Keeps other starts of it away until this one is durable or refused.
+    pub(super) turn: Option<Turn>,
     pub(super) started: oneshot::Sender<Result<Started, StartError>>,
     pub(super) closed: Option<oneshot::Sender<Closed>>,
 }
@@ -237,6 +242,7 @@ impl Shard {
     /// Takes the shard over and reads what is open.
     pub(super) async fn open(id: ShardId, context: Arc<Context>) -> Result<Self, store::Error> {
         let lease = context.store.acquire(id).await?;
+        list_old(&context, id).await?;
         let mut shard = Self {
             context,
             lease,

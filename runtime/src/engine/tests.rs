@@ -627,7 +627,10 @@ mod bounds;
 mod children;
 mod moves;
 mod outside;
+mod pacing;
 mod pause;
+mod shard_keys;
+mod tasks;
 pub(crate) mod world;
 
 #[tokio::test]

@@ -58,6 +58,7 @@ impl Tools {
             id: Some(id),
             idempotency_key: None,
             parent: None,
+            priority: None,
             schedule: Some(Scheduled {
                 name: key.name.clone(),
                 at: waiting.at,
@@ -69,7 +70,7 @@ impl Tools {
                 Err(error) => error,
             };
             let code = match &error {
-                StartError::Busy { retry_after } => {
+                StartError::Busy { retry_after } | StartError::TooFast { retry_after, .. } => {
                     self.pause(*retry_after).await;
                     continue;
                 }
@@ -85,7 +86,7 @@ impl Tools {
                 StartError::UnknownWorkflow { .. } => "unknown_workflow",
                 StartError::InputTooLarge { .. } => "too_large",
                 StartError::Paused(_) => "workflow_paused",
-                StartError::Unfit(_) => "invalid_input",
+                StartError::Unfit(_) | StartError::NoShardKey(_) => "invalid_input",
                 StartError::Full(_) => "limit_reached",
             };
             let reason = error.to_string();

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Commit, KvQuota, Lease, ModelStore, PAGE_BYTES, PostgresStore, ShardId, SqliteStore,
-    StatusName, Store, Summary,
+    StatusName, Store, Summary, TaskChanges,
 };
 use crate::store::postgres::scratch::Scratch;
 
@@ -159,6 +159,7 @@ pub(crate) fn row(of: &str, number: u128, version: u64) -> Summary {
         tenant: tenant(of),
         id: id(number),
         bucket: bucket_of(&number.to_be_bytes()),
+        shard_key: None,
         application: Arc::from("orders"),
         application_version: 3,
         workflow: Arc::from("process"),
@@ -180,6 +181,7 @@ pub(crate) fn commit(summary: Summary, expected: u64) -> Commit {
         expected,
         events,
         snapshot: None,
+        tasks: TaskChanges::default(),
     }
 }
 
@@ -206,6 +208,8 @@ pub(crate) fn event(seq: u64) -> Event {
             machine: 1,
             parent: None,
             schedule: None,
+            shard_key: None,
+            priority: None,
         },
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::key_value::{Change, OnlyIf, Outcome, Write};
 use super::{
     Commit, CommitError, Counters, Error, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, Summary,
-    bounded, codec,
+    TaskChanges, bounded, codec,
 };
 
 /// Batches that may wait for the writer. Shards send one batch at a time, so
@@ -57,6 +57,8 @@ pub(super) struct Row {
     pub(super) history: Arc<str>,
     /// If its history moves out of its row.
     pub(super) snapshot: Option<Arc<str>>,
+    /// What changes of what people are asked.
+    pub(super) tasks: TaskChanges,
 }
 
 impl Row {
@@ -71,6 +73,7 @@ impl Row {
                 .snapshot
                 .as_deref()
                 .map(|execution| codec::encode_snapshot(execution).into()),
+            tasks: commit.tasks,
         }
     }
 
@@ -84,7 +87,11 @@ impl Row {
     }
 
     fn bytes(&self) -> usize {
-        ROW_BYTES + self.history.len() + self.snapshot.as_ref().map_or(0, |text| text.len())
+        let snapshot = self.snapshot.as_ref().map_or(0, |text| text.len());
+        let asked = self.tasks.asked.iter();
+        let texts = asked.map(|task| task.path.len() + task.assignee.len());
+        let tasks = self.tasks.asked.len() + self.tasks.gone.len();
+        ROW_BYTES * (1 + tasks) + self.history.len() + snapshot + texts.sum::<usize>()
     }
 }
 

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease, MODULE_BYTES,
-    Page, PausedWorkflow, ScheduleRow, ShardId, Store, Stored, Summary, TenantRow, VERSION_BYTES,
-    bounded, codec, next_activity, page_size,
+    Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease,
+    MODULE_BYTES, Page, PausedWorkflow, ScheduleRow, ShardId, Store, Stored, Summary, TaskChanges,
+    TaskFilter, TenantRow, VERSION_BYTES, bounded, codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -51,6 +51,9 @@ struct State {
     executions: BTreeMap<(TenantId, ExecutionId), Row>,
     /// Executions in the order of creation; the first has the number 1.
     order: Vec<(TenantId, ExecutionId)>,
+    /// What people are asked, by the order of asking.
+    tasks: BTreeMap<u64, HumanTask>,
+    last_task: u64,
     modules: BTreeMap<(TenantId, String), Bytes>,
     activities: BTreeMap<(TenantId, String), Vec<ActivityVersion>>,
     applications: BTreeMap<(TenantId, String), Vec<ApplicationVersion>>,
@@ -192,6 +195,7 @@ impl State {
             self.counters.executions += 1;
             self.counters.events += commit.events.len() as u64;
             let key = (commit.summary.tenant.clone(), commit.summary.id);
+            self.change_tasks(&key, &commit.tasks);
             let row = match self.executions.entry(key) {
                 Entry::Occupied(row) => row.into_mut(),
                 Entry::Vacant(vacant) => {
@@ -200,6 +204,23 @@ impl State {
                 }
             };
             row.append(commit);
+        }
+    }
+
+    fn change_tasks(&mut self, of: &(TenantId, ExecutionId), changes: &TaskChanges) {
+        let is = |task: &HumanTask, number| {
+            (&task.tenant, task.execution, task.task) == (&of.0, of.1, number)
+        };
+        self.tasks
+            .retain(|_, task| !changes.gone.iter().any(|gone| is(task, *gone)));
+        for asked in &changes.asked {
+            let mut there = self.tasks.values_mut();
+            if let Some(task) = there.find(|task| is(task, asked.task)) {
+                *task = asked.clone();
+            } else {
+                self.last_task += 1;
+                self.tasks.insert(self.last_task, asked.clone());
+            }
         }
     }
 
@@ -292,6 +313,10 @@ fn shows(filter: &Filter, summary: &Summary) -> bool {
     let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|it| it == name);
     is(&filter.application, &summary.application)
         && is(&filter.workflow, &summary.workflow)
+        && filter
+            .shard_key
+            .as_deref()
+            .is_none_or(|key| summary.shard_key.as_deref() == Some(key))
         && filter.status.is_none_or(|status| status == summary.status)
         && (!filter.open || summary.status.is_open())
         && filter
@@ -423,6 +448,49 @@ impl Store for ModelStore {
             shown.then_some((Cursor(row.seq), &row.summary))
         });
         Ok(page(rows, limit))
+    }
+
+    async fn human_tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<HumanTask>, Error> {
+        let state = self.open()?;
+        let is = |wanted: &Option<String>, it: &str| wanted.as_deref().is_none_or(|is| is == it);
+        let shown = |task: &HumanTask| {
+            task.tenant == *tenant
+                && is(&filter.assignee, &task.assignee)
+                && is(&filter.application, &task.application)
+                && is(&filter.workflow, &task.workflow)
+                && is(&filter.state, &task.state)
+        };
+        let from = after.map_or(0, |Cursor(number)| number.saturating_add(1));
+        let tasks = state.tasks.range(from..).filter(|(_, task)| shown(task));
+        let limit = usize::try_from(page_size(limit)).unwrap_or(usize::MAX);
+        let tasks: Vec<_> = tasks.take(limit).collect();
+        let next = tasks.last().map(|(number, _)| Cursor(**number));
+        Ok(Page {
+            next: next.filter(|_| tasks.len() == limit),
+            items: tasks.into_iter().map(|(_, task)| task.clone()).collect(),
+        })
+    }
+
+    async fn unlisted(&self, _: Range<u32>) -> Result<Vec<(TenantId, ExecutionId)>, Error> {
+        self.open().map(|_| Vec::new()) // nothing survives a release
+    }
+
+    async fn list_tasks(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        asked: Vec<HumanTask>,
+    ) -> Result<(), Error> {
+        let gone = Vec::new();
+        let changes = TaskChanges { asked, gone };
+        self.open()?.change_tasks(&(tenant.clone(), id), &changes);
+        Ok(())
     }
 
     async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error> {

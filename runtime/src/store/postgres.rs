@@ -16,6 +16,7 @@ mod schedules;
 mod schema;
 #[cfg(test)]
 pub(super) mod scratch;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -37,8 +38,8 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ScheduleRow,
-    ShardId, Store, Stored, Summary, TenantRow, bounded, codec,
+    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow,
+    ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow, bounded, codec,
 };
 
 pub use self::connect::PostgresSettings;
@@ -150,6 +151,36 @@ impl Store for PostgresStore {
         }
         let read = |tx| read::list(tx, tenant, filter, before, limit);
         self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn human_tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<HumanTask>, Error> {
+        let names = [&filter.application, &filter.workflow];
+        if names.into_iter().flatten().any(|name| !may_be_text(name)) {
+            let (items, next) = (Vec::new(), None);
+            return Ok(Page { items, next });
+        }
+        let read = |tx| tasks::list(tx, tenant, filter, after, limit);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn unlisted(&self, _: Range<u32>) -> Result<Vec<(TenantId, ExecutionId)>, Error> {
+        Ok(Vec::new()) // the list is as old as this store
+    }
+
+    async fn list_tasks(
+        &self,
+        tenant: &TenantId,
+        _: ExecutionId,
+        asked: Vec<HumanTask>,
+    ) -> Result<(), Error> {
+        let write = |tx| tasks::add(tx, &asked);
+        self.connections.write(Scope::Of(tenant), write).await
     }
 
     async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error> {

@@ -12,6 +12,7 @@ mod lock;
 mod read;
 mod schedules;
 mod statements;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -41,13 +42,13 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ScheduleRow, ShardId,
-    Store, Stored, Summary, TenantRow, bounded, codec,
+    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ScheduleRow,
+    ShardId, Store, Stored, Summary, TaskFilter, TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "initial",
@@ -67,6 +68,16 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         4,
         "schedules",
         include_str!("../../migrations/sqlite/0004_schedules.sql"),
+    ),
+    (
+        5,
+        "shard_keys",
+        include_str!("../../migrations/sqlite/0005_shard_keys.sql"),
+    ),
+    (
+        6,
+        "human_tasks",
+        include_str!("../../migrations/sqlite/0006_human_tasks.sql"),
     ),
 ];
 
@@ -222,6 +233,30 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Page<Summary>, Error> {
         read::list(&self.readers, tenant, filter, before, limit).await
+    }
+
+    async fn human_tasks(
+        &self,
+        tenant: &TenantId,
+        filter: &TaskFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<HumanTask>, Error> {
+        tasks::list(&self.readers, tenant, filter, after, limit).await
+    }
+
+    async fn unlisted(&self, buckets: Range<u32>) -> Result<Vec<(TenantId, ExecutionId)>, Error> {
+        tasks::unlisted(&self.readers, buckets).await
+    }
+
+    async fn list_tasks(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        asked: Vec<HumanTask>,
+    ) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        tasks::add(&mut connection.sqlite, tenant, id, asked).await
     }
 
     async fn put_module(&self, tenant: &TenantId, digest: &str, wasm: Bytes) -> Result<(), Error> {

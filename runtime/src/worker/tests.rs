@@ -54,6 +54,10 @@ impl TaskQueue for Stream {
         false
     }
 
+    fn waits_for_rate(&self, _: &AttemptKey) -> bool {
+        false
+    }
+
     fn depth(&self) -> usize {
         0
     }

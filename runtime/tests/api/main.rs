@@ -7,6 +7,7 @@
 
 mod attacks;
 mod outside;
+mod pacing;
 mod pause;
 mod routes;
 mod rules;

@@ -21,6 +21,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/executions/{id}/signals", "operator"),
     ("GET", "/v1/executions/{id}/tasks", "viewer"),
     ("POST", "/v1/executions/{id}/tasks/{task}", "operator"),
+    ("GET", "/v1/tasks", "viewer"),
     ("POST", "/v1/tasks/{token}/succeed", "operator"),
     ("POST", "/v1/tasks/{token}/fail", "operator"),
     ("POST", "/v1/tasks/{token}/heartbeat", "operator"),

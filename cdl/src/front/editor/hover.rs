@@ -138,6 +138,7 @@ fn form(kind: Kind) -> String {
             )
         }
         Kind::Def("duration") => "A duration: `250ms`, `30s`, `5m`, `24h`, `7d`, `1h30m`.".into(),
+        Kind::Rate | Kind::Def("rate") => "A rate: `10/s`, `300/m`, `1000/h`.".into(),
         Kind::Def("state-name") => "The name of a state of the same scope.".into(),
         Kind::List(_, most) if most < usize::MAX => format!("A list of 1 to {most}."),
         Kind::Any(_, most) if most < usize::MAX => format!("A list of at most {most}."),

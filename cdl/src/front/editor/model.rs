@@ -310,6 +310,7 @@ impl<'t> Model<'t> {
             }
             Kind::Things(what) => self.things(value, what, around),
             Kind::Branches => self.things(value, "branch-or-state", around),
+            Kind::Rate => self.mapping(value, "rate-limit", around),
             _ => {}
         }
     }

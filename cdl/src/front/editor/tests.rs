@@ -181,6 +181,11 @@ fn keys_are_offered_by_what_the_mapping_is() {
             &["next"],
         ),
         (
+            "type: Task\n  rate_limit: { ‸ }",
+            &["rate", "burst"],
+            &["next"],
+        ),
+        (
             "type: Task\n  retries: { ‸ }",
             &["max_attempts", "backoff"],
             &["next"],

@@ -72,6 +72,7 @@ fn no_shape_of_the_parser_is_forgotten() {
         "document",
         "map",
         "policies",
+        "rates",
         "schedules",
         "schemas",
         "states",

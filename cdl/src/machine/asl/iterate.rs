@@ -433,6 +433,13 @@ mod tests {
                 "a,b\r\n1,\"x, \"\"y\"\"\"\r\n2\r\n",
                 json!([{"a": "1", "b": "x, \"y\""}, {"a": "2", "b": ""}]),
             ),
+            // A quote or a return inside of a cell is one of its characters, and the last
+            // line may end anywhere.
+            (
+                csv(None),
+                "a,b\nx\"y,u\rv\n1,",
+                json!([{"a": "x\"y", "b": "u\rv"}, {"a": "1", "b": ""}]),
+            ),
             (
                 csv(Some(vec!["n".to_owned()])),
                 "1\n2",

@@ -82,10 +82,12 @@ impl<'a> Machine<'a> {
             scheduled_at: self.now,
             timeout,
         };
+        let priority = self.execution.priority;
         if let Ok(state) = self.state_of(id) {
             let frame = self.frame_mut(id);
             let attempted = frame.attempted(state, false);
-            let command = attempted.and_then(|what| frame.step.activity_task(state, what));
+            let command =
+                attempted.and_then(|what| frame.step.activity_task(state, what, priority));
             self.commands.extend(command.map(Command::ScheduleActivity));
         }
         Ok(())

@@ -151,6 +151,7 @@ async fn start(engine: &Engine, until: Timestamp) -> Result<(), Error> {
             idempotency_key: None,
             parent: None,
             schedule: None,
+            priority: None,
         };
         match engine.start(start).await {
             Ok(_) => return Ok(()),

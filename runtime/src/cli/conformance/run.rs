@@ -124,7 +124,8 @@ impl<'c> Run<'c> {
     /// Lets happen what is next, until the execution ends or waits for what nobody
     /// sends. The machine bounds how long its history may get.
     async fn finish(&mut self, input: &Value) {
-        let mut next = Some(VirtualTime::started(Json::from_value(input)));
+        // A definition in ASL has no shard key.
+        let mut next = self.time.begin(Json::from_value(input)).ok();
         while let Some(event) = next {
             let entered = &mut self.entered;
             let mut observe = |record| {

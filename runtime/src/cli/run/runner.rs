@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cascade_cdl::program::{Application, Child, ParentClose, Program};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json, Parent,
-    Receipt, SEMANTICS, Status, TaskId, TimerId, Timestamp, apply_traced, errors, outcome_of_child,
+    Receipt, Status, TaskId, TimerId, Timestamp, apply_traced, errors, outcome_of_child,
 };
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
@@ -22,7 +22,7 @@ use super::super::events;
 use super::super::local::{self, Caller, Local};
 use super::super::output::{Output, Tone, paint};
 use super::super::outside::{Outside, awaited};
-use super::SHARDS;
+use super::super::virtual_time::started;
 use crate::clock::{Clock, SystemClock};
 use crate::sandbox::Cancel;
 
@@ -63,8 +63,8 @@ impl Drop for Stir {
 struct Begin {
     id: ExecutionId,
     program: Arc<Program>,
-    input: Json,
-    parent: Option<Parent>,
+    /// Its first event.
+    started: EventKind,
     /// Comes when the execution is to end.
     given_up: oneshot::Receiver<Stir>,
     /// Who waits for its end.
@@ -125,11 +125,14 @@ impl<'a> Runner<'a> {
     ) -> Result<Execution, Error> {
         let mut running = FuturesUnordered::new();
         let (_kept, given_up) = oneshot::channel();
+        let id = ExecutionId(uuid::Uuid::now_v7());
+        let started = started(&program, id, SystemClock.now(), input, None);
+        let started = started
+            .map_err(|no_key| Error::usage(format!("the input of `{}`: {no_key}", program.name)))?;
         running.push(self.execute(Begin {
-            id: ExecutionId(uuid::Uuid::now_v7()),
+            id,
             program,
-            input,
-            parent: None,
+            started,
             given_up,
             ended: None,
             stir: Stir::new(&self.stirs),
@@ -178,8 +181,7 @@ impl<'a> Runner<'a> {
         let Begin {
             id,
             program,
-            input,
-            parent,
+            started,
             mut given_up,
             mut ended,
             stir,
@@ -188,13 +190,7 @@ impl<'a> Runner<'a> {
         let mut execution = Execution::new(id, local::tenant());
         let mut attempts = FuturesUnordered::new();
         let mut stops: HashMap<(TaskId, u32), Stop> = HashMap::new();
-        let mut next = EventKind::ExecutionStarted {
-            input,
-            shards: SHARDS,
-            machine: SEMANTICS,
-            parent,
-            schedule: None,
-        };
+        let mut next = started;
         loop {
             let (moved, commands) = self.step(&program, execution, next)?;
             execution = moved;
@@ -312,18 +308,26 @@ impl<'a> Runner<'a> {
             );
         }
         let id = ExecutionId::of_child(parent.id, task.task, task.attempt);
+        let above = Parent {
+            execution: parent.id,
+            task: task.task,
+            attempt: task.attempt,
+            depth: parent.parent.map_or(0, |parent| parent.depth) + 1,
+            on_close: child.on_close,
+        };
+        let input = task.input.clone();
+        let started = match started(program, id, SystemClock.now(), input, Some(above)) {
+            Ok(started) => started,
+            Err(no_key) => {
+                let message = format!("the input of the workflow: {no_key}");
+                return self.refuse(errors::INVALID_INPUT, message);
+            }
+        };
         let (ended, end) = oneshot::channel();
         let begin = Begin {
             id,
             program: Arc::clone(program),
-            input: task.input.clone(),
-            parent: Some(Parent {
-                execution: parent.id,
-                task: task.task,
-                attempt: task.attempt,
-                depth: parent.parent.map_or(0, |parent| parent.depth) + 1,
-                on_close: child.on_close,
-            }),
+            started,
             given_up: match child.on_close {
                 ParentClose::Cancel => given_up,
                 ParentClose::Abandon => oneshot::channel().1,

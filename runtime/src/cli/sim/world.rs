@@ -12,13 +12,13 @@ use std::sync::Arc;
 use cascade_cdl::program::{Program, State, StateKind};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json,
-    Receipt, SEMANTICS, Step, TaskId, Timestamp, apply, apply_traced, replay,
+    Receipt, Step, TaskId, Timestamp, apply, apply_traced, replay,
 };
 
 use super::super::error::Error;
 use super::super::local::{self, Caller};
 use super::super::outside::{Outside, awaited};
-use super::super::run::SHARDS;
+use super::super::virtual_time::started;
 use super::activities::{Activities, Given, Values};
 use super::faults::{Dice, Fault, Faults, Injected, Injector, Point, Prospect};
 use super::story::{Story, short};
@@ -337,13 +337,11 @@ impl<'a> World<'a> {
         self.story.tell(self.now, || {
             format!("started with {}", short(input.as_str()))
         });
-        self.apply(EventKind::ExecutionStarted {
-            input: self.input.clone(),
-            shards: SHARDS,
-            machine: SEMANTICS,
-            parent: None,
-            schedule: None,
-        });
+        let (id, input) = (self.execution.id, self.input.clone());
+        match started(&self.scene.program, id, self.now, input, None) {
+            Ok(started) => self.apply(started),
+            Err(no_key) => self.breaks(format!("nothing can be started: {no_key}")),
+        }
     }
 
     /// Lets happen what is next. An answer comes before a timer of the same moment.

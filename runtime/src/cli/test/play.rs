@@ -88,7 +88,14 @@ pub(super) async fn play(
         play.faults.push(refused.to_string());
         return play.finish();
     }
-    let mut next = Some(VirtualTime::started(input));
+    let mut next = match play.time.begin(input) {
+        Ok(started) => Some(started),
+        Err(no_key) => {
+            let name = &suite.program.name;
+            play.faults.push(format!("the input of `{name}`: {no_key}"));
+            return play.finish();
+        }
+    };
     while let Some(event) = next {
         let Some(asked) = play.apply(event) else {
             break;

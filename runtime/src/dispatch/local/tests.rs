@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cascade_cdl::program::Resource;
+use cascade_cdl::program::{Priority, Rate, Resource};
 use cascade_cdl::{ActivityTask, ExecutionId, TaskId, Timestamp};
 use serde_json::json;
 
@@ -33,6 +33,7 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
     QueuedTask {
         tenant: tenant.parse().expect("valid"),
         execution: ExecutionId(uuid::Uuid::nil()),
+        bucket: 0,
         application: "app".into(),
         workflow: "w".into(),
         task: ActivityTask {
@@ -50,6 +51,8 @@ fn task(tenant: &str, number: u64) -> QueuedTask {
             scheduled_at: Timestamp(1),
             timeout_ms: None,
             heartbeat_ms: None,
+            priority: Priority::default(),
+            rate_limit: None,
         },
         activity: Arc::new(Activity {
             name: "a".into(),
@@ -395,4 +398,218 @@ fn each_tenant_has_a_pace_of_its_own() {
     let held: Vec<_> = held.iter().map(|held| held.task.tenant.as_str()).collect();
     assert!(held.contains(&"b"), "{held:?}");
     assert!(held.len() < 10, "{held:?}");
+}
+
+/// A task of a tenant that is so urgent.
+fn urgent(number: u64, priority: u8) -> QueuedTask {
+    let mut task = task("a", number);
+    task.task.priority = priority.try_into().expect("valid");
+    task
+}
+
+/// The next `count` tasks, by their numbers.
+async fn taken(queue: &LocalQueue, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        for held in queue.pull(1).await {
+            numbers.push(held.task.task.task.0);
+            queue.settle(&held.task.key(), spent(1));
+        }
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn the_more_urgent_goes_first_and_then_who_came_first() {
+    let queue = queue(|_| AMPLE);
+    let waiting = [(1, 5), (2, 3), (3, 1), (4, 3), (5, 1), (6, 2)];
+    queue.push(
+        waiting
+            .map(|(number, priority)| urgent(number, priority))
+            .into(),
+    );
+    assert_eq!(taken(&queue, 6).await, [3, 5, 6, 2, 4, 1]);
+}
+
+#[tokio::test]
+async fn nothing_starves_however_much_comes_that_is_more_urgent() {
+    let queue = queue(|_| AMPLE);
+    queue.push((1..=3).map(|number| urgent(number, 5)).collect());
+    let mut order = Vec::new();
+    for number in 100..140 {
+        // Two come for each that is taken.
+        queue.push(vec![urgent(2 * number, 1), urgent(2 * number + 1, 1)]);
+        order.extend(taken(&queue, 1).await);
+    }
+    let place = |number| order.iter().position(|taken| *taken == number);
+    assert_eq!(
+        [1, 2, 3].map(place),
+        [Some(9), Some(19), Some(29)],
+        "{order:?}"
+    );
+}
+
+#[tokio::test]
+async fn urgency_gets_a_tenant_no_more_of_the_workers() {
+    let queue = queue(|_| AMPLE);
+    queue.push((0..1_000).map(|number| urgent(number, 1)).collect());
+    queue.push(tasks("b", 0, 1_000));
+    let [a, b] = serve(&queue, 200, |_| 100_000).await;
+    assert!((95..=105).contains(&a), "{a} to {b}");
+}
+
+/// A task of a state that begins so many attempts a second.
+fn rated(tenant: &str, number: u64, state: &str, count: u32) -> QueuedTask {
+    let mut task = task(tenant, number);
+    task.task.state = state.into();
+    task.task.rate_limit = Some(Rate {
+        count,
+        per_ms: 1_000,
+        burst: 1,
+    });
+    task
+}
+
+/// A queue whose time is what the test says.
+struct Timed {
+    queue: LocalQueue,
+    began: Instant,
+}
+
+impl Timed {
+    fn new() -> Self {
+        let queue = queue(|_| AMPLE);
+        let began = queue.lanes().began;
+        Self { queue, began }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.began + Duration::from_millis(ms)
+    }
+
+    fn push(&self, ms: u64, tasks: impl IntoIterator<Item = QueuedTask>) {
+        for task in tasks {
+            let at = self.at(ms);
+            self.queue.lanes().push(task, at, &self.queue.shares);
+        }
+    }
+
+    /// What a worker gets then, by the numbers.
+    fn take(&self, ms: u64) -> Vec<u64> {
+        let mut lanes = self.queue.lanes();
+        lanes.open_gates(self.at(ms), &self.queue.shares);
+        let held = lanes.take(32, self.at(ms), &self.queue.shares);
+        held.iter().map(|held| held.task.task.task.0).collect()
+    }
+
+    /// When a worker who found nothing looks again.
+    fn looks_again(&self, ms: u64) -> Option<Duration> {
+        let next = self.queue.lanes().next_refill(self.at(ms));
+        next.map(|at| at - self.began)
+    }
+}
+
+#[test]
+fn a_rate_spaces_attempts_and_holds_up_nobody_else() {
+    let timed = Timed::new();
+    timed.push(0, (1..=4).map(|n| rated("a", n, "S", 10)));
+    timed.push(0, (11..=12).map(|n| rated("a", n, "T", 10)));
+    timed.push(0, (21..=22).map(|n| rated("b", n, "S", 10)));
+    timed.push(0, tasks("a", 31, 3));
+    let mut at_once = timed.take(0);
+    at_once.sort_unstable();
+    assert_eq!(
+        at_once,
+        [1, 11, 21, 31, 32, 33],
+        "the first of each, and what has no rate"
+    );
+    assert_eq!(timed.queue.depth(), 0, "the others wait for no worker");
+    assert!(timed.queue.waits_for_rate(&rated("a", 2, "S", 10).key()));
+    assert!(!timed.queue.waits_for_rate(&rated("a", 1, "S", 10).key()));
+    assert_eq!(timed.looks_again(1), Some(Duration::from_millis(100)));
+    assert_eq!(timed.take(99), [0; 0]);
+    let mut second = timed.take(100);
+    second.sort_unstable();
+    assert_eq!(second, [2, 12, 22]);
+    assert_eq!(timed.take(150), [0; 0]);
+    assert_eq!(timed.take(200), [3]);
+    assert_eq!(timed.take(250), [0; 0]);
+    assert_eq!(timed.take(300), [4]);
+}
+
+#[test]
+fn a_rate_counts_what_a_worker_takes_and_not_what_is_ready() {
+    let timed = Timed::new();
+    timed.push(0, (1..=3).map(|n| rated("a", n, "S", 10)));
+    // No worker comes for a while: what has become due meanwhile does not come in a heap.
+    assert_eq!(timed.take(10_000), [1]);
+    assert_eq!(timed.take(10_050), [0; 0]);
+    assert_eq!(timed.take(10_100), [2]);
+}
+
+#[test]
+fn a_burst_goes_at_once_and_a_high_rate_in_batches() {
+    let timed = Timed::new();
+    let burst = |number| {
+        let mut task = rated("a", number, "S", 1);
+        task.task.rate_limit.as_mut().expect("it has one").burst = 3;
+        task
+    };
+    timed.push(0, (1..=5).map(burst));
+    assert_eq!(timed.take(0), [1, 2, 3]);
+    timed.push(0, (100..200).map(|n| rated("a", n, "Fast", 1_000)));
+    // What falls into ten milliseconds goes at once: a worker takes no longer to come back.
+    assert_eq!(timed.take(0).len(), 10);
+    assert_eq!(timed.take(10).len(), 10);
+}
+
+#[test]
+fn what_is_cancelled_leaves_its_place_at_the_gate_to_the_next() {
+    let timed = Timed::new();
+    let all: Vec<_> = (1..=200).map(|n| rated("a", n, "S", 10)).collect();
+    timed.push(0, all.clone());
+    // The first has passed, and no worker has it yet; those behind it wait at the gate.
+    for task in &all[..199] {
+        assert!(timed.queue.withdraw(&task.key()), "nobody has begun it");
+    }
+    {
+        let lanes = timed.queue.lanes();
+        assert_eq!((lanes.waiting, lanes.gated, lanes.known.len()), (1, 0, 1));
+    }
+    assert_eq!(timed.take(0), [200], "at once: none was taken");
+    timed.queue.settle(&all[199].key(), spent(1));
+    assert_eq!(timed.take(1_000), [0; 0]);
+    let lanes = timed.queue.lanes();
+    assert!(lanes.gates.is_empty(), "an idle gate is forgotten");
+    assert_eq!(lanes.gated_left, 0);
+}
+
+#[test]
+fn the_more_urgent_passes_a_gate_first() {
+    let timed = Timed::new();
+    let with = |number, priority: u8| {
+        let mut task = rated("a", number, "S", 10);
+        task.task.priority = priority.try_into().expect("valid");
+        task
+    };
+    timed.push(0, [with(1, 3), with(2, 3), with(3, 1)]);
+    assert_eq!(
+        timed.take(0),
+        [1],
+        "the first passed before the others came"
+    );
+    assert_eq!(timed.take(100), [3]);
+    assert_eq!(timed.take(200), [2]);
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_is_woken_when_a_gate_opens() {
+    let queue = queue(|_| AMPLE);
+    queue.push((1..=2).map(|n| rated("a", n, "S", 50)).collect());
+    let began = Instant::now();
+    for number in [1, 2] {
+        let held = queue.pull(32).await;
+        assert_eq!(held[0].task.task.task.0, number);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(19));
 }

@@ -4,8 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cascade_cdl::program::Child;
-use cascade_cdl::schema::Unfit;
+use cascade_cdl::program::{Child, Priority};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS,
     Timestamp,
@@ -15,7 +14,7 @@ use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::engine::children::ChildStart;
 use crate::engine::live::{Effect, Live};
-use crate::engine::{Admission, Report, Start, StartError};
+use crate::engine::{Admission, Report, Start, StartError, bucket};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
 
@@ -25,14 +24,19 @@ impl Shard {
             id,
             start,
             program: (application_version, program),
-            unfit,
+            refusal,
+            shard_key,
             admission,
             place,
+            turn,
             started,
             closed,
         } = request;
         drop(place);
-        if let Err(refused) = self.admit_start(&start, unfit, &admission) {
+        let rate = program.start_rate_limit;
+        let admitted = self.admit_start(&start, refusal, &admission);
+        let admitted = admitted.and_then(|()| self.context.pace(&start, rate.as_ref()));
+        if let Err(refused) = admitted {
             let _ = started.send(Err(refused));
             return;
         }
@@ -41,7 +45,8 @@ impl Shard {
         let summary = Summary {
             tenant: start.tenant,
             id,
-            bucket: id.bucket(),
+            bucket: bucket(id, shard_key.as_deref()),
+            shard_key: shard_key.clone(),
             application: start.application,
             application_version,
             workflow: start.workflow,
@@ -60,7 +65,7 @@ impl Shard {
         // Who waits for the end is told of the start when it comes.
         live.urgent = closed.is_none();
         let reply = live.started(true);
-        live.held.push(Effect::Started(started, reply));
+        live.held.push(Effect::Started(started, reply, turn));
         live.closers.extend(closed);
         let kind = EventKind::ExecutionStarted {
             input: start.input,
@@ -68,6 +73,8 @@ impl Shard {
             machine: SEMANTICS,
             parent: start.parent,
             schedule: start.schedule,
+            shard_key,
+            priority: start.priority,
         };
         self.advance_at(now, live, kind);
     }
@@ -77,7 +84,7 @@ impl Shard {
     fn admit_start(
         &mut self,
         start: &Start,
-        unfit: Option<Unfit>,
+        refusal: Option<StartError>,
         admission: &Admission,
     ) -> Result<(), StartError> {
         let definitions = &self.context.definitions;
@@ -85,8 +92,8 @@ impl Shard {
         if let Some(paused) = paused {
             return Err(StartError::Paused(paused));
         }
-        if let Some(unfit) = unfit {
-            return Err(StartError::Unfit(unfit));
+        if let Some(refusal) = refusal {
+            return Err(refusal);
         }
         Ok(self.admit(&start.tenant, admission)?)
     }
@@ -113,6 +120,7 @@ impl Shard {
         let StartRequest {
             id,
             start,
+            turn,
             started,
             closed,
             ..
@@ -129,7 +137,7 @@ impl Shard {
             let _ = started.send(Ok(reply));
         } else {
             live.urgent |= live.is_dirty();
-            live.held.push(Effect::Started(started, reply));
+            live.held.push(Effect::Started(started, reply, turn));
         }
         // Who asked before may have given up.
         live.closers.retain(|closer| !closer.is_closed());
@@ -263,6 +271,7 @@ impl Shard {
         let attempt = AttemptKey {
             tenant: tenant.clone(),
             execution: live.summary.id,
+            bucket: live.summary.bucket,
             task: task.task,
             attempt: task.attempt,
             scheduled_at: task.scheduled_at,
@@ -280,6 +289,7 @@ impl Shard {
         let queued = QueuedTask {
             tenant: tenant.clone(),
             execution: live.summary.id,
+            bucket: live.summary.bucket,
             application: live.summary.application.clone(),
             workflow: live.summary.workflow.clone(),
             task,
@@ -315,10 +325,13 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
             on_close: child.on_close,
         }),
         schedule: None,
+        // What nobody has said of the parent is not said of the child.
+        priority: (task.priority != Priority::default()).then_some(task.priority),
     };
     let attempt = AttemptKey {
         tenant: summary.tenant.clone(),
         execution: summary.id,
+        bucket: summary.bucket,
         task: task.task,
         attempt: task.attempt,
         scheduled_at: task.scheduled_at,

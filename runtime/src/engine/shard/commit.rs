@@ -157,7 +157,10 @@ impl Shard {
                 drop(self.context.children.send(Ask::Orphan(tenant, child)));
             }
             // Callers may have given up waiting.
-            Effect::Started(reply, started) => drop(reply.send(Ok(started))),
+            Effect::Started(reply, started, turn) => {
+                drop(turn);
+                drop(reply.send(Ok(started)));
+            }
             Effect::Controlled(reply) => drop(reply.send(Ok(()))),
             Effect::Tell(answer) => answer(),
         }

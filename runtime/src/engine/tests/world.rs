@@ -110,6 +110,35 @@ workflows:
   lost:
     states:
       - {name: Child, type: SubWorkflow, workflow: other/nothing, parameters: {x: 1}, retries: {max_attempts: 3}, end: true}
+  keyed:
+    shard_key: '{{ $.workflow.input.customer }}'
+    states:
+      - {name: Paid, type: EventTask, event: paid, result: $.payment, next: Ship}
+      - {name: Ship, type: Task, resource: urn:cascade:activity:charge, parameters: {key: '{{ workflow.shard_key }}'}, result: $.shipped, end: true}
+  keyed_parent:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: keyed, parameters: '{{ workflow.input }}', result: $.child, end: true}
+  paced:
+    start_rate_limit: {rate: 2/s, burst: 2}
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, result: $.paid, end: true}
+  paced_parent:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: paced, parameters: {x: 1}, result: $.child, end: true}
+  slow:
+    states:
+      - {name: Pay, type: Task, resource: urn:cascade:activity:charge, rate_limit: 1/h, result: $.paid, end: true}
+  review:
+    states:
+      - name: Review
+        type: Parallel
+        branches:
+          - name: legal
+            states:
+              - {name: Legal, type: HumanTask, assignee: lea, timeout: 3h, on_timeout: Late, end: true}
+              - {name: Late, type: Pass, end: true}
+          - {name: Money, type: HumanTask, assignee: mo, escalate: [{after: 1h, assignee: boss}]}
+        end: true
   approve:
     states:
       - name: Ask
@@ -417,5 +446,6 @@ pub(crate) fn start(workflow: &str, key: Option<&str>) -> Start {
         idempotency_key: key.map(str::to_owned),
         parent: None,
         schedule: None,
+        priority: None,
     }
 }

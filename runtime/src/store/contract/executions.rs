@@ -1,10 +1,10 @@
 //! Commits, loads, histories and lists of executions.
 
-use cascade_cdl::{BUCKETS, Timestamp};
+use cascade_cdl::{BUCKETS, TaskId, Timestamp};
 use futures::future::join_all;
 
 use super::*;
-use crate::store::{CommitError, Cursor, Error, Filter, Page};
+use crate::store::{CommitError, Cursor, Error, Filter, HumanTask, Page, TaskFilter};
 
 on_each!(
     what_was_committed_loads_after_a_crash,
@@ -24,6 +24,9 @@ on_each!(
     a_page_of_a_history_is_bounded_in_bytes,
     lists_are_newest_first_and_stable_under_writes,
     filters_narrow_a_list,
+    a_shard_key_stays_with_its_execution_and_lists_it,
+    what_people_are_asked_is_written_with_the_execution,
+    a_list_of_tasks_is_narrowed_and_goes_page_by_page,
     open_executions_are_found_by_bucket,
     a_closed_store_says_so,
 );
@@ -335,6 +338,8 @@ async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
                 machine: 1,
                 parent: None,
                 schedule: None,
+                shard_key: None,
+                priority: None,
             };
         }
         let commit = if chunk { with_snapshot(commit) } else { commit };
@@ -422,7 +427,7 @@ async fn filters_narrow_a_list(subject: Subject) {
         if number > 5 {
             summary.application = "billing".into();
         }
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             summary.workflow = "even".into();
         }
         commit_all(store, &lease, [commit(summary, 0)]).await;
@@ -487,6 +492,212 @@ async fn filters_narrow_a_list(subject: Subject) {
     for (filter, expected) in cases {
         let page = store.list(&tenant("acme"), &filter, None, 100).await;
         assert_eq!(listed(&page.expect("lists")), expected, "{filter:?}");
+    }
+}
+
+async fn a_shard_key_stays_with_its_execution_and_lists_it(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let placed = |number: u128, of: &str, key: Option<&str>| Summary {
+        shard_key: key.map(Into::into),
+        status: if number.is_multiple_of(2) {
+            StatusName::Running
+        } else {
+            StatusName::Failed
+        },
+        ..row(of, number, 1)
+    };
+    let keys = [Some("c"), None, Some(""), Some("c"), Some("C"), Some("c")];
+    for (number, key) in (1..).zip(keys) {
+        commit_all(store, &lease, [commit(placed(number, "acme", key), 0)]).await;
+        commit_all(store, &lease, [commit(placed(number, "rival", key), 0)]).await;
+    }
+    // Neither an update nor a snapshot loses it.
+    let mut updated = placed(1, "acme", Some("c"));
+    updated.version = 2;
+    commit_all(store, &lease, [commit(updated.clone(), 1)]).await;
+    updated.version = 3;
+    commit_all(store, &lease, [with_snapshot(commit(updated.clone(), 2))]).await;
+
+    let subject = subject.crash().await;
+    let store = subject.store();
+    assert_eq!(load(store, 1).await.summary, updated);
+    let by = |key: &str, status| Filter {
+        shard_key: Some(key.to_owned()),
+        status,
+        ..Filter::default()
+    };
+    for (filter, expected) in [
+        (by("c", None), vec![6, 4, 1]),
+        (by("c", Some(StatusName::Running)), vec![6, 4]),
+        (by("c", Some(StatusName::Completed)), vec![]),
+        (by("", None), vec![3]),
+        (by("nobody", None), vec![]),
+        (
+            Filter {
+                workflow: Some("other".into()),
+                ..by("c", None)
+            },
+            vec![],
+        ),
+    ] {
+        let page = store.list(&tenant("acme"), &filter, None, 100).await;
+        assert_eq!(listed(&page.expect("lists")), expected, "{filter:?}");
+    }
+    // Page by page.
+    let first = store.list(&tenant("acme"), &by("c", None), None, 2).await;
+    let first = first.expect("lists");
+    assert_eq!(listed(&first), [6, 4]);
+    let rest = store
+        .list(&tenant("acme"), &by("c", None), first.next, 2)
+        .await;
+    assert_eq!(listed(&rest.expect("lists")), [1]);
+}
+
+fn asks(of: &str, execution: u128, task: u64, assignee: &str) -> HumanTask {
+    HumanTask {
+        tenant: tenant(of),
+        execution: id(execution),
+        task: TaskId(task),
+        application: "orders".into(),
+        workflow: "process".into(),
+        path: "All/'0'".to_owned(),
+        state: "Ask".into(),
+        assignee: assignee.to_owned(),
+        opened_at: Timestamp(5),
+        deadline: (task > 1).then_some(Timestamp(9)),
+        escalated: 0,
+    }
+}
+
+fn changing(mut commit: Commit, asked: Vec<HumanTask>, gone: &[u64]) -> Commit {
+    let gone = gone.iter().map(|task| TaskId(*task)).collect();
+    commit.tasks = TaskChanges { asked, gone };
+    commit
+}
+
+async fn tasks(store: &dyn Store, of: &str, filter: &TaskFilter) -> Vec<HumanTask> {
+    let page = store.human_tasks(&tenant(of), filter, None, 100).await;
+    page.expect("lists").items
+}
+
+async fn what_people_are_asked_is_written_with_the_execution(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let all = TaskFilter::default();
+    let both = vec![asks("acme", 1, 1, "ann"), asks("acme", 1, 2, "bob")];
+    let first = changing(commit(row("acme", 1, 1), 0), both.clone(), &[]);
+    // A new one that spills at once, and one of another tenant with the same id.
+    let second = with_snapshot(commit(row("acme", 2, 2), 0));
+    let second = changing(second, vec![asks("acme", 2, 1, "ann")], &[]);
+    let foreign = vec![asks("rival", 1, 1, "eve")];
+    let third = changing(commit(row("rival", 1, 1), 0), foreign.clone(), &[]);
+    commit_all(store, &lease, [first, second, third]).await;
+    let listed = [both.clone(), vec![asks("acme", 2, 1, "ann")]].concat();
+    assert_eq!(tasks(store, "acme", &all).await, listed);
+    assert_eq!(tasks(store, "rival", &all).await, foreign);
+
+    // One is asked of somebody else, in its place; one is gone.
+    let mut escalated = asks("acme", 1, 2, "boss");
+    escalated.escalated = 1;
+    escalated.state = "Ask again".into();
+    let change = changing(commit(row("acme", 1, 2), 1), vec![escalated.clone()], &[1]);
+    commit_all(store, &lease, [change]).await;
+    // What is refused changes nothing.
+    let conflict = changing(commit(row("acme", 1, 9), 8), Vec::new(), &[2]);
+    let refused = store.commit(&lease, vec![conflict]).await;
+    assert!(
+        matches!(refused, Err(CommitError::Conflict { .. })),
+        "{refused:?}"
+    );
+
+    let subject = subject.crash().await;
+    let listed = vec![escalated, asks("acme", 2, 1, "ann")];
+    assert_eq!(tasks(subject.store(), "acme", &all).await, listed);
+    assert_eq!(tasks(subject.store(), "rival", &all).await, foreign);
+    let unlisted = subject.store().unlisted(0..BUCKETS).await;
+    assert!(unlisted.expect("reads").is_empty());
+}
+
+async fn a_list_of_tasks_is_narrowed_and_goes_page_by_page(subject: Subject) {
+    let store = subject.store();
+    let lease = lease(store).await;
+    let mut all = Vec::new();
+    for number in 1..=6_u32 {
+        let execution = u128::from(number);
+        let mut task = asks("acme", execution, 1, ["ann", "bob"][number as usize % 2]);
+        if number > 3 {
+            task.application = "billing".into();
+            task.workflow = "even".into();
+            task.state = "Sign".into();
+        }
+        let change = changing(
+            commit(row("acme", execution, 1), 0),
+            vec![task.clone()],
+            &[],
+        );
+        commit_all(store, &lease, [change]).await;
+        all.push(task);
+    }
+    let some = |text: &str| Some(text.to_owned());
+    for (filter, expected) in [
+        (TaskFilter::default(), vec![1, 2, 3, 4, 5, 6]),
+        (
+            TaskFilter {
+                assignee: some("ann"),
+                ..TaskFilter::default()
+            },
+            vec![2, 4, 6],
+        ),
+        (
+            TaskFilter {
+                assignee: some("nobody"),
+                ..TaskFilter::default()
+            },
+            vec![],
+        ),
+        (
+            TaskFilter {
+                application: some("billing"),
+                ..TaskFilter::default()
+            },
+            vec![4, 5, 6],
+        ),
+        (
+            TaskFilter {
+                workflow: some("process"),
+                ..TaskFilter::default()
+            },
+            vec![1, 2, 3],
+        ),
+        (
+            TaskFilter {
+                state: some("Sign"),
+                assignee: some("bob"),
+                ..TaskFilter::default()
+            },
+            vec![5],
+        ),
+    ] {
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|at: usize| all[at - 1].clone())
+            .collect();
+        assert_eq!(tasks(store, "acme", &filter).await, expected, "{filter:?}");
+        assert!(tasks(store, "rival", &filter).await.is_empty());
+        // Two at a time.
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.human_tasks(&tenant("acme"), &filter, after, 2).await;
+            let page = page.expect("lists");
+            assert!(page.items.len() <= 2);
+            paged.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, expected, "{filter:?}");
     }
 }
 

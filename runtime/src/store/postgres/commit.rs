@@ -37,17 +37,17 @@ WITH held AS MATERIALIZED ( \
 ), new AS MATERIALIZED ( \
     SELECT * FROM unnest($3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
         $8::bigint[], $9::bigint[], $10::bigint[], $11::integer[], $12::smallint[], \
-        $13::smallint[], $14::text[], $15::text[], $16::bytea[], $17::bytea[], $18::bytea[]) \
+        $13::smallint[], $14::text[], $15::text[], $16::bytea[], $17::bytea[], $18::bytea[], $20::bytea[]) \
     AS given (tenant, id, expected, version, started_at, closed_at, wake_at, application_version, \
-        bucket, status, idle, application, workflow, error, snapshot, history) \
+        bucket, status, idle, application, workflow, error, snapshot, history, shard_key) \
 ), inserted AS ( \
     INSERT INTO executions (tenant, id, version, started_at, closed_at, wake_at, \
         application_version, bucket, status, idle, application, workflow, error, snapshot, \
-        history, tail_first) \
+        history, tail_first, shard_key) \
     SELECT tenant, id, version, started_at, closed_at, wake_at, application_version, bucket, \
         status, idle, application, workflow, error, snapshot, \
         CASE WHEN snapshot IS NULL THEN history ELSE '' END, \
-        CASE WHEN snapshot IS NULL THEN 1 ELSE version + 1 END \
+        CASE WHEN snapshot IS NULL THEN 1 ELSE version + 1 END, shard_key \
     FROM new WHERE expected = 0 \
 ), updated AS ( \
     UPDATE executions AS old SET application_version = new.application_version, \
@@ -130,6 +130,9 @@ pub(super) async fn write(
         }))
         .bind(column(rows, |row| row.history.as_bytes()))
         .bind(codec::to_i64(updates as u64))
+        .bind(column(rows, |row| {
+            row.summary.shard_key.as_deref().map(str::as_bytes)
+        }))
         .execute(connection)
         .await?;
     Ok(())

@@ -20,7 +20,7 @@ pub(super) const SCAN_ROWS: i64 = 10_000;
 macro_rules! columns {
     () => {
         "seq, tenant, id, bucket, application, application_version, workflow, status, error, \
-         started_at, closed_at, wake_at, idle, version"
+         started_at, closed_at, wake_at, idle, version, shard_key"
     };
 }
 
@@ -30,7 +30,7 @@ macro_rules! filtered {
         " AND seq < $3 AND seq >= $4 AND ($5::text IS NULL OR application = $5) \
          AND ($6::text IS NULL OR workflow = $6) AND ($7::bigint IS NULL OR started_at > $7) \
          AND ($8::bigint IS NULL OR started_at < $8) AND idle >= $10::bigint AND idle < $11::bigint \
-         ORDER BY seq DESC LIMIT $9"
+         AND ($12::bytea IS NULL OR shard_key = $12) ORDER BY seq DESC LIMIT $9"
     };
 }
 
@@ -95,6 +95,20 @@ const LIST_STATUS: Statements = Statements {
     ),
 };
 
+/// Lists of one shard key: few of a tenant's executions.
+const LIST_KEY: Statements = Statements {
+    floor: "SELECT seq FROM executions \
+            WHERE tenant = $1 AND shard_key = $2::bytea AND seq < $3 \
+            ORDER BY seq DESC LIMIT 1 OFFSET $4",
+    page: concat!(
+        "SELECT ",
+        columns!(),
+        " FROM executions WHERE tenant = $1 AND shard_key = $12::bytea \
+         AND ($2::smallint IS NULL OR status = $2)",
+        filtered!()
+    ),
+};
+
 struct Statements {
     /// Where the scan of a page ends.
     floor: &'static str,
@@ -118,9 +132,9 @@ pub(super) async fn load(
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (_, summary) = summary_of(&row)?;
-    let first = codec::to_u64(column(&row, 14)?)?;
-    let snapshot: Option<&[u8]> = column(&row, 15)?;
-    let history: &[u8] = column(&row, 16)?;
+    let first = codec::to_u64(column(&row, 15)?)?;
+    let snapshot: Option<&[u8]> = column(&row, 16)?;
+    let history: &[u8] = column(&row, 17)?;
     let tail = codec::decode_events(history, Some(first), summary.version)?;
     Ok(Some(Stored {
         snapshot: snapshot.map(codec::decode_snapshot).transpose()?,
@@ -219,10 +233,12 @@ pub(super) async fn list(
     let before = before.map_or(i64::MAX, |Cursor(seq)| codec::to_i64(seq));
     let open = filter.open.then_some(StatusName::Running);
     let status = filter.status.or(open);
-    let statements = match status {
-        None | Some(StatusName::Completed) => LIST,
-        Some(_) => LIST_STATUS,
+    let statements = match (&filter.shard_key, status) {
+        (Some(_), _) => LIST_KEY,
+        (None, None | Some(StatusName::Completed)) => LIST,
+        (None, Some(_)) => LIST_STATUS,
     };
+    let shard_key = filter.shard_key.as_deref().map(str::as_bytes);
     let status = status
         .map(|status| i16::try_from(codec::status_code(status)).expect("codes are below ten"));
     let rests = match filter.status {
@@ -233,9 +249,12 @@ pub(super) async fn list(
     let floor = if *filter == Filter::default() {
         None // no row is passed over, so the limit bounds the scan
     } else {
-        sqlx::query_as(statements.floor)
-            .bind(tenant.as_str())
-            .bind(status)
+        let floor = sqlx::query_as(statements.floor).bind(tenant.as_str());
+        let floor = match shard_key {
+            Some(key) => floor.bind(key),
+            None => floor.bind(status),
+        };
+        floor
             .bind(before)
             .bind(SCAN_ROWS - 1)
             .fetch_optional(&mut *tx)
@@ -256,6 +275,7 @@ pub(super) async fn list(
         .bind(i64::from(limit))
         .bind(rests.start)
         .bind(rests.end)
+        .bind(shard_key)
         .fetch_all(&mut *tx)
         .await?;
     let mut page = page(&rows, limit, |seq, _| Cursor(seq))?;
@@ -295,6 +315,9 @@ fn summary_of(row: &PgRow) -> Result<(u64, Summary), Error> {
     let (status, idle) = codec::status_and_rest(code.into(), rest.into())?;
     let bucket: i32 = column(row, 3)?;
     let error: Option<Vec<u8>> = column(row, 8)?;
+    let shard_key: Option<&[u8]> = column(row, 14)?;
+    let shard_key = shard_key.map(std::str::from_utf8).transpose();
+    let shard_key = shard_key.map_err(codec::damaged)?;
     let summary = Summary {
         tenant: column::<&str>(row, 1)?.parse().map_err(codec::damaged)?,
         id: ExecutionId(column::<Uuid>(row, 2)?),
@@ -312,6 +335,7 @@ fn summary_of(row: &PgRow) -> Result<(u64, Summary), Error> {
         wake_at: time(11)?,
         idle,
         version: codec::to_u64(column(row, 13)?)?,
+        shard_key: shard_key.map(Into::into),
     };
     Ok((codec::to_u64(column(row, 0)?)?, summary))
 }
@@ -322,11 +346,13 @@ pub(super) const PLANNED: [&str; 3] = [LOAD, SUMMARY, HISTORY];
 
 /// Statements that must go by other indexes, and which.
 #[cfg(test)]
-pub(super) const ORDERED: [(&str, &str); 6] = [
+pub(super) const ORDERED: [(&str, &str); 8] = [
     (OPEN_IN_BUCKET, "executions_open"),
     (OPEN_IN_BUCKETS, "executions_open"),
     (LIST.floor, "executions_by_tenant"),
     (LIST.page, "executions_by_tenant"),
     (LIST_STATUS.floor, "executions_by_status"),
     (LIST_STATUS.page, "executions_by_status"),
+    (LIST_KEY.floor, "executions_by_shard_key"),
+    (LIST_KEY.page, "executions_by_shard_key"),
 ];

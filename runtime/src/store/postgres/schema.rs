@@ -12,7 +12,7 @@ use super::super::Error;
 use super::connect::{Connector, Failure};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 2] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 4] = [
     (
         1,
         "initial",
@@ -22,6 +22,16 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "schedules",
         include_str!("../../../migrations/postgres/0002_schedules.sql"),
+    ),
+    (
+        3,
+        "shard_keys",
+        include_str!("../../../migrations/postgres/0003_shard_keys.sql"),
+    ),
+    (
+        4,
+        "human_tasks",
+        include_str!("../../../migrations/postgres/0004_human_tasks.sql"),
     ),
 ];
 

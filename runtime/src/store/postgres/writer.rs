@@ -30,6 +30,7 @@ use super::super::{CommitError, Error};
 use super::commit::{self, epochs, versions};
 use super::connect::{Connector, Failure, Kind, Pauses, answered};
 use super::key_value::{self, Xid, XidStatus};
+use super::tasks;
 
 /// How long a group is tried: longer than a server takes to restart or to fail over
 /// within its machine, shorter than clients wait.
@@ -199,7 +200,8 @@ async fn write(
     if group.batches.is_empty() && group.writes.is_empty() {
         return Ok(Written::All(Vec::new())); // all were refused
     }
-    if layers.len() <= 1 && group.writes.is_empty() {
+    let asks = layers.iter().flatten().any(|row| !row.tasks.is_empty());
+    if layers.len() <= 1 && group.writes.is_empty() && !asks {
         // The statement is a transaction of its own.
         let rows = layers.first().map_or(&[][..], Vec::as_slice);
         let before = doubt.replace(Doubt {
@@ -238,6 +240,7 @@ async fn write_parts(
             Err(failure) if failure.kind == Kind::Refused => return Ok(Written::Refused),
             Err(failure) => return Err(failure),
         }
+        tasks::write(connection, rows).await?;
     }
     if layers.is_empty() && !fence.is_empty() {
         match commit::write(connection, fence, &[]).await {

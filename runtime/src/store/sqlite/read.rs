@@ -21,7 +21,7 @@ pub(super) const SCAN_ROWS: i64 = 10_000;
 macro_rules! columns {
     () => {
         "seq, tenant, id, bucket, application, application_version, workflow, status, error, \
-         started_at, closed_at, wake_at, idle, version"
+         started_at, closed_at, wake_at, idle, version, shard_key"
     };
 }
 
@@ -30,7 +30,8 @@ macro_rules! filtered {
     () => {
         " AND seq < ?3 AND seq >= ?4 AND (?5 IS NULL OR application = ?5) \
          AND (?6 IS NULL OR workflow = ?6) AND (?7 IS NULL OR started_at > ?7) \
-         AND (?8 IS NULL OR started_at < ?8) AND idle >= ?10 AND idle < ?11 ORDER BY seq DESC LIMIT ?9"
+         AND (?8 IS NULL OR started_at < ?8) AND idle >= ?10 AND idle < ?11 \
+         AND (?12 IS NULL OR shard_key = ?12) ORDER BY seq DESC LIMIT ?9"
     };
 }
 
@@ -96,6 +97,20 @@ const LIST_STATUS: Statements = Statements {
     ),
 };
 
+/// Lists of one shard key: few of a tenant's executions.
+const LIST_KEY: Statements = Statements {
+    floor: "SELECT seq FROM executions INDEXED BY executions_by_shard_key \
+            WHERE tenant = ?1 AND shard_key = ?2 AND seq < ?3 \
+            ORDER BY seq DESC LIMIT 1 OFFSET ?4",
+    page: concat!(
+        "SELECT ",
+        columns!(),
+        " FROM executions INDEXED BY executions_by_shard_key \
+         WHERE tenant = ?1 AND shard_key = ?12 AND (?2 IS NULL OR status = ?2)",
+        filtered!()
+    ),
+};
+
 struct Statements {
     /// Where the scan of a page ends.
     floor: &'static str,
@@ -120,9 +135,9 @@ pub(super) async fn load(
         .map_err(|error| unavailable(&error))?;
     let Some(row) = row else { return Ok(None) };
     let (_, summary) = summary_of(&row)?;
-    let first = codec::to_u64(column(&row, 14)?)?;
-    let snapshot: Option<&[u8]> = column(&row, 15)?;
-    let history: &[u8] = column(&row, 16)?;
+    let first = codec::to_u64(column(&row, 15)?)?;
+    let snapshot: Option<&[u8]> = column(&row, 16)?;
+    let history: &[u8] = column(&row, 17)?;
     let tail = codec::decode_events(history, Some(first), summary.version)?;
     Ok(Some(Stored {
         snapshot: snapshot.map(codec::decode_snapshot).transpose()?,
@@ -239,9 +254,10 @@ pub(super) async fn list(
     let before = before.map_or(i64::MAX, |Cursor(seq)| codec::to_i64(seq));
     let open = filter.open.then_some(StatusName::Running);
     let status = filter.status.or(open);
-    let statements = match status {
-        None | Some(StatusName::Completed) => LIST,
-        Some(_) => LIST_STATUS,
+    let statements = match (&filter.shard_key, status) {
+        (Some(_), _) => LIST_KEY,
+        (None, None | Some(StatusName::Completed)) => LIST,
+        (None, Some(_)) => LIST_STATUS,
     };
     let status = status.map(codec::status_code);
     let rests = match filter.status {
@@ -252,9 +268,12 @@ pub(super) async fn list(
     let floor = if *filter == Filter::default() {
         None // no row is passed over, so the limit bounds the scan
     } else {
-        sqlx::query_as(statements.floor)
-            .bind(tenant.to_shared())
-            .bind(status)
+        let floor = sqlx::query_as(statements.floor).bind(tenant.to_shared());
+        let floor = match &filter.shard_key {
+            Some(key) => floor.bind(key.clone()),
+            None => floor.bind(status),
+        };
+        floor
             .bind(before)
             .bind(SCAN_ROWS - 1)
             .fetch_optional(pool)
@@ -276,6 +295,7 @@ pub(super) async fn list(
         .bind(i64::from(limit))
         .bind(rests.start)
         .bind(rests.end)
+        .bind(filter.shard_key.clone())
         .fetch_all(pool)
         .await
         .map_err(|error| unavailable(&error))?;
@@ -328,6 +348,7 @@ fn summary_of(row: &SqliteRow) -> Result<(u64, Summary), Error> {
             .transpose()?,
         idle,
         version: codec::to_u64(column(row, 13)?)?,
+        shard_key: column::<Option<&str>>(row, 14)?.map(Into::into),
     };
     Ok((codec::to_u64(column(row, 0)?)?, summary))
 }

@@ -25,8 +25,8 @@ const SIZES: usize = LARGEST.ilog2() as usize + 1;
 /// spares SQLite the journal that undoes a single statement.
 const INSERT: &str = "INSERT OR FAIL INTO executions (tenant, id, bucket, application, \
      application_version, workflow, status, error, started_at, closed_at, wake_at, idle, \
-     version, history) VALUES ";
-const INSERT_COLUMNS: usize = 14;
+     version, history, shard_key) VALUES ";
+const INSERT_COLUMNS: usize = 15;
 
 /// The `+` keeps the planner from an index made on the spot over `new`, for
 /// which it would read the whole table: it guesses that many rows are updated.
@@ -264,6 +264,7 @@ fn inserted(rows: &[&Row]) -> SqliteArguments {
             Some(_) => Arc::default(), // it spills
         };
         add(&mut arguments, history);
+        add(&mut arguments, summary.shard_key.clone());
     }
     arguments
 }

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::task::Poll;
 
+use cascade_cdl::{TaskId, Timestamp};
 use futures::future::join_all;
 use futures::{join, poll};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -15,7 +16,7 @@ use tokio::task::{unconstrained, yield_now};
 
 use super::*;
 use crate::store::contract::{ROOM, commit, id, lease, row, tenant};
-use crate::store::{Filter, KV_VALUE_BYTES, PAGE_BYTES, StatusName};
+use crate::store::{Filter, HumanTask, KV_VALUE_BYTES, PAGE_BYTES, StatusName, TaskFilter};
 
 /// Tells the child of the kill test where its data file is.
 const CHILD: &str = "CASCADE_STORE_TEST_FILE";
@@ -399,6 +400,66 @@ async fn change(path: &Path, sql: &'static str) {
     let mut raw = raw.expect("opens");
     sqlx::query(sql).execute(&mut raw).await.expect("changes");
     raw.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn what_an_older_release_has_open_is_listed_when_its_shard_starts() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let mut raw = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .expect("opens");
+    let old = migrator(&MIGRATIONS[..4]).run(&mut raw).await;
+    old.expect("migrates");
+    for (number, status) in [(1_u128, 0), (2, 1), (3, 0)] {
+        let insert = sqlx::query(
+            "INSERT INTO executions (tenant, id, bucket, application, application_version, \
+             workflow, status, started_at, idle, version, history) \
+             VALUES ('acme', ?, ?, 'a', 1, 'w', ?, 1, 1, 1, '')",
+        );
+        let insert = insert
+            .bind(id(number).0.as_bytes().to_vec())
+            .bind(i64::try_from(number).expect("small") * 1_000)
+            .bind(status)
+            .execute(&mut raw);
+        insert.await.expect("inserts");
+    }
+    raw.close().await.expect("closes");
+
+    let store = SqliteStore::open(&path).await.expect("opens");
+    let unlisted = async |buckets| store.unlisted(buckets).await.expect("reads");
+    assert_eq!(unlisted(0..2_000).await, [(tenant("acme"), id(1))]);
+    assert_eq!(
+        unlisted(0..4_096).await.len(),
+        2,
+        "what has ended asks nobody"
+    );
+    let asked = HumanTask {
+        tenant: tenant("acme"),
+        execution: id(1),
+        task: TaskId(2),
+        application: "a".into(),
+        workflow: "w".into(),
+        path: String::new(),
+        state: "Ask".into(),
+        assignee: "ann".to_owned(),
+        opened_at: Timestamp(1),
+        deadline: None,
+        escalated: 0,
+    };
+    let acme = tenant("acme");
+    let listed = store.list_tasks(&acme, id(1), vec![asked.clone()]).await;
+    listed.expect("lists");
+    let listed = store.list_tasks(&tenant("acme"), id(3), Vec::new()).await;
+    listed.expect("lists");
+    assert!(unlisted(0..4_096).await.is_empty());
+    let filter = TaskFilter::default();
+    let page = store.human_tasks(&tenant("acme"), &filter, None, 10).await;
+    assert_eq!(page.expect("lists").items, [asked]);
+    store.close().await;
 }
 
 #[tokio::test]

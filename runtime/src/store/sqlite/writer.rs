@@ -24,6 +24,7 @@ use super::checkpoint::Log;
 use super::key_value;
 use super::lock::FileLock;
 use super::statements::{Statements, chunks};
+use super::tasks::Changes;
 use super::{read, unavailable};
 
 /// The one connection that writes, with what it knows about the file.
@@ -228,6 +229,12 @@ impl Writer {
                 return Ok(false);
             }
         }
+        for row in round.all() {
+            if let Some(tasks) = Changes::new(&row.tasks) {
+                let (tenant, id) = row.key();
+                tasks.write(sqlite, tenant, id).await?;
+            }
+        }
         Ok(true)
     }
 }
@@ -251,6 +258,14 @@ struct Round<'r> {
     updates: Vec<&'r Row>,
     /// Those whose histories move out; what is new has been inserted before.
     spills: Vec<&'r Row>,
+}
+
+impl<'r> Round<'r> {
+    /// Its rows; one that is new and spills comes twice.
+    fn all(&self) -> impl Iterator<Item = &'r Row> {
+        let rows = self.inserts.iter().chain(&self.updates).chain(&self.spills);
+        rows.copied()
+    }
 }
 
 /// A round for each layer of the batches.
@@ -281,7 +296,10 @@ fn only_insert<'a, 'r>(rounds: &'a [Round<'r>]) -> Option<&'a [&'r Row]> {
     let [round] = rounds else { return None };
     let mut chunks = chunks(&round.inserts);
     let rows = chunks.next()?;
-    let only = chunks.next().is_none() && round.updates.is_empty() && round.spills.is_empty();
+    let only = chunks.next().is_none()
+        && round.updates.is_empty()
+        && round.spills.is_empty()
+        && rows.iter().all(|row| row.tasks.is_empty());
     only.then_some(rows)
 }
 
