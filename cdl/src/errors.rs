@@ -21,6 +21,10 @@ pub const BRANCHES_FAILED: &str = "BranchesFailed";
 pub const ITEM_LIMIT: &str = "ItemLimitExceeded";
 /// More iterations of a Map state failed than it tolerates.
 pub const TOLERANCE_EXCEEDED: &str = "FailureToleranceExceeded";
+/// The items of a Map could not be read.
+pub const ITEM_READ: &str = "ItemReadFailed";
+/// The results of a Map could not be written.
+pub const RESULT_WRITE: &str = "ResultWriteFailed";
 /// More completed steps may have to be compensated than are remembered.
 pub const COMPENSATION_LIMIT: &str = "CompensationLimitExceeded";
 /// One event led through too many states without waiting: an endless loop.

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::inbox::Inbox;
-use crate::machine::ActivityTask;
+use crate::machine::{ActivityTask, spread_task};
 use crate::program::{
     Attempted, Priority, Program, RetryPolicy, ScopeId, State, StateId, StateKind, Tolerance,
 };
 use crate::schedule::Scheduled;
+use crate::spread::{self, Batches, ChunkTask, Origin, Portion};
 use crate::{ExecutionId, Json, Parent, TenantId, Timestamp, asl};
 
 /// One state entry that asked for an activity or a person; unique within its execution.
@@ -323,6 +324,81 @@ pub struct Borne {
     pub items: u32,
 }
 
+/// How far a distributed Map is: see [`crate::spread`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spreading {
+    /// Number of items; 0 while that is not known.
+    pub items: u64,
+    /// Items that are done and did not fail.
+    pub succeeded: u64,
+    /// Items that failed.
+    pub failed: u64,
+    /// Bytes of the texts below, less those of what is asked for.
+    pub bytes: u64,
+    /// What the shell was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub asked: BTreeMap<TaskId, Asked>,
+    /// The chunks that wait, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<u32, Portion>,
+    /// Those that are done.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub done: BTreeMap<u32, Done>,
+    /// The object that has the items; absent for those of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// Iterations at a time, and how many may fail.
+    pub terms: Terms,
+    /// How items are put together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches: Option<Batches>,
+    /// Where results are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<spread::Place>,
+    /// What iterations see besides their items.
+    pub shared: Json,
+}
+
+impl Spreading {
+    /// Number of chunks that are not done.
+    pub fn left(&self) -> u32 {
+        let left = self.waiting.len() + self.asked.len();
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+}
+
+/// Something that the shell was asked for, for a distributed Map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What it is.
+    pub work: spread::Work,
+    /// What it takes.
+    pub input: Json,
+    /// When it was asked for.
+    pub scheduled_at: Timestamp,
+}
+
+impl Asked {
+    /// The chunk that it is.
+    pub(crate) fn chunk(&self) -> Option<ChunkTask> {
+        match self.work {
+            spread::Work::Chunk => serde_json::from_str(self.input.as_str()).ok(),
+            spread::Work::Read | spread::Work::Write => None,
+        }
+    }
+}
+
+/// A chunk that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Its items, to be run again if too many failed.
+    pub portion: Portion,
+    /// How many of them failed.
+    pub failed: u64,
+    /// What it gave: a [`spread::ChunkOutput`].
+    pub output: Json,
+}
+
 /// What a frame's state is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Step {
@@ -388,6 +464,8 @@ pub enum Step {
     },
     /// In a Map state.
     Mapping(Box<Mapping>),
+    /// In a distributed Map state: the shell runs its chunks.
+    Spreading(Box<Spreading>),
     /// Between two tries of an ASL state, which is evaluated anew.
     Retrying {
         /// Timer that ends the pause.
@@ -525,7 +603,11 @@ impl Execution {
     /// Whether it waits for nothing but time, signals and people, so that it can
     /// leave memory until [`Execution::wake_at`].
     pub fn is_idle(&self) -> bool {
-        let busy = |frame: &Frame| matches!(frame.step, Step::Activity { .. });
+        let busy = |frame: &Frame| match &frame.step {
+            Step::Activity { .. } => true,
+            Step::Spreading(spreading) => !spreading.asked.is_empty(),
+            _ => false,
+        };
         !self.is_closed() && !self.frames.values().any(busy)
     }
 
@@ -538,14 +620,21 @@ impl Execution {
     /// The attempts whose outcome is awaited, as they were scheduled: what
     /// must be dispatched again after a crash.
     pub fn pending_tasks(&self, program: &Program) -> Vec<ActivityTask> {
-        let frames = self.frames.values();
-        frames
-            .filter_map(|frame| {
-                let state = program.states.get(frame.state.0 as usize)?;
-                let attempted = frame.attempted(state, self.is_compensating())?;
-                frame.step.activity_task(state, attempted, self.priority)
-            })
-            .collect()
+        let mut pending = Vec::new();
+        for frame in self.frames.values() {
+            let Some(state) = program.states.get(frame.state.0 as usize) else {
+                continue;
+            };
+            if let Step::Spreading(spreading) = &frame.step {
+                let asked = spreading.asked.iter();
+                pending.extend(asked.map(|(task, asked)| {
+                    spread_task(program, frame.state, *task, asked, self.priority)
+                }));
+            } else if let Some(attempted) = frame.attempted(state, self.is_compensating()) {
+                pending.extend(frame.step.activity_task(state, attempted, self.priority));
+            }
+        }
+        pending
     }
 
     /// The iterations around a frame, from the inside out, its own included.
@@ -568,7 +657,15 @@ impl Execution {
 
     /// The frame that waits for the outcome of this attempt.
     pub(crate) fn frame_awaiting(&self, task: TaskId, attempt: u32) -> Option<FrameId> {
-        let awaits = |step: &Step| matches!(step, Step::Activity { task: t, attempt: a, .. } if *t == task && *a == attempt);
+        let awaits = |step: &Step| match step {
+            Step::Activity {
+                task: t,
+                attempt: a,
+                ..
+            } => *t == task && *a == attempt,
+            Step::Spreading(spreading) => attempt == 1 && spreading.asked.contains_key(&task),
+            _ => false,
+        };
         let mut frames = self.frames.iter();
         frames.find_map(|(id, frame)| awaits(&frame.step).then_some(*id))
     }
@@ -646,6 +743,7 @@ impl Step {
             } => (*timeout, *heartbeat),
             Self::Joining { .. }
             | Self::Mapping(_)
+            | Self::Spreading(_)
             | Self::Done { .. }
             | Self::Failed { .. }
             | Self::Stopped {} => (None, None),

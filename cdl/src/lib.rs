@@ -24,12 +24,13 @@ pub mod plan;
 pub mod program;
 pub mod schedule;
 pub mod schema;
+pub mod spread;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Callback, Event, EventKind, Parent, Receipt};
 pub use execution::{
-    Asking, Borne, Completed, Execution, Failure, Frame, FrameId, Iteration, Mapping, Paused, Saga,
-    Status, Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
+    Asked, Asking, Borne, Completed, Done, Execution, Failure, Frame, FrameId, Iteration, Mapping,
+    Paused, Saga, Spreading, Status, Step, TaskId, Terms, Timer, TimerId, TimerKind, Uncompensated,
 };
 pub use front::editor;
 pub use front::{

@@ -36,11 +36,13 @@ mod outside;
 mod pause;
 mod record;
 mod retry;
+mod spread;
 mod walk;
 
 pub use child::outcome_of_child;
 pub use migrate::{migrate, replay_moved};
 pub use record::{Place, Record};
+pub(crate) use spread::activity_task as spread_task;
 use walk::Machine;
 
 /// Version of what programs and events mean to this machine.
@@ -53,15 +55,21 @@ use walk::Machine;
 /// What no program could say before needs no number: an older machine refuses
 /// the source of a program that says it.
 ///
+/// Version 4 reads the objects of an `ItemReader` that is bound to no activity; before,
+/// its state failed.
+///
 /// Version 3 waits for the callback of a `.waitForTaskToken` resource; before, its
 /// activity's output was the result.
 ///
 /// Version 2 counts the data that an event moves, and the parts of steps that
 /// expressions take, against [`limits::MAX_STEPS`]; version 1 did not.
-pub const SEMANTICS: u32 = 3;
+pub const SEMANTICS: u32 = 4;
 
 /// The first version that waits for callbacks.
 pub(crate) const CALLBACKS: u32 = 3;
+
+/// The first version that reads objects for an ASL Map state.
+pub(crate) const OBJECTS: u32 = 4;
 
 /// What follows from an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -259,6 +267,9 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             output,
             receipt: _,
         } => match machine.execution.frame_awaiting(*task, *attempt) {
+            Some(frame) if machine.is_spreading(frame) => {
+                machine.spread_answered(frame, *task, Ok(output))?;
+            }
             Some(frame) => machine.complete(frame, output)?,
             None => machine.ignore("the outcome of this attempt is not awaited"),
         },
@@ -268,6 +279,9 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             failure,
             receipt: _,
         } => match machine.execution.frame_awaiting(*task, *attempt) {
+            Some(frame) if machine.is_spreading(frame) => {
+                machine.spread_answered(frame, *task, Err(failure))?;
+            }
             Some(frame) => {
                 let step = machine.take_step(frame);
                 machine.attempt_failed(frame, step, failure)?;

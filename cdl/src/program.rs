@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::asl;
 use crate::expression::{Path, Secrets, Template};
 use crate::schedule::Schedule;
 use crate::schema::Schema;
+use crate::spread::{Format, SEPARATOR, Work};
+use crate::{asl, plan};
 
 mod ways;
 
@@ -49,6 +50,17 @@ pub struct Application {
     pub schedules: BTreeMap<String, Arc<Schedule>>,
 }
 
+impl Application {
+    /// What an execution runs whose workflow has this name: a workflow, or what runs the
+    /// chunks of one of its Maps.
+    pub fn program(&self, name: &str) -> Option<Arc<Program>> {
+        match name.split_once(SEPARATOR) {
+            Some((workflow, map)) => self.workflows.get(workflow)?.chunk(map).map(Arc::new),
+            None => self.workflows.get(name).cloned(),
+        }
+    }
+}
+
 /// One compiled workflow.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -72,6 +84,20 @@ pub struct Program {
     pub start_rate_limit: Option<Rate>,
     /// The workflow's `output`; without it the output is the context less `workflow`.
     pub output: Option<Template>,
+    /// That it runs chunks of a Map state: see [`Program::chunk`].
+    pub chunk: Option<Box<ChunkOf>>,
+    /// Whether Maps that are distributed elsewhere run in the one execution, since
+    /// whoever runs it runs no others.
+    pub whole: bool,
+}
+
+/// Whose chunks a program runs.
+#[derive(Debug, Clone)]
+pub struct ChunkOf {
+    /// The workflow.
+    pub workflow: String,
+    /// What stands before the Map state's name in its path.
+    pub around: String,
 }
 
 /// How urgent something is, among what one tenant has: 1 is the most urgent, 5 the
@@ -261,12 +287,27 @@ pub struct Map {
     pub batch: Option<u32>,
     /// Failures that the state bears; `None` makes the first one its own.
     pub tolerance: Option<Tolerance>,
+    /// How it goes through more than one execution runs.
+    pub spread: Option<Box<Spread>>,
     /// Where the list of outputs goes.
     pub result: Option<Path>,
     /// Who handles a failed iteration.
     pub catch: Vec<Catch>,
     /// What follows.
     pub next: Next,
+}
+
+/// What a Map state has whose items are of an object, or whose chunks are executions.
+#[derive(Debug, Clone)]
+pub struct Spread {
+    /// The form of the object whose name `items` gives; `None` if it gives a list.
+    pub format: Option<Format>,
+    /// Items of the object beyond are left out.
+    pub max_items: Option<u32>,
+    /// Whether this execution runs all of them.
+    pub whole: bool,
+    /// The bucket and the beginning of the keys of what is written of them.
+    pub results: Option<Template>,
 }
 
 /// How many failed items a Map state bears. What is given must all hold.
@@ -556,6 +597,9 @@ pub struct Child {
     pub waits: bool,
     /// What becomes of a child that nobody waits for any more.
     pub on_close: ParentClose,
+    /// That it is not asked for by a Task, but by a distributed Map, and for what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
 }
 
 /// What becomes of a child when its parent gives its attempt up: because the
@@ -605,6 +649,68 @@ impl Program {
             StateKind::Task(task) => Some(&task.resource).filter(|run| run.child.is_some()),
             _ => None,
         })
+    }
+
+    /// The program that runs chunks of the Map state at a path: the same states, of which it
+    /// runs this one, for the items that it is started with.
+    pub fn chunk(&self, path: &str) -> Option<Self> {
+        let spreads = |kind: &StateKind| match kind {
+            StateKind::Map(map) => map.spread.is_some(),
+            StateKind::Asl(state) => state.is_map(),
+            _ => false,
+        };
+        let mut ids = (0..).map(StateId).zip(&self.states);
+        let (id, state) =
+            ids.find(|(id, state)| spreads(&state.kind) && plan::path(self, *id) == path)?;
+        let (workflow, around) = self.origin();
+        let around = format!("{around}{}", path.strip_suffix(&*state.name)?);
+        let chunk = ChunkOf {
+            workflow: workflow.to_owned(),
+            around,
+        };
+        let root = Scope {
+            name: state.name.to_string(),
+            start: id,
+            owner: None,
+        };
+        let mut program = self.clone();
+        program.name = format!("{}{SEPARATOR}{path}", self.name);
+        program.scopes[ScopeId::ROOT.0 as usize] = root;
+        program.states[id.0 as usize].scope = ScopeId::ROOT;
+        program.timeout_ms = None;
+        program.input = None;
+        program.output = None;
+        // Chunks are placed by their ids, and begin as their Map lets them.
+        program.shard_key = None;
+        program.start_rate_limit = None;
+        program.chunk = Some(Box::new(chunk));
+        Some(program)
+    }
+
+    /// The workflow that it is or runs chunks of, and what its paths lack then.
+    fn origin(&self) -> (&str, &str) {
+        match &self.chunk {
+            Some(chunk) => (&chunk.workflow, &chunk.around),
+            None => (&self.name, ""),
+        }
+    }
+
+    /// What a distributed Map asks the shell for.
+    pub(crate) fn chunk_resource(&self, map: StateId, work: Work) -> Resource {
+        let path = plan::path(self, map);
+        // A Map within the chunks of another is found from the workflow, too.
+        let (workflow, around) = self.origin();
+        Resource {
+            name: format!("{workflow}{SEPARATOR}{around}{path}").into(),
+            version: None,
+            region: None,
+            child: Some(Arc::new(Child {
+                application: None,
+                waits: true,
+                on_close: ParentClose::Cancel,
+                work: Some(work),
+            })),
+        }
     }
 
     /// The state with this index.

@@ -15,6 +15,7 @@ mod connection;
 mod executions;
 mod history;
 mod list;
+mod objects;
 mod plan;
 pub mod problem;
 mod request;
@@ -46,6 +47,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::objects::Objects;
 use crate::places::Places;
 use crate::schedules::Schedules;
 use crate::store::Store;
@@ -71,6 +73,9 @@ const MAX_STREAMS: usize = 2_000;
 /// some 20 MB.
 const MAX_REPLAYS: usize = 32;
 
+/// Objects that go in or out at a time, of all tenants. Each holds a file and a block.
+const MAX_OBJECTS: usize = 64;
+
 /// How long a request waits for one of a few places before it is told to come
 /// back: as long as a client would wait without wondering.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,6 +87,7 @@ pub struct Api {
     pub schedules: Schedules,
     pub tenancy: Tenancy,
     pub store: Arc<dyn Store>,
+    pub objects: Objects,
     pub clock: Arc<dyn Clock>,
     pub config: Arc<Config>,
     pub telemetry: Telemetry,
@@ -91,6 +97,7 @@ pub struct Api {
     uploads: Places,
     streams: Places,
     replays: Places,
+    transfers: Places,
 }
 
 /// Shared by all requests.
@@ -103,6 +110,7 @@ pub struct Parts {
     pub schedules: Schedules,
     pub tenancy: Tenancy,
     pub store: Arc<dyn Store>,
+    pub objects: Objects,
     pub clock: Arc<dyn Clock>,
     pub config: Arc<Config>,
     pub telemetry: Telemetry,
@@ -118,6 +126,7 @@ impl Api {
             schedules: parts.schedules,
             tenancy: parts.tenancy,
             store: parts.store,
+            objects: parts.objects,
             clock: parts.clock,
             config: parts.config,
             telemetry: parts.telemetry,
@@ -125,6 +134,7 @@ impl Api {
             uploads: Places::new(MAX_UPLOADS),
             streams: Places::new(MAX_STREAMS),
             replays: Places::new(MAX_REPLAYS),
+            transfers: Places::new(MAX_OBJECTS),
         })
     }
 }
@@ -186,6 +196,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(applications::routes())
         .merge(plan::routes())
         .merge(activities::routes())
+        .merge(objects::routes())
         .merge(tenants::routes())
         .merge(system::routes())
 }

@@ -20,6 +20,8 @@ mod import;
 mod input;
 mod local;
 mod lsp;
+mod object;
+mod object_files;
 mod output;
 mod outside;
 mod plan;
@@ -126,6 +128,9 @@ enum Command {
     /// Show schedules, pause them, and start what they start
     #[command(subcommand)]
     Schedule(schedule::Schedule),
+    /// Write, read and delete objects: inputs and results of Maps
+    #[command(subcommand)]
+    Object(object::Object),
     /// Run a history through the machine again, and compare
     Replay(replay::Replay),
     /// Say where executions with a shard key are
@@ -221,6 +226,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Task(task) => one_thread(task.run(session)),
         Command::Workflow(workflow) => one_thread(workflow.run(session)),
         Command::Schedule(schedule) => one_thread(schedule.run(session)),
+        Command::Object(object) => one_thread(object.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Shard(shard) => shard.run(session),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),

@@ -316,6 +316,9 @@ pub struct TenantLimits {
     /// Modules and sources that are kept, of all versions.
     #[serde(with = "units::bytes")]
     pub uploaded_bytes: u64,
+    /// Objects, the inputs and results of Maps.
+    #[serde(with = "units::bytes")]
+    pub object_bytes: u64,
 }
 
 impl Default for TenantLimits {
@@ -344,6 +347,8 @@ impl Default for TenantLimits {
             // Some hundred of the largest modules that people build, some
             // thousand of the usual ones; more is for operators to grant.
             uploaded_bytes: 4 << 30,
+            // Some tens of millions of small results; a disk has room for many such tenants.
+            object_bytes: 10 << 30,
         }
     }
 }

@@ -14,6 +14,7 @@ mod placing;
 mod replay;
 mod shard;
 mod size;
+mod spread;
 mod standing;
 mod usage;
 mod watch;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use cascade_cdl::program::{Priority, Program, Rate, Resource};
 use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::schema::Unfit;
+use cascade_cdl::spread::SEPARATOR;
 use cascade_cdl::{
     ActivityFailure, ActivityTask, BUCKETS, Callback, Execution, ExecutionId, Json, NoShardKey,
     Parent, Receipt, Status, TaskId, TaskToken, TenantId, Timestamp, bucket_of,
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Activity;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
+use crate::objects::Objects;
 use crate::places::Places;
 use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use asked::path;
@@ -179,6 +182,9 @@ pub struct Start {
     /// How urgent it is; as the workflow says if absent. Of a child, as its workflow
     /// says, and this where that says nothing.
     pub priority: Option<Priority>,
+    /// The version of the application, if it is not the one in force: chunks of a Map run
+    /// what the Map does.
+    pub version: Option<u32>,
 }
 
 /// An execution that has been started, now or before.
@@ -386,6 +392,7 @@ struct Context {
     children: children::Asks,
     placements: Arc<placing::Placements>,
     paces: pacing::Paces,
+    spreads: spread::Spreads,
 }
 
 impl Engine {
@@ -396,6 +403,7 @@ impl Engine {
         queue: Arc<dyn TaskQueue>,
         clock: Arc<dyn Clock>,
         definitions: Arc<dyn Definitions>,
+        objects: Objects,
     ) -> Result<Self, store::Error> {
         let count = settings.shards.clamp(1, BUCKETS);
         let mailbox = settings.mailbox.max(1);
@@ -404,6 +412,7 @@ impl Engine {
             children,
             placements: Arc::default(),
             paces: pacing::Paces::default(),
+            spreads: spread::Spreads::new(objects),
             store,
             queue,
             clock,
@@ -491,11 +500,7 @@ impl Engine {
         closed: Option<oneshot::Sender<Closed>>,
     ) -> Result<(), StartError> {
         let context = &self.inner.context;
-        let found =
-            context
-                .definitions
-                .workflow(&start.tenant, &start.application, &start.workflow);
-        let Some(program) = found else {
+        let Some(program) = self.program_of(&start).await? else {
             return Err(StartError::UnknownWorkflow {
                 application: start.application,
                 workflow: start.workflow,
@@ -507,7 +512,8 @@ impl Engine {
         };
         let admission = context.definitions.admission(&start.tenant);
         let size = start.input.len() as u64;
-        if size > admission.input_bytes {
+        // Those of chunks have bounds of their own.
+        if size > admission.input_bytes && start.version.is_none() {
             return Err(StartError::InputTooLarge {
                 size,
                 limit: admission.input_bytes,
@@ -568,6 +574,23 @@ impl Engine {
             closed,
         })));
         Ok(())
+    }
+
+    /// What a start runs, with the version of its application.
+    async fn program_of(&self, start: &Start) -> Result<Option<(u32, Arc<Program>)>, StartError> {
+        let definitions = &self.inner.context.definitions;
+        let (tenant, application) = (&start.tenant, &start.application);
+        match start.version {
+            Some(version) => {
+                let workflow = &start.workflow;
+                let found =
+                    program_at(&**definitions, tenant, application, version, workflow).await?;
+                Ok(found.map(|program| (version, program)))
+            }
+            // Nobody but a Map starts its chunks.
+            None if start.workflow.contains(SEPARATOR) => Ok(None),
+            None => Ok(definitions.workflow(tenant, application, &start.workflow)),
+        }
     }
 
     /// A place for one more request of a tenant, if it has not got its part.
@@ -820,6 +843,27 @@ fn bucket(id: ExecutionId, shard_key: Option<&str>) -> u32 {
 /// Which of `count` shards has a bucket.
 pub fn shard_of(bucket: u32, count: u32) -> u32 {
     bucket * count.clamp(1, BUCKETS) / BUCKETS
+}
+
+/// The program that a name stands for in a version of an application: that of a workflow,
+/// or the one that runs chunks of one of its Maps.
+async fn program_at(
+    definitions: &dyn Definitions,
+    tenant: &TenantId,
+    application: &str,
+    version: u32,
+    name: &str,
+) -> Result<Option<Arc<Program>>, store::Error> {
+    let (workflow, map) = match name.split_once(SEPARATOR) {
+        Some((workflow, map)) => (workflow, Some(map)),
+        None => (name, None),
+    };
+    let found = definitions.workflow_at(tenant, application, version, workflow);
+    let found = found.await?;
+    Ok(match map {
+        Some(map) => found.and_then(|program| program.chunk(map)).map(Arc::new),
+        None => found,
+    })
 }
 
 /// The buckets of the shard with this index out of `count`.

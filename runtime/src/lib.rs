@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod objects;
 pub mod places;
 mod rate;
 pub mod sandbox;

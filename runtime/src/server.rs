@@ -25,6 +25,7 @@ use crate::config::{Config, Place};
 use crate::dispatch::TaskQueue;
 use crate::dispatch::local::{Capacity, LocalQueue, Share, Shares};
 use crate::engine::{Engine, Settings};
+use crate::objects::{self, Objects, Quota};
 use crate::sandbox::{self, Sandbox, SandboxConfig};
 use crate::schedules::{InForce, Schedules};
 use crate::store::{self, PostgresStore, SqliteStore, Store};
@@ -71,6 +72,8 @@ pub enum Error {
     #[error("cannot find the path of this program")]
     Compiler(#[source] io::Error),
     #[error(transparent)]
+    Objects(objects::Error),
+    #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -103,6 +106,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let tenancy = Tenancy::load(&config, store.clone()).await?;
     let sandbox = open_sandbox(&config, &options, &store, &tenancy, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
+    let objects = open_objects(&config, &store, tenancy.clone())?;
     let threads = config.workers.threads;
     let capacity = Capacity {
         places: threads.saturating_mul(ATTEMPTS_PER_THREAD),
@@ -120,6 +124,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         queue.clone(),
         clock.clone(),
         Arc::new(catalog.clone()),
+        objects.clone(),
     )
     .await?;
     let runner: Arc<dyn ActivityRunner> = Arc::new(SandboxRunner {
@@ -145,6 +150,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         schedules: schedules.clone(),
         tenancy,
         store: store.clone(),
+        objects,
         clock,
         config: config.clone(),
         telemetry: telemetry.clone(),
@@ -244,6 +250,21 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
         return Ok(Arc::new(PostgresStore::open(settings).await?));
     }
     Ok(Arc::new(SqliteStore::open(&config.database_path()).await?))
+}
+
+/// Objects beside the database, held to what each tenant's limits say at the moment.
+fn open_objects(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    tenancy: Tenancy,
+) -> Result<Objects, Error> {
+    let quota: Quota = Arc::new(move |id| {
+        let tenant = tenancy.tenant(id);
+        // One that is gone may keep nothing new.
+        tenant.map_or(0, |tenant| tenant.limits.object_bytes)
+    });
+    let folder = config.data_dir.join("objects");
+    Objects::open(&folder, store.clone(), quota).map_err(Error::Objects)
 }
 
 fn open_sandbox(

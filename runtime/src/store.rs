@@ -49,6 +49,34 @@ pub const KV_KEY_BYTES: usize = 512;
 /// occupies the only writer.
 pub const KV_VALUE_BYTES: usize = 1 << 20;
 
+/// What an object counts beside its content, in bytes: its row, and its part in indexes.
+pub const OBJECT_BYTES: u64 = 1 << 10;
+
+/// What names an object among those of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    pub bucket: String,
+    pub key: String,
+}
+
+/// An object: a name for a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    pub name: ObjectKey,
+    /// SHA-256 of the content, in hexadecimal.
+    pub digest: String,
+    /// Length of the content, in bytes.
+    pub size: u64,
+    pub created_at: Timestamp,
+}
+
+/// What becomes of the content of an object that is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced {
+    /// Its digest, if no other object of the tenant has it.
+    pub orphan: Option<String>,
+}
+
 /// What one tenant may keep with the key-value capability. The caller knows
 /// the tenant's limits; the store holds a write to those that come with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,6 +386,12 @@ pub enum Error {
         needed: u64,
         limit: u64,
     },
+    /// An object would take its tenant beyond its quota; nothing was written.
+    #[error(
+        "the objects would take {needed} bytes, the limit is {limit}; raise \
+         `tenants[].limits.object_bytes` in cascade.yaml, or delete objects"
+    )]
+    ObjectQuota { needed: u64, limit: u64 },
     /// What must be unique is there already.
     #[error("{0} exists already")]
     Exists(String),
@@ -408,6 +442,17 @@ impl KvQuota {
         }
         Ok(())
     }
+}
+
+/// Refuses an object that would take a tenant beyond its quota. What takes no more than
+/// what it replaces passes, or a tenant whose quota was lowered could not make room.
+fn check_objects(kept: u64, replaced: u64, size: u64, limit: u64) -> Result<(), Error> {
+    let added = size.saturating_add(OBJECT_BYTES);
+    let needed = kept.saturating_sub(replaced).saturating_add(added);
+    if needed > limit && added > replaced {
+        return Err(Error::ObjectQuota { needed, limit });
+    }
+    Ok(())
 }
 
 /// The page that is served when `limit` is asked for.
@@ -604,6 +649,33 @@ pub trait Store: Send + Sync + 'static {
     /// What a tenant has uploaded, in bytes: modules, descriptions and sources
     /// of all versions, and [`VERSION_BYTES`] for each.
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error>;
+
+    /// Makes or replaces an object, if the tenant then keeps no more than `quota` bytes,
+    /// [`OBJECT_BYTES`] for each included.
+    async fn put_object(
+        &self,
+        tenant: &TenantId,
+        object: Object,
+        quota: u64,
+    ) -> Result<Replaced, Error>;
+    /// The object with a name.
+    async fn object(&self, tenant: &TenantId, name: &ObjectKey) -> Result<Option<Object>, Error>;
+    /// Objects of a bucket in the order of their keys: those that begin with `prefix` and
+    /// come after `after`.
+    async fn objects(
+        &self,
+        tenant: &TenantId,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Object>, Error>;
+    /// Removes an object; `None` if it was not there.
+    async fn delete_object(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<Replaced>, Error>;
 
     /// Makes or replaces a tenant.
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error>;

@@ -16,6 +16,8 @@ pub struct Answer {
     pub status: u16,
     /// The body as JSON; `null` if it is none.
     pub body: Value,
+    /// The body as it is.
+    pub text: String,
 }
 
 pub(crate) fn request(
@@ -69,6 +71,7 @@ fn parse(answer: &[u8]) -> Option<Answer> {
     Some(Answer {
         status,
         body: serde_json::from_slice(body).unwrap_or(Value::Null),
+        text: String::from_utf8_lossy(body).into_owned(),
     })
 }
 

@@ -289,6 +289,11 @@ impl Server {
         http::request(&self.url, KEY, method, path, headers, body)
     }
 
+    /// One request of another tenant's.
+    pub fn attack(&self, method: &str, path: &str) -> std::io::Result<Answer> {
+        http::request(&self.url, ATTACKER_KEY, method, path, &[], "")
+    }
+
     /// Starts an execution under an idempotency key; an error if the server
     /// did not acknowledge it.
     pub fn start_execution(

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts of the runtime, and what none of their code may name.
-const FORBIDDEN: [(&str, &[&str]); 8] = [
+const FORBIDDEN: [(&str, &[&str]); 9] = [
     (
         "sandbox",
         &[
@@ -26,6 +26,12 @@ const FORBIDDEN: [(&str, &[&str]); 8] = [
         "schedules",
         &[
             "api", "worker", "server", "cli", "catalog", "tenancy", "sandbox", "dispatch",
+        ],
+    ),
+    (
+        "objects",
+        &[
+            "api", "worker", "server", "cli", "engine", "dispatch", "catalog", "tenancy", "sandbox",
         ],
     ),
     ("worker", &["api", "server", "cli", "store", "tenancy"]),

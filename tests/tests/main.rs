@@ -6,6 +6,7 @@ mod cli;
 mod conformance;
 mod direction;
 mod examples;
+mod large;
 mod lsp;
 mod moves;
 mod outside;

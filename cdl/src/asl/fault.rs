@@ -26,6 +26,8 @@ pub mod names {
     pub const TOLERATED_FAILURES: &str = "States.ExceedToleratedFailureThreshold";
     /// The items of a Map state could not be read.
     pub const ITEM_READER: &str = "States.ItemReaderFailed";
+    /// The results of a Map state could not be written.
+    pub const RESULT_WRITER: &str = "States.ResultWriterFailed";
 }
 
 /// A failure of a state whose name is yet to be added to the cause.

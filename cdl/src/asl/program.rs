@@ -12,6 +12,7 @@ use super::path::{Fuel, MAX_VISITS, Path};
 use super::payload::{Payload, Source};
 use crate::Timestamp;
 use crate::program::{Jitter, Next, Resource, ScopeId, StateId};
+use crate::spread::Style;
 
 /// Which kind of state machine AWS would run a definition as: what an Express
 /// one cannot do is refused.
@@ -275,6 +276,7 @@ pub(crate) enum Words {
 pub(crate) struct Map {
     pub(crate) items: Items,
     pub(crate) reader: Option<Reader>,
+    pub(crate) writer: Option<Writer>,
     pub(crate) selector: Option<Template>,
     pub(crate) batcher: Option<Batcher>,
     pub(crate) processor: ScopeId,
@@ -294,11 +296,13 @@ pub(crate) enum Items {
     Query(Query),
 }
 
-/// `ItemReader`: an activity gives the data.
+/// `ItemReader`: an activity gives the data, or an object has it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Reader {
     pub(crate) resource: Arc<str>,
     pub(crate) bound: Option<Bound>,
+    /// What is read of the tenant's objects, if no activity is bound to the resource.
+    pub(crate) native: Option<Native>,
     pub(crate) parameters: Option<Template>,
     pub(crate) format: Format,
     pub(crate) max_items: Option<Amount>,
@@ -314,6 +318,23 @@ pub(crate) enum Format {
         headers: Option<Vec<String>>,
         delimiter: char,
     },
+}
+
+/// What is read of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Native {
+    /// The content of one.
+    Object,
+    /// Which there are.
+    Listing,
+}
+
+/// `ResultWriter` with a resource: results are written to objects.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Writer {
+    pub(crate) parameters: Option<Template>,
+    pub(crate) style: Style,
+    pub(crate) lines: bool,
 }
 
 /// `ItemBatcher`

@@ -218,6 +218,8 @@ pub(super) fn program(
         states: states.into_iter().collect::<Option<Vec<_>>>()?,
         timeout_ms: timeout.map(|seconds| u64::from(seconds) * 1_000),
         output: None,
+        chunk: None,
+        whole: false,
     })
 }
 

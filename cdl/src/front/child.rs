@@ -98,6 +98,7 @@ fn resource(context: &mut Context<'_>, fields: &Fields<'_>) -> Option<Resource> 
             application: application.map(Into::into),
             waits: waits?,
             on_close: on_close?,
+            work: None,
         })),
     })
 }

@@ -12,8 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Shape;
 use super::{child, document, map, policies, rates, schedules, states, waiting, workflow};
-use crate::machine::limits::{MAX_BRANCHES, MAX_CONCURRENCY, MAX_ITEMS};
+use crate::machine::limits::{MAX_BRANCHES, MAX_ITEMS};
 use crate::schedule::{CatchUp, MAX_CRONS, Overlap};
+use crate::spread;
 
 /// What the value of a key is.
 #[derive(Clone, Copy)]
@@ -478,12 +479,59 @@ const KEYS: &[Row] = &[
         Integer(1, BRANCHES),
         "Of `N_OF_M`: how many branches have to succeed.",
     ),
-    ("*", "items", Items, "The list to go through, a template."),
+    (
+        "*",
+        "items",
+        Items,
+        "The list to go through, a template, or an object with the items.",
+    ),
+    (
+        "*",
+        "object",
+        TEXT,
+        "Bucket and key of an object, or the beginning of keys, a text or template.",
+    ),
+    (
+        "*",
+        "format",
+        Word(map::FORMATS),
+        "How the items are written: a JSON value a line, CSV, or one JSON list.",
+    ),
+    (
+        "*",
+        "headers",
+        Any("text", usize::MAX),
+        "Names of the columns of CSV; those of the first row if not given.",
+    ),
+    (
+        "*",
+        "delimiter",
+        TEXT,
+        "What stands between the cells of CSV, one ASCII character; a comma if not given.",
+    ),
+    (
+        "*",
+        "max_items",
+        Integer(1, u32::MAX),
+        "Items of the object beyond are left out.",
+    ),
+    (
+        "*",
+        "mode",
+        Word(map::MODES),
+        "Where iterations run: in this execution, or in executions of their own, a chunk each.",
+    ),
+    (
+        "*",
+        "results",
+        Def("results"),
+        "Where the results of a distributed Map are written.",
+    ),
     ("*", "iterator", Def("iterator"), "What runs for each item."),
     (
         "*",
         "max_concurrency",
-        Integer(1, MAX_CONCURRENCY),
+        Integer(1, spread::MAX_CONCURRENCY),
         "Most iterations at a time; 16 if not given.",
     ),
     (
@@ -569,6 +617,8 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("branch", &["states"]),
     ("iterator", &["states"]),
     ("batch", &["size"]),
+    ("items", &["object", "format"]),
+    ("results", &["object"]),
     ("input", &["schema"]),
     ("rate-limit", &["rate"]),
     ("catch", &["error", "next"]),
@@ -619,6 +669,8 @@ const SHAPES: &[(&str, &Shape)] = &[
     ("branch", &states::BRANCH),
     ("iterator", &map::ITERATOR),
     ("batch", &map::BATCH),
+    ("items", &map::OBJECT),
+    ("results", &map::RESULTS),
     ("input", &workflow::INPUT),
     ("ui", &waiting::UI),
     ("rate-limit", &rates::RATE),
@@ -803,7 +855,7 @@ fn value(kind: Kind) -> Value {
     match kind {
         Flag => json!({ "type": "boolean" }),
         Template => json!({}),
-        Items => json!({ "type": ["array", "string"] }),
+        Items => json!({ "anyOf": [{ "type": ["array", "string"] }, reference("items")] }),
         Integer(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
         Word(words) => json!({ "type": "string", "enum": words }),

@@ -94,9 +94,11 @@ const MAP_KEYS: &[&str] = &[
     "type",
     "description",
     "items",
+    "mode",
     "iterator",
     "max_concurrency",
     "batch",
+    "results",
     "tolerated_failure_count",
     "tolerated_failure_percentage",
     "result",
@@ -107,7 +109,7 @@ const MAP_KEYS: &[&str] = &[
 ];
 
 /// Keys that Map states will have.
-const MAP_KEYS_LATER: &[&str] = &["reader", "writer", "timeout", "compensate"];
+const MAP_KEYS_LATER: &[&str] = &["timeout", "compensate"];
 
 const TYPES: &[Type] = &[
     Type {

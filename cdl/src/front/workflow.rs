@@ -153,6 +153,8 @@ pub(super) fn compile(
         priority,
         start_rate_limit,
         output: output.flatten(),
+        chunk: None,
+        whole: false,
     })
 }
 

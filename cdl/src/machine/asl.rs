@@ -36,6 +36,8 @@ mod iterate;
 mod recover;
 mod task;
 
+pub(super) use iterate::in_batches;
+
 /// Largest input and output of a state, as JSON text in bytes: AWS's limit.
 pub(super) const MAX_STATE_BYTES: u64 = 262_144;
 

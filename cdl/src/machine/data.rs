@@ -369,6 +369,13 @@ fn held_bytes(frame: &Frame) -> u64 {
         | Step::Done { output: text }
         | Step::Failed { error: text } => text.len() as u64,
         Step::Mapping(mapping) => mapping.bytes,
+        Step::Spreading(spreading) => {
+            let asked = spreading
+                .asked
+                .values()
+                .map(|asked| asked.input.len() as u64);
+            spreading.bytes + asked.sum::<u64>()
+        }
         Step::Asking(asking) => asking.input.len() as u64,
         Step::Waiting { .. }
         | Step::Listening { .. }

@@ -238,6 +238,8 @@ impl Machine<'_> {
     pub(super) fn cancel_steps(&mut self) {
         let ids: Vec<_> = self.execution.frames.keys().copied().collect();
         for id in ids {
+            // It keeps what is done, for a retry.
+            self.withdraw_chunks(id);
             if is_under_way(&self.frame_mut(id).step) {
                 let step = self.take_step(id);
                 self.cancel(&step);
@@ -284,10 +286,18 @@ impl Machine<'_> {
     /// Says that nobody waits for the outcome of a step. An attempt that this
     /// same event asked for is not asked for in the first place.
     pub(super) fn cancel(&mut self, step: &Step) {
-        let Step::Activity { task, attempt, .. } = step else {
-            return;
-        };
-        let (task, attempt) = (*task, *attempt);
+        match step {
+            Step::Activity { task, attempt, .. } => self.cancel_attempt(*task, *attempt),
+            Step::Spreading(spreading) => {
+                for task in spreading.asked.keys() {
+                    self.cancel_attempt(*task, 1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn cancel_attempt(&mut self, task: TaskId, attempt: u32) {
         self.tell(|_| Record::ActivityCancelled { task, attempt });
         let asked = self
             .commands
@@ -329,6 +339,7 @@ fn is_under_way(step: &Step) -> bool {
         | Step::Asking(_) => true,
         Step::Joining { .. }
         | Step::Mapping(_)
+        | Step::Spreading(_)
         | Step::Done { .. }
         | Step::Failed { .. }
         | Step::Stopped {} => false,

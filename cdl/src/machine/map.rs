@@ -20,7 +20,7 @@ use super::limits::{MAP_FRAMES, MAX_DEPTH, MAX_FRAMES, MAX_ITEMS};
 use super::record::Record;
 use super::walk::{Machine, Work};
 use crate::asl::{names, program as asl};
-use crate::execution::{Borne, Iteration, Mapping};
+use crate::execution::{Borne, Iteration, Mapping, Terms};
 use crate::program::{Map, ScopeId, StateKind, Tolerance};
 use crate::{Failure, FrameId, Json, Step, errors};
 
@@ -46,6 +46,11 @@ impl<'a> Machine<'a> {
         if self.ancestors(id).count() >= MAX_DEPTH {
             let message = format!("branches and iterations nest at most {MAX_DEPTH} deep");
             return Err(Failure::new(errors::FRAME_LIMIT, message));
+        }
+        if let Some(spread) = &map.spread
+            && (spread.format.is_some() || !(spread.whole || self.program.whole))
+        {
+            return self.enter_spread(id, map, spread);
         }
         let mapping = self.items(id, map)?;
         if mapping.waiting.is_empty() {
@@ -252,6 +257,17 @@ impl<'a> Machine<'a> {
             self.work.push(Work::Open(id));
             return Ok(());
         }
+        if self.runs_chunk(id) {
+            return match self.chunk_output(id) {
+                Ok(output) => {
+                    let done = Output::Null.to_json();
+                    self.frame_mut(id).step = Step::Done { output: done };
+                    self.work.push(Work::Complete(Some(output)));
+                    Ok(())
+                }
+                Err(failure) => self.fail(id, failure),
+            };
+        }
         let output = self.mapped(id);
         self.frame_mut(id).step = Step::Stopped {};
         match output {
@@ -306,12 +322,19 @@ impl<'a> Machine<'a> {
     /// What the Map state that a frame is in asks for.
     fn plan_of(&mut self, id: FrameId) -> Result<Plan, ApplyError> {
         match &self.state_of(id)?.kind {
-            StateKind::Map(map) => Ok(Plan {
-                iterator: map.iterator,
-                max_concurrency: map.max_concurrency,
-                tolerance: map.tolerance,
-                is_batch: map.batch.is_some(),
-            }),
+            StateKind::Map(map) => {
+                // Those of a chunk, or of the items of an object.
+                let terms = self.mapping(id)?.terms.unwrap_or(Terms {
+                    max_concurrency: map.max_concurrency,
+                    tolerance: map.tolerance,
+                });
+                Ok(Plan {
+                    iterator: map.iterator,
+                    max_concurrency: terms.max_concurrency,
+                    tolerance: terms.tolerance,
+                    is_batch: map.batch.is_some(),
+                })
+            }
             StateKind::Asl(state) => {
                 let mismatch = self.mismatch(id);
                 match (&state.kind, self.mapping(id)?.terms) {

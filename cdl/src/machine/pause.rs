@@ -45,7 +45,7 @@ impl Machine<'_> {
         // From the last, so that the first is on top of the stack. Those that
         // have no room for another iteration open none.
         for (id, frame) in self.execution.frames.iter().rev() {
-            if let Step::Mapping(_) = frame.step {
+            if let Step::Mapping(_) | Step::Spreading(_) = frame.step {
                 self.work.push(Work::Open(*id));
             }
         }

@@ -110,6 +110,10 @@ impl<'a> Machine<'a> {
         self.budget = Budget::of(self.execution.machine);
         self.execution.shards = shards;
         self.execution.started_at = self.now;
+        if self.program.chunk.is_some() {
+            self.begin_chunk(input);
+            return Ok(());
+        }
         match self.begin_context(input, shard_key) {
             Ok(()) => {
                 self.set_workflow_timer();
@@ -197,7 +201,7 @@ impl<'a> Machine<'a> {
             match &frame.step {
                 Step::Stopped {} => self.work.push(Work::Enter(*id)),
                 // For those that wait, should none of its iterations run.
-                Step::Mapping(_) => self.work.push(Work::Open(*id)),
+                Step::Mapping(_) | Step::Spreading(_) => self.work.push(Work::Open(*id)),
                 // Then it was the workflow's `output` that failed.
                 Step::Done { .. } if *id == FrameId::ROOT => self.work.push(Work::Complete(None)),
                 _ => {}
@@ -228,6 +232,7 @@ impl<'a> Machine<'a> {
             }
             match work {
                 Work::Enter(frame) => self.enter(frame)?,
+                Work::Open(frame) if self.is_spreading(frame) => self.open_chunk(frame)?,
                 Work::Open(frame) => self.open_iteration(frame)?,
                 Work::Leave(frame, output) => self.leave(frame, output, None)?,
                 Work::Iterate(frame, text) => self.iterate_over(frame, &text)?,

@@ -20,7 +20,7 @@ pub(super) fn reached(program: &Program, execution: &Execution) -> BTreeSet<Stat
             // What has ended or failed goes nowhere by itself.
             Step::Done { .. } | Step::Failed { .. } => {}
             // Iterations that wait begin at the start.
-            Step::Mapping(_) => {
+            Step::Mapping(_) | Step::Spreading(_) => {
                 open.extend(beginning(program, state));
                 open.extend(following(state));
             }
@@ -152,7 +152,13 @@ fn reads(kind: &StateKind) -> Vec<&Template> {
         }
         StateKind::Pass { parameters, .. } => parameters.iter().collect(),
         StateKind::Choice { choices, .. } => choices.iter().map(|way| &way.condition).collect(),
-        StateKind::Map(kind) => vec![&kind.items],
+        StateKind::Map(kind) => {
+            let results = kind
+                .spread
+                .as_ref()
+                .and_then(|spread| spread.results.as_ref());
+            results.into_iter().chain([&kind.items]).collect()
+        }
         StateKind::Human(kind) => {
             let others = kind.escalate.iter().map(|other| &other.assignee);
             others

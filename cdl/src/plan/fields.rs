@@ -144,6 +144,7 @@ fn map_fields(map: &Map, target: Target<'_>) -> Vec<(&'static str, String)> {
         ("max_concurrency", text(&map.max_concurrency)),
         ("batch", text(&map.batch)),
         ("tolerated_failures", text(&map.tolerance)),
+        ("mode", text(&map.spread)),
         ("result", text(&map.result)),
         ("catch", catches(&map.catch, target)),
         ("next", to(map.next, target)),

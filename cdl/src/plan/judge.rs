@@ -76,8 +76,17 @@ impl Plan {
             return;
         }
         let matters: &[&str] = match &frame.step {
+            // Its chunks are known by its path.
+            Step::Spreading(_) if path(&self.old, frame.state) != state => {
+                let reason = format!("`{state}` is under way, and had another path");
+                found.reasons.insert(reason);
+                return;
+            }
             Step::Activity { .. } | Step::BackingOff { .. } => &["type", "resource", "wait"],
-            Step::Waiting { .. } | Step::Retrying { .. } | Step::Calling { .. } => &["type"],
+            Step::Waiting { .. }
+            | Step::Retrying { .. }
+            | Step::Calling { .. }
+            | Step::Spreading(_) => &["type"],
             Step::Listening { .. } => &["type", "event", "timeout"],
             Step::Asking(_) => &["type", "ui", "timeout", "escalate"],
             Step::Joining { .. } => &["type", "branches", "completion_strategy"],

@@ -563,9 +563,9 @@ fn a_missed_heartbeat_is_another_error_than_a_timeout() {
 }
 
 /// A Map over what is at `$.l`, with a task for each item.
-fn over(mode: &str, more: &str) -> String {
+fn over(mode: &str, keys: &str) -> String {
     format!(
-        r#"{{"StartAt": "M", "States": {{"M": {{"Type": "Map", "ItemsPath": "$.l", {more} "End": true,
+        r#"{{"StartAt": "M", "States": {{"M": {{"Type": "Map", "ItemsPath": "$.l", {keys} "End": true,
         "ItemProcessor": {{"ProcessorConfig": {{{mode}}}, "StartAt": "T", "States": {{
             "T": {{"Type": "Task", "Resource": "urn:cascade:activity:t", "End": true}}}}}}}}}}}}"#
     )

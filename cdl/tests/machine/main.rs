@@ -17,5 +17,6 @@ mod pause;
 mod plan;
 mod properties;
 mod snapshots;
+mod spread;
 mod strategies;
 mod transcript;

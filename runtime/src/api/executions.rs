@@ -275,6 +275,7 @@ async fn start(
         parent: None,
         schedule: None,
         priority: body.priority,
+        version: None,
     };
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
@@ -694,7 +695,9 @@ fn open_state(execution: &Execution, program: &Program, frame: &Frame) -> Option
             let until = timeout.as_ref().and_then(due);
             ("calling", Some(*attempt), None, until)
         }
-        Step::Joining { .. } | Step::Mapping(_) => ("joining", None, None, None),
+        Step::Joining { .. } | Step::Mapping(_) | Step::Spreading(_) => {
+            ("joining", None, None, None)
+        }
         Step::Stopped {} => ("stopped", None, None, None),
         Step::Done { .. } | Step::Failed { .. } => return None,
     };

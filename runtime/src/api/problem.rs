@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::engine::{ControlError, StartError};
 use crate::sandbox::AdmitError;
-use crate::{catalog, schedules, store, tenancy};
+use crate::{catalog, objects, schedules, store, tenancy};
 
 /// What a client that came at a bad time is told to wait, unless somebody knows better.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -229,7 +229,9 @@ impl From<store::Error> for Problem {
             }
             store::Error::Damaged(_) => Self::internal(Code::Internal, &error),
             store::Error::TooLarge { .. } => Self::new(Code::TooLarge, error.to_string()),
-            store::Error::OverQuota { .. } => Self::new(Code::LimitReached, error.to_string()),
+            store::Error::OverQuota { .. } | store::Error::ObjectQuota { .. } => {
+                Self::new(Code::LimitReached, error.to_string())
+            }
             store::Error::Exists(_) => Self::new(Code::Conflict, error.to_string()),
         }
     }
@@ -324,6 +326,20 @@ impl From<schedules::Error> for Problem {
             }
             schedules::Error::Interrupted => Self::new(Code::Unavailable, detail),
             schedules::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<objects::Error> for Problem {
+    fn from(error: objects::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            objects::Error::Bucket(_) | objects::Error::Key => {
+                Self::new(Code::InvalidRequest, detail)
+            }
+            objects::Error::TooLarge(_) => Self::new(Code::TooLarge, detail),
+            objects::Error::Io(error) => Self::internal(Code::Unavailable, &error),
+            objects::Error::Store(error) => error.into(),
         }
     }
 }

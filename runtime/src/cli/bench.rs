@@ -372,6 +372,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
             parent: None,
             schedule: None,
             priority: None,
+            version: None,
         },
     }
 }

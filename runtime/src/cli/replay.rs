@@ -169,6 +169,6 @@ pub(crate) fn compile(file: &str, source: &str, workflow: &str) -> Result<Arc<Pr
             "this version cannot read the application's source: {first}"
         )));
     };
-    let program = application.workflows.get(workflow).cloned();
+    let program = application.program(workflow);
     program.ok_or_else(|| Error::failed(format!("{file} has no workflow `{workflow}`")))
 }

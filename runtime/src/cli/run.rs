@@ -20,9 +20,9 @@ use super::output::{Output, paint};
 use super::outside::{Outside, check_input};
 use super::source::{self, Found, Project};
 use super::validate;
-use super::{Session, activity, events, input};
+use super::{Session, activity, events, input, object_files};
 use crate::engine::Standing;
-use runner::Runner;
+use runner::{Here, Runner};
 
 /// What the `shard` filter counts modulo, as on a server without configuration.
 pub(super) const SHARDS: u32 = 10;
@@ -52,6 +52,8 @@ pub(crate) struct Run {
     /// A secret that parameters name: the variable of the environment with its name, or another
     #[arg(long = "secret", value_name = "NAME[=VARIABLE]")]
     secrets: Vec<String>,
+    #[command(flatten)]
+    objects: object_files::Given,
 }
 
 impl Run {
@@ -66,7 +68,9 @@ impl Run {
                 self.file.display()
             )));
         };
+        let application = object_files::all_in_one(application);
         let program = choose(&application, self.workflow.as_deref())?;
+        let objects = self.objects.read()?;
         let input = Json::from_value(&input::read(self.input.as_deref())?);
         check_input(&program, &input)?;
         let outside = Outside::read(&self.signals, &self.answers)?;
@@ -78,7 +82,12 @@ impl Run {
         let mut local = Local::open(found).await?;
         local.give(secrets);
         spinner.finish_and_clear();
-        let execution = Runner::run(&local, &application, outside, output, program, input).await?;
+        let here = Here {
+            local: &local,
+            application: &application,
+            objects: &objects,
+        };
+        let execution = Runner::run(here, outside, output, program, input).await?;
         conclude(output, &execution)
     }
 }

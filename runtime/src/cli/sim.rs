@@ -30,6 +30,7 @@ use self::judge::{Broken, Judgement, judge};
 use self::report::{Failure, Tally};
 use self::world::{Run, Scene};
 use super::error::{Error, Exit};
+use super::object_files::{self, ObjectFiles};
 use super::outside::{Outside, check_input};
 use super::virtual_time::started;
 use super::{Session, input, run, validate};
@@ -87,6 +88,8 @@ pub(crate) struct Sim {
     /// The answer to a `HumanTask`, or the result of a `.waitForTaskToken`, given when it waits
     #[arg(long = "answer", value_name = "STATE=JSON")]
     answers: Vec<String>,
+    #[command(flatten)]
+    objects: object_files::Given,
     /// Go on after a run that fails
     #[arg(long)]
     keep_going: bool,
@@ -121,11 +124,12 @@ impl ValueEnum for Choice {
 }
 
 impl Sim {
-    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(mut self, session: &Session) -> Result<(), Error> {
         let output = session.output;
         let kinds = kinds(&self.faults)?;
         let invariants = invariants::read(&self.invariants, self.invariants_file.as_deref())?;
-        let mut simulation = self.prepare(session, invariants).await?;
+        let objects = std::mem::take(&mut self.objects).read()?;
+        let mut simulation = self.prepare(session, invariants, objects).await?;
         let began = Instant::now();
         let spinner = output.spinner("simulating");
         let mut tally = Tally::new(&simulation, self.seed);
@@ -162,6 +166,7 @@ impl Sim {
         &self,
         session: &Session,
         invariants: Vec<Invariant>,
+        objects: ObjectFiles,
     ) -> Result<Simulation, Error> {
         let output = session.output;
         let bindings = self.bind.read(output)?;
@@ -172,6 +177,7 @@ impl Sim {
             return Err(Error::failed(format!("{file} cannot be run")));
         };
         let program = run::choose(&application, self.workflow.as_deref())?;
+        let program = object_files::in_one(&program);
         let mut inputs = Vec::new();
         for given in &self.inputs {
             inputs.push(Json::from_value(&input::read(Some(given))?));
@@ -195,7 +201,7 @@ impl Sim {
             run::gather(&run::folder(&self.file, self.activities.as_deref()), output).await?
         };
         let spinner = output.spinner("compiling activities");
-        let activities = Activities::open(&program, found, mocks).await?;
+        let activities = Activities::open(&program, found, mocks, objects).await?;
         spinner.finish_and_clear();
         Ok(Simulation {
             scene: Scene::new(application.name, program, inputs, outside),

@@ -22,6 +22,7 @@ use clap::Args;
 
 use super::error::{Error, Exit};
 use super::local::{Local, Memory};
+use super::object_files::{self, ObjectFiles};
 use super::output::Output;
 use super::source::{self, Found, Project};
 use super::{Session, activity, toolchain};
@@ -50,17 +51,21 @@ pub(crate) struct Test {
     /// Show the histories of tests that fail
     #[arg(long)]
     trace: bool,
+    #[command(flatten)]
+    objects: object_files::Given,
 }
 
 impl Test {
-    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
+    pub(crate) async fn run(mut self, session: &Session) -> Result<(), Error> {
         let output = session.output;
+        let objects = std::mem::take(&mut self.objects).read()?;
         let files = files(&self.paths)?;
         let mut report = Report::default();
         for file in &files {
             match Suite::read(file) {
                 Ok(suite) => {
-                    if let Err(error) = self.run_suite(&suite, &mut report, output).await {
+                    if let Err(error) = self.run_suite(&suite, &objects, &mut report, output).await
+                    {
                         report.unready(&suite, &error, output);
                     }
                 }
@@ -88,6 +93,7 @@ impl Test {
     async fn run_suite(
         &self,
         suite: &Suite,
+        objects: &ObjectFiles,
         report: &mut Report,
         output: Output,
     ) -> Result<(), Error> {
@@ -106,7 +112,7 @@ impl Test {
         for test in chosen {
             // One test knows nothing of another.
             key_value.forget();
-            let played = play::play(suite, test, local.as_ref(), self.trace).await;
+            let played = play::play(suite, test, local.as_ref(), objects, self.trace).await;
             let failures = judge::judge(suite, test, &played);
             report.ran(suite, &test.name, &played, failures, output);
         }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cascade_cdl::program::ParentClose;
+use cascade_cdl::spread::Work;
 use cascade_cdl::{
     ActivityFailure, Execution, ExecutionId, Json, Parent, TenantId, errors, outcome_of_child,
 };
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::live::Key;
+use super::spread::Trouble;
 use super::{Control, ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError};
 use crate::dispatch::AttemptKey;
 
@@ -33,6 +35,10 @@ const REASON: &str = "its parent gave it up";
 /// [`RETRY_AFTER`]. Pauses last hours, and thousands of parents may wait; so long after the end
 /// of it the last of them goes on.
 const PAUSED_AGAIN: Duration = Duration::from_secs(30);
+
+/// How the pause grows of a chunk that its tenant's limits keep from beginning, until it
+/// fails: after a quarter of an hour.
+const FULL_FOR_LONG: Duration = Duration::from_hours(1);
 
 /// Checks at a time: each replays a child and its parent.
 const CHECKS: usize = 8;
@@ -59,6 +65,8 @@ pub(super) struct ChildStart {
     pub(super) start: Start,
     pub(super) waits: bool,
     pub(super) on_close: ParentClose,
+    /// What a distributed Map asks for; absent if a Task starts a workflow.
+    pub(super) work: Option<Work>,
 }
 
 /// Serves until the engine stops.
@@ -139,7 +147,7 @@ pub(super) fn goes_with_parent(execution: &Execution) -> Option<Parent> {
 /// Brings one child to its end, or gives it up; says of which attempt it was.
 async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationToken) -> AttemptKey {
     let result = tokio::select! {
-        result = outcome(&engine, &child) => result,
+        result = brought(&engine, &child) => result,
         () = given_up.cancelled() => {
             if let (ParentClose::Cancel, Some(id)) = (child.on_close, child.start.id) {
                 cancel(&engine, &child.start.tenant, id).await;
@@ -158,9 +166,66 @@ async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationTok
     child.attempt
 }
 
+/// What was asked for, however often it takes.
+async fn brought(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
+    let Some(work) = child.work else {
+        return outcome(engine, child).await;
+    };
+    loop {
+        match spread(engine, child, work).await {
+            Ok(answer) => return Ok(answer),
+            Err(Trouble::Fails(failure)) => return Err(failure),
+            Err(Trouble::Later(reason)) => {
+                tracing::warn!(
+                    tenant.id = %child.start.tenant,
+                    execution.id = %child.attempt.execution,
+                    reason,
+                    "a Map waits for its objects"
+                );
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+/// Does what a distributed Map asks for.
+async fn spread(engine: &Weak<Inner>, child: &ChildStart, work: Work) -> Result<Json, Trouble> {
+    let context = {
+        let stopped = || Trouble::Later("the engine stops".to_owned());
+        let inner = engine.upgrade().ok_or_else(stopped)?;
+        Arc::clone(&inner.context)
+    };
+    let (tenant, input) = (&child.start.tenant, &child.start.input);
+    let spreads = &context.spreads;
+    match work {
+        Work::Read => spreads.read(tenant, input).await,
+        Work::Write => {
+            let (map, now) = (child.attempt.execution, context.clock.now());
+            spreads.write_manifest(tenant, map, input, now).await
+        }
+        Work::Chunk => {
+            let task = spreads.start_of(tenant, input).await?;
+            let text = serde_json::to_string(&task).map_err(|e| Trouble::Later(e.to_string()))?;
+            let input = Json::parse(text).map_err(|e| Trouble::Later(e.to_string()))?;
+            let chunk = ChildStart {
+                attempt: child.attempt.clone(),
+                start: Start {
+                    input,
+                    ..child.start.clone()
+                },
+                ..*child
+            };
+            let output = outcome(engine, &chunk).await.map_err(Trouble::Fails)?;
+            let key = key(&child.attempt).1;
+            let now = context.clock.now();
+            spreads.write_chunk(tenant, key, &task, output, now).await
+        }
+    }
+}
+
 /// Starts a child, however often it takes; its outcome, if that is waited for.
 async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
-    let mut while_paused = RETRY_AFTER;
+    let (mut while_paused, mut while_full) = (RETRY_AFTER, RETRY_AFTER);
     await_moment(engine, &child.start).await;
     loop {
         match attempt(engine, child).await {
@@ -168,6 +233,12 @@ async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, Activ
             Err(StartError::Paused(_)) => {
                 tokio::time::sleep(while_paused).await;
                 while_paused = (2 * while_paused).min(PAUSED_AGAIN);
+            }
+            // Chunks begin as fast as their tenant's limits let them. Not for ever: if those
+            // that wait for chunks are what fills the limit, they would wait for each other.
+            Err(StartError::Full(_)) if child.work.is_some() && while_full < FULL_FOR_LONG => {
+                tokio::time::sleep(while_full.min(PAUSED_AGAIN)).await;
+                while_full = while_full * 5 / 4;
             }
             Ok(None) => tokio::time::sleep(RETRY_AFTER).await,
             Err(error) => tokio::time::sleep(refused(&error)?).await,

@@ -323,14 +323,22 @@ impl Live {
         if let Some(index) = self.asked.iter().position(|asked| asked == attempt) {
             self.asked.swap_remove(index);
         }
-        let awaits = |step: &Step| {
-            matches!(
-                step,
-                Step::Activity { task, attempt: number, scheduled_at, .. }
-                    if *task == attempt.task
-                        && *number == attempt.attempt
-                        && *scheduled_at == attempt.scheduled_at
-            )
+        let awaits = |step: &Step| match step {
+            Step::Activity {
+                task,
+                attempt: number,
+                scheduled_at,
+                ..
+            } => {
+                *task == attempt.task
+                    && *number == attempt.attempt
+                    && *scheduled_at == attempt.scheduled_at
+            }
+            Step::Spreading(spreading) => {
+                let asked = spreading.asked.get(&attempt.task);
+                asked.is_some_and(|asked| asked.scheduled_at == attempt.scheduled_at)
+            }
+            _ => false,
         };
         let mut frames = self.execution().frames.values();
         frames.any(|frame| awaits(&frame.step))
@@ -738,10 +746,14 @@ pub(super) async fn program(
     version: u32,
 ) -> Result<Arc<Program>, store::Error> {
     let application = &summary.application;
-    let program = context
-        .definitions
-        .workflow_at(&summary.tenant, application, version, &summary.workflow)
-        .await?;
+    let program = super::program_at(
+        &*context.definitions,
+        &summary.tenant,
+        application,
+        version,
+        &summary.workflow,
+    )
+    .await?;
     program.ok_or_else(|| {
         let workflow = &summary.workflow;
         let what = format!(

@@ -6,7 +6,7 @@
 //! it was, which makes the walks of an execution a small multiple of its texts.
 
 use cascade_cdl::asl::Data;
-use cascade_cdl::{Execution, Frame, Iteration, Step};
+use cascade_cdl::{Execution, Frame, Iteration, Spreading, Step};
 use serde_json::Value;
 
 /// A shard's own bookkeeping for an execution in memory, with its row.
@@ -32,6 +32,10 @@ const ITERATION_BYTES: usize = 512;
 /// What an item or an output of a Map state takes besides its text: its place
 /// in a map, and the counts of a shared text.
 const ENTRY_BYTES: usize = 64;
+
+/// What a chunk of a distributed Map takes besides its texts: its place in a map, its
+/// number, where it is.
+const CHUNK_ENTRY_BYTES: usize = 192;
 
 /// What a completed step that may have to be compensated takes besides its texts.
 const STEP_BYTES: usize = 96;
@@ -87,6 +91,10 @@ pub(super) fn text(execution: &Execution) -> usize {
 pub(super) fn inputs(execution: &Execution) -> u64 {
     let inputs = execution.frames.values().map(|frame| match &frame.step {
         Step::Activity { input, .. } => input.len() as u64,
+        Step::Spreading(spreading) => {
+            let asked = spreading.asked.values();
+            asked.map(|asked| asked.input.len() as u64).sum()
+        }
         _ => 0,
     });
     inputs.sum()
@@ -101,6 +109,19 @@ fn held(step: &Step) -> usize {
         Step::Mapping(mapping) => {
             let entries = mapping.waiting.len() + mapping.done.len() + 2 * mapping.failed.len();
             usize::try_from(mapping.bytes).unwrap_or(usize::MAX) + entries * ENTRY_BYTES
+        }
+        Step::Spreading(spreading) => {
+            let Spreading {
+                asked,
+                waiting,
+                done,
+                bytes,
+                ..
+            } = &**spreading;
+            let inputs: usize = asked.values().map(|asked| asked.input.len()).sum();
+            let entries = asked.len() + waiting.len() + done.len();
+            let texts = usize::try_from(*bytes).unwrap_or(usize::MAX);
+            texts.saturating_add(inputs + entries * CHUNK_ENTRY_BYTES)
         }
         Step::Asking(asking) => asking.input.len() + asking.assignee.len() + ASKING_BYTES,
         Step::Waiting { .. }

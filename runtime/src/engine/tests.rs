@@ -630,6 +630,7 @@ mod outside;
 mod pacing;
 mod pause;
 mod shard_keys;
+mod spread;
 mod tasks;
 pub(crate) mod world;
 

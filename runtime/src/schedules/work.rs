@@ -58,6 +58,7 @@ impl Tools {
             id: Some(id),
             idempotency_key: None,
             parent: None,
+            version: None,
             priority: None,
             schedule: Some(Scheduled {
                 name: key.name.clone(),

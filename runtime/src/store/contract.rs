@@ -5,6 +5,7 @@
 mod catalog;
 mod executions;
 mod key_values;
+mod objects;
 mod random;
 mod schedules;
 
@@ -54,6 +55,7 @@ macro_rules! on_each {
 pub(crate) use on_each;
 
 /// A store under test, which can be stopped and started.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Subject {
     Model(ModelStore),
     Sqlite {

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease,
-    MODULE_BYTES, Page, PausedWorkflow, ScheduleRow, ShardId, Store, Stored, Summary, TaskChanges,
-    TaskFilter, TenantRow, VERSION_BYTES, bounded, codec, next_activity, page_size,
+    MODULE_BYTES, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow,
+    ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow, VERSION_BYTES, bounded,
+    codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -64,6 +65,16 @@ struct State {
     tenants: BTreeMap<TenantId, TenantRow>,
     keys: BTreeMap<String, ApiKey>,
     kv: BTreeMap<(TenantId, String), Bytes>,
+    objects: BTreeMap<(TenantId, ObjectKey), Object>,
+}
+
+impl State {
+    /// A content, if no object of a tenant has it any more.
+    fn orphan(&self, tenant: &TenantId, digest: String) -> Option<String> {
+        let mut own = self.objects.iter().filter(|((of, _), _)| of == tenant);
+        let held = own.any(|(_, object)| object.digest == digest);
+        (!held).then_some(digest)
+    }
 }
 
 struct Row {
@@ -638,6 +649,62 @@ impl Store for ModelStore {
             .flat_map(|(_, versions)| versions)
             .map(|version| version.source.len() as u64 + VERSION_BYTES);
         Ok(modules.chain(activities).chain(applications).sum())
+    }
+
+    async fn put_object(
+        &self,
+        tenant: &TenantId,
+        object: Object,
+        quota: u64,
+    ) -> Result<Replaced, Error> {
+        let mut state = self.open()?;
+        let counted = |object: &Object| object.size + OBJECT_BYTES;
+        let own = state.objects.iter().filter(|((of, _), _)| of == tenant);
+        let kept: u64 = own.map(|(_, object)| counted(object)).sum();
+        let key = (tenant.clone(), object.name.clone());
+        let replaced = state.objects.get(&key).map_or(0, counted);
+        super::check_objects(kept, replaced, object.size, quota)?;
+        let before = state.objects.insert(key, object);
+        Ok(Replaced {
+            orphan: before.and_then(|before| state.orphan(tenant, before.digest)),
+        })
+    }
+
+    async fn object(&self, tenant: &TenantId, name: &ObjectKey) -> Result<Option<Object>, Error> {
+        let key = (tenant.clone(), name.clone());
+        Ok(self.open()?.objects.get(&key).cloned())
+    }
+
+    async fn objects(
+        &self,
+        tenant: &TenantId,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Object>, Error> {
+        let state = self.open()?;
+        let own = state.objects.iter().filter(|((of, _), _)| of == tenant);
+        let listed = own.map(|(_, object)| object).filter(|object| {
+            let ObjectKey { bucket: of, key } = &object.name;
+            of == bucket && key.starts_with(prefix) && key.as_str() > after
+        });
+        Ok(listed
+            .take(super::page_size(limit) as usize)
+            .cloned()
+            .collect())
+    }
+
+    async fn delete_object(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<Replaced>, Error> {
+        let mut state = self.open()?;
+        let before = state.objects.remove(&(tenant.clone(), name.clone()));
+        Ok(before.map(|before| Replaced {
+            orphan: state.orphan(tenant, before.digest),
+        }))
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {

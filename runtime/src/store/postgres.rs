@@ -11,6 +11,7 @@ mod catalog;
 mod commit;
 mod connect;
 mod key_value;
+mod objects;
 mod read;
 mod schedules;
 mod schema;
@@ -38,8 +39,9 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow,
-    ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow, bounded, codec,
+    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
+    PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow,
+    bounded, codec,
 };
 
 pub use self::connect::PostgresSettings;
@@ -289,6 +291,52 @@ impl Store for PostgresStore {
     async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error> {
         let read = |tx| schedules::of(tx, tenant);
         self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn put_object(
+        &self,
+        tenant: &TenantId,
+        object: Object,
+        quota: u64,
+    ) -> Result<Replaced, Error> {
+        let write = |tx| objects::put(tx, tenant, &object, quota);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn object(&self, tenant: &TenantId, name: &ObjectKey) -> Result<Option<Object>, Error> {
+        if !may_be_text(&name.bucket) {
+            return Ok(None);
+        }
+        let read = |tx| objects::get(tx, tenant, name);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn objects(
+        &self,
+        tenant: &TenantId,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Object>, Error> {
+        if !may_be_text(bucket) {
+            return Ok(Vec::new());
+        }
+        let limit = super::page_size(limit);
+        let read = |tx| objects::list(tx, tenant, bucket, prefix, after, limit);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn delete_object(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<Replaced>, Error> {
+        if !may_be_text(&name.bucket) {
+            return Ok(None);
+        }
+        let write = |tx| objects::delete(tx, tenant, name);
+        self.connections.write(Scope::Of(tenant), write).await
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {

@@ -9,6 +9,7 @@ mod catalog;
 mod checkpoint;
 mod key_value;
 mod lock;
+mod objects;
 mod read;
 mod schedules;
 mod statements;
@@ -42,13 +43,14 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Page, PausedWorkflow, ScheduleRow,
-    ShardId, Store, Stored, Summary, TaskFilter, TenantRow, bounded, codec,
+    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
+    PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow,
+    bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "initial",
@@ -78,6 +80,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         6,
         "human_tasks",
         include_str!("../../migrations/sqlite/0006_human_tasks.sql"),
+    ),
+    (
+        7,
+        "objects",
+        include_str!("../../migrations/sqlite/0007_objects.sql"),
     ),
 ];
 
@@ -347,6 +354,41 @@ impl Store for SqliteStore {
 
     async fn uploaded_bytes(&self, tenant: &TenantId) -> Result<u64, Error> {
         catalog::uploaded_bytes(&self.readers, tenant).await
+    }
+
+    async fn put_object(
+        &self,
+        tenant: &TenantId,
+        object: Object,
+        quota: u64,
+    ) -> Result<Replaced, Error> {
+        let mut connection = self.connection().await?;
+        objects::put(&mut connection.sqlite, tenant, &object, quota).await
+    }
+
+    async fn object(&self, tenant: &TenantId, name: &ObjectKey) -> Result<Option<Object>, Error> {
+        objects::get(&self.readers, tenant, name).await
+    }
+
+    async fn objects(
+        &self,
+        tenant: &TenantId,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Object>, Error> {
+        let limit = super::page_size(limit);
+        objects::list(&self.readers, tenant, bucket, prefix, after, limit).await
+    }
+
+    async fn delete_object(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<Replaced>, Error> {
+        let mut connection = self.connection().await?;
+        objects::delete(&mut connection.sqlite, tenant, name).await
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {

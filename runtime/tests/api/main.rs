@@ -6,6 +6,7 @@
 )]
 
 mod attacks;
+mod objects;
 mod outside;
 mod pacing;
 mod pause;

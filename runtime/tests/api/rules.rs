@@ -73,6 +73,10 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/activities/{name}/versions", "author"),
     ("GET", "/v1/activities/{name}/versions/{version}", "viewer"),
     ("PUT", "/v1/activities/{name}/versions/{version}", "author"),
+    ("GET", "/v1/objects/{bucket}", "viewer"),
+    ("GET", "/v1/objects/{bucket}/{*key}", "viewer"),
+    ("PUT", "/v1/objects/{bucket}/{*key}", "author"),
+    ("DELETE", "/v1/objects/{bucket}/{*key}", "author"),
     ("GET", "/v1/tenant", "viewer"),
     ("GET", "/v1/tenants", "server"),
     ("GET", "/v1/tenants/{id}", "server"),
@@ -128,7 +132,10 @@ async fn a_key_does_what_its_role_allows_and_no_more() {
         let path = path
             .replace("{id}", "none")
             .replace("{name}", "none")
-            .replace("{version}", "none");
+            .replace("{version}", "none")
+            .replace("{bucket}", "none")
+            // It could be written.
+            .replace("{*key}", "none%00");
         let method: Method = method.parse().unwrap();
         // Nothing of what is asked for is there, so what is allowed does no harm.
         let ask = |key_id: &'static str| {

@@ -13,6 +13,7 @@ use cascade_runtime::clock::{Clock, SystemClock};
 use cascade_runtime::config::Config;
 use cascade_runtime::dispatch::local::{Capacity, LocalQueue, Share};
 use cascade_runtime::engine::{self, Engine};
+use cascade_runtime::objects::{Objects, Quota};
 use cascade_runtime::sandbox::{
     KeyValue, KeyValueError, ModuleSource, Sandbox, SandboxConfig, SourceError,
 };
@@ -107,6 +108,9 @@ impl Server {
             .await
             .unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let folder = data.path().join("objects");
+        let quota: Quota = Arc::new(|_| 100_000);
+        let objects = Objects::open(&folder, Arc::clone(&store), quota).unwrap();
         let engine = Engine::open(
             engine::Settings::default(),
             Arc::clone(&store),
@@ -123,6 +127,7 @@ impl Server {
             )),
             Arc::clone(&clock),
             Arc::new(catalog.clone()),
+            objects.clone(),
         );
         let stopping = CancellationToken::new();
         let engine = engine.await.unwrap();
@@ -138,6 +143,7 @@ impl Server {
             schedules: schedules.await.unwrap(),
             tenancy,
             store,
+            objects,
             clock,
             config: Arc::clone(&config),
             telemetry: Telemetry::install(),

@@ -2,12 +2,14 @@
 
 use super::{Builder, Language, PROCESSOR, Place, known};
 use crate::asl::MachineType;
-use crate::asl::program::{Batcher, Format, Items, Map, Reader};
+use crate::asl::program::{Batcher, Format, Items, Map, Native, Reader, Writer};
 use crate::diagnostic::Code;
 use crate::front::fields::Fields;
 use crate::front::report::Finding;
-use crate::front::yaml::Node;
+use crate::front::states::Reported;
+use crate::front::yaml::{Node, Yaml};
 use crate::program::ScopeId;
+use crate::spread::Style;
 
 const CONFIG: &[&str] = &["Mode", "ExecutionType"];
 const READER: &[&str] = &["Resource", "Parameters", "Arguments", "ReaderConfig"];
@@ -23,6 +25,7 @@ const READER_CONFIG: &[&str] = &[
     "ItemsPointer",
 ];
 const WRITER: &[&str] = &["Resource", "Parameters", "Arguments", "WriterConfig"];
+const WRITER_CONFIG: &[&str] = &["Transformation", "OutputType"];
 const BATCHER: &[&str] = &[
     "MaxItemsPerBatch",
     "MaxItemsPerBatchPath",
@@ -91,13 +94,15 @@ impl Builder<'_, '_, '_> {
             Some(node) => Some(self.batcher(node, language)?),
             None => None,
         };
-        if let Some(node) = fields.get("ResultWriter") {
-            self.writer(node, language)?;
-        }
+        let writer = match fields.get("ResultWriter") {
+            Some(node) => self.writer(node, language).ok()?,
+            None => None,
+        };
         let (processor, distributed) = processor?;
         Some(Map {
             items: items?,
             reader,
+            writer,
             selector,
             batcher,
             processor,
@@ -160,7 +165,11 @@ impl Builder<'_, '_, '_> {
             None => None,
         };
         let resource = self.context.required(&fields, "Resource")?;
-        let (resource, bound) = self.resource(resource, None)?;
+        let native = self.native(resource);
+        let (resource, bound) = match native {
+            Some(_) => (self.context.text(resource, "`Resource`")?.into(), None),
+            None => self.resource(resource, None)?,
+        };
         let mut format = Format::Json;
         let mut max_items = None;
         if let Some(node) = fields.get("ReaderConfig") {
@@ -177,10 +186,25 @@ impl Builder<'_, '_, '_> {
         Some(Reader {
             resource,
             bound,
+            native,
             parameters,
             format,
             max_items,
         })
+    }
+
+    /// What a resource reads of the tenant's objects, unless an activity is bound to it.
+    fn native(&self, node: &Node) -> Option<Native> {
+        let Yaml::Scalar(scalar) = &node.yaml else {
+            return None;
+        };
+        let text = scalar.as_text()?;
+        let native = match text.strip_prefix("arn:aws:states:::s3:")? {
+            "getObject" => Native::Object,
+            "listObjectsV2" => Native::Listing,
+            _ => return None,
+        };
+        self.options.bindings.find(text).is_none().then_some(native)
     }
 
     fn format(&mut self, config: &Fields<'_>) -> Option<Format> {
@@ -267,22 +291,53 @@ impl Builder<'_, '_, '_> {
         })
     }
 
-    /// Results stay in the state's output; a place to write them to is checked only.
-    fn writer(&mut self, node: &Node, language: Language) -> Option<()> {
-        let fields = known(self.context, node, "`ResultWriter`", WRITER)?;
-        if let Some(resource) = fields.get("Resource") {
-            self.resource(resource, None)?;
-            let message = "results are not written to another place by this version";
-            self.report(
-                Finding::new(Code::NotSupported, node.head(), message)
-                    .help("leave `ResultWriter` out: the results are the state's output"),
-            );
-        }
-        for key in ["Parameters", "Arguments"] {
-            if let Some(node) = fields.get(key) {
-                self.template(node, "ResultWriter/Arguments", language)?;
+    /// Where and how results are written; `None` inside if they are the state's output.
+    fn writer(&mut self, node: &Node, language: Language) -> Result<Option<Writer>, Reported> {
+        let fields = known(self.context, node, "`ResultWriter`", WRITER).ok_or(Reported)?;
+        let parameters = match fields.get("Parameters").or(fields.get("Arguments")) {
+            Some(node) => Some(
+                self.template(node, "ResultWriter/Arguments", language)
+                    .ok_or(Reported)?,
+            ),
+            None => None,
+        };
+        let (mut style, mut lines) = (Style::Detailed, false);
+        if let Some(node) = fields.get("WriterConfig") {
+            let config =
+                known(self.context, node, "`WriterConfig`", WRITER_CONFIG).ok_or(Reported)?;
+            if let Some(node) = config.get("Transformation") {
+                let words = ["NONE", "COMPACT", "FLATTEN"];
+                let word = self.context.word(node, "`Transformation`", &words);
+                style = match word.ok_or(Reported)? {
+                    "COMPACT" => Style::Compact,
+                    "FLATTEN" => Style::Flat,
+                    _ => Style::Detailed,
+                };
+            }
+            if let Some(node) = config.get("OutputType") {
+                let word = self
+                    .context
+                    .word(node, "`OutputType`", &["JSON", "JSONL"])
+                    .ok_or(Reported)?;
+                lines = word == "JSONL";
             }
         }
-        Some(())
+        let Some(node) = fields.get("Resource") else {
+            return Ok(None);
+        };
+        let text = self.context.text(node, "`Resource`").ok_or(Reported)?;
+        if text != "arn:aws:states:::s3:putObject" {
+            self.report(Finding::new(
+                Code::InvalidResource,
+                node.span,
+                "results are written by `arn:aws:states:::s3:putObject`",
+            ));
+            return Err(Reported);
+        }
+        Ok(Some(Writer {
+            parameters,
+            style,
+            lines,
+        }))
     }
 }

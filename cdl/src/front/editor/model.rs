@@ -292,6 +292,12 @@ impl<'t> Model<'t> {
             Kind::Def("iterator") => self.scope(value, "iterator", None, around),
             // A word has no keys.
             Kind::Def("catch-up-or-word") => self.mapping(value, "catch-up", around),
+            // Of a Map over an object.
+            Kind::Items => {
+                if let (Some(shape), Yaml::Mapping(_)) = (is_shape("items"), &value.yaml) {
+                    self.mapping(value, shape, around);
+                }
+            }
             Kind::Def(name) => {
                 if let Some(shape) = is_shape(name) {
                     self.mapping(value, shape, around);

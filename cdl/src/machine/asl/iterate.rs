@@ -7,15 +7,19 @@ use serde_json::{Map, Value, json};
 use super::super::ApplyError;
 use super::super::data::Output;
 use super::super::limits::{MAX_CONCURRENCY, MAX_DEPTH, MAX_ITEMS};
+use super::super::spread::{Entered, folder};
 use super::super::walk::{Machine, Work};
 use super::{flow, map_item, share, whole, wrong_type};
 use crate::asl::fault::{Fault, names};
 use crate::asl::program::{
-    Amount, Batcher, Data, Flow, Format, Items, Kind, Map as MapState, State, Template,
+    Amount, Batcher, Data, Flow, Format, Items, Kind, Map as MapState, Native, Reader, State,
+    Template,
 };
 use crate::asl::scope::{Scope, quote};
 use crate::execution::{Mapping, Terms};
+use crate::machine::OBJECTS;
 use crate::program::{StateKind, Tolerance};
+use crate::spread::{self, Batches, Source};
 use crate::{Failure, FrameId, Json, Step, errors};
 
 /// Iterations at a time of an inline Map that does not say: AWS's limit.
@@ -33,20 +37,141 @@ impl<'a> Machine<'a> {
             return Err(Failure::new(errors::FRAME_LIMIT, message));
         }
         if let Some(reader) = &map.reader {
-            let Some(bound) = &reader.bound else {
-                return Err(self.unbound(id, &reader.resource));
-            };
             let scope = self.scope(id, state);
             let mut steps = 0;
             let input = reader_input(state, reader.parameters.as_ref(), &scope, &mut steps);
             let input = self.settled(id, &scope, steps, input)?;
-            return self.attempt(id, bound, &input);
+            return match (&reader.bound, reader.native) {
+                (Some(bound), _) => self.attempt(id, bound, &input),
+                (None, Some(native)) if self.execution.machine >= OBJECTS => {
+                    self.read_object(id, state, map, reader, native, &input)
+                }
+                (None, _) => Err(self.unbound(id, &reader.resource)),
+            };
         }
         let scope = self.scope(id, state);
         let mut steps = 0;
         let items = items(state, map, &scope, &mut steps);
         let items = self.settled(id, &scope, steps, items)?;
         self.begin_map(id, state, map, items)
+    }
+
+    /// Has the items of an object found.
+    fn read_object(
+        &mut self,
+        id: FrameId,
+        state: &'a State,
+        map: &'a MapState,
+        reader: &Reader,
+        native: Native,
+        input: &Value,
+    ) -> Result<(), Failure> {
+        let text = |name: &str| input[name].as_str().unwrap_or_default().to_owned();
+        let (bucket, key) = match native {
+            Native::Object => (text("Bucket"), text("Key")),
+            Native::Listing => (text("Bucket"), text("Prefix")),
+        };
+        if bucket.is_empty() || (key.is_empty() && native == Native::Object) {
+            let reason = "The parameters of the ItemReader have no Bucket and Key";
+            return Err(self.failure_of(id, &Fault::new(names::ITEM_READER, reason)));
+        }
+        let max_items = match &reader.max_items {
+            Some(most) => {
+                let scope = self.scope(id, state);
+                let mut steps = 0;
+                let most = whole(most, &scope, &scope.input, &mut steps);
+                Some(self.settled(id, &scope, steps, most)?).filter(|most| *most > 0)
+            }
+            None => None,
+        };
+        let source = Source {
+            bucket,
+            key,
+            format: match (native, &reader.format) {
+                (Native::Listing, _) => spread::Format::Listing,
+                (_, Format::Json) => spread::Format::Json,
+                (_, Format::JsonLines) => spread::Format::Ndjson,
+                (_, Format::Csv { headers, delimiter }) => spread::Format::Csv {
+                    headers: headers.clone(),
+                    delimiter: *delimiter,
+                },
+            },
+            max_items,
+        };
+        let whole = self.program.whole || !map.distributed;
+        let entered = self.entered(id, state, map)?;
+        self.ask_read(id, source, whole, entered)
+    }
+
+    /// What a Map whose chunks are executions is made of.
+    fn entered(
+        &mut self,
+        id: FrameId,
+        state: &'a State,
+        map: &'a MapState,
+    ) -> Result<Entered, Failure> {
+        let scope = self.scope(id, state);
+        let mut steps = 0;
+        let terms = terms(state, map, &scope, &mut steps);
+        let terms = self.settled(id, &scope, steps, terms)?;
+        let batches = match &map.batcher {
+            Some(batcher) => {
+                let mut steps = 0;
+                let limits = batch_limits(state, batcher, &scope, &mut steps);
+                let (items, bytes, input) = self.settled(id, &scope, steps, limits)?;
+                Some(Batches {
+                    items,
+                    bytes,
+                    wrapped: true,
+                    input: input.as_ref().map(Json::from_value),
+                })
+            }
+            None => None,
+        };
+        let place = match &map.writer {
+            Some(writer) if map.distributed => {
+                let mut steps = 0;
+                let to = reader_input(state, writer.parameters.as_ref(), &scope, &mut steps);
+                let to = self.settled(id, &scope, steps, to)?;
+                let text = |name: &str| to[name].as_str().unwrap_or_default();
+                if text("Bucket").is_empty() {
+                    let reason = "The parameters of the ResultWriter have no Bucket";
+                    return Err(self.failure_of(id, &Fault::new(names::RESULT_WRITER, reason)));
+                }
+                let (bucket, prefix) = (text("Bucket").to_owned(), text("Prefix"));
+                let run = self.run_name();
+                Some(folder(bucket, prefix, run, writer.style, writer.lines))
+            }
+            _ => None,
+        };
+        let variables = self.visible(id);
+        let shared = json!({
+            "workflow": {"input": self.execution.context["workflow"]["input"]},
+            "state": {"input": scope.input, "variables": variables},
+        });
+        Ok(Entered {
+            terms,
+            batches,
+            place,
+            shared: self.budget.write(&shared)?,
+        })
+    }
+
+    /// Gives the root frame of an execution that runs a chunk what the Map state's has.
+    pub(in crate::machine) fn adopt_data(&mut self, mut state: Value) -> Result<(), Failure> {
+        let input = state["input"].take();
+        let bytes = self.budget.measure(&state)? + self.budget.measure(&input)?;
+        let mut data = Data::new(Arc::new(input), bytes);
+        if let Value::Object(variables) = state["variables"].take() {
+            let variables = variables.into_iter();
+            data.variables = variables
+                .map(|(name, value)| (name, Arc::new(value)))
+                .collect();
+        }
+        data.entered_at = self.now;
+        data.entered_seq = self.execution.version;
+        self.frame_mut(FrameId::ROOT).data = Some(Box::new(data));
+        Ok(())
     }
 
     /// Whether a frame waits for the reader of its Map state, not for a Task.
@@ -108,6 +233,10 @@ impl<'a> Machine<'a> {
         map: &'a MapState,
         items: Vec<Value>,
     ) -> Result<(), Failure> {
+        if map.writer.is_some() && map.distributed && !self.program.whole {
+            let entered = self.entered(id, state, map)?;
+            return self.spread_list(id, items, entered);
+        }
         let scope = self.scope(id, state);
         let mut steps = 0;
         let terms = terms(state, map, &scope, &mut steps);
@@ -289,6 +418,31 @@ fn terms(state: &State, map: &MapState, scope: &Scope, steps: &mut u64) -> Resul
     })
 }
 
+/// Most items and most bytes of a batch, and what is the same in each.
+type Limits = (Option<u64>, Option<u64>, Option<Value>);
+
+/// What an `ItemBatcher` asks for.
+fn batch_limits(
+    state: &State,
+    batcher: &Batcher,
+    scope: &Scope,
+    steps: &mut u64,
+) -> Result<Limits, Fault> {
+    let data = flow::input(&state.flow, scope)?;
+    let mut limit = |amount: &Option<Amount>| match amount {
+        Some(amount) => {
+            whole(amount, scope, &data, steps).map(|most| Some(most).filter(|n| *n > 0))
+        }
+        None => Ok(None),
+    };
+    let (max_items, max_bytes) = (limit(&batcher.max_items)?, limit(&batcher.max_bytes)?);
+    let shared = match &batcher.input {
+        Some(input) => Some(template(input, scope, &data, steps)?),
+        None => None,
+    };
+    Ok((max_items, max_bytes, shared))
+}
+
 /// `{BatchInput, Items}`, each with as many items as it may have.
 fn batches(
     state: &State,
@@ -297,19 +451,13 @@ fn batches(
     items: Vec<Value>,
     steps: &mut u64,
 ) -> Result<Vec<Value>, Fault> {
-    let data = flow::input(&state.flow, scope)?;
-    let mut limit = |amount: &Option<Amount>| match amount {
-        Some(amount) => match whole(amount, scope, &data, steps)? {
-            0 => Ok(usize::MAX),
-            limit => Ok(usize::try_from(limit).unwrap_or(usize::MAX)),
-        },
-        None => Ok(usize::MAX),
+    let (max_items, max_bytes, shared) = batch_limits(state, batcher, scope, steps)?;
+    let limit = |limit: Option<u64>| {
+        limit.map_or(usize::MAX, |most| {
+            usize::try_from(most).unwrap_or(usize::MAX)
+        })
     };
-    let (max_items, max_bytes) = (limit(&batcher.max_items)?, limit(&batcher.max_bytes)?);
-    let shared = match &batcher.input {
-        Some(input) => Some(template(input, scope, &data, steps)?),
-        None => None,
-    };
+    let (max_items, max_bytes) = (limit(max_items), limit(max_bytes));
     let batch = |items: Vec<Value>| {
         let mut batch = Map::new();
         if let Some(shared) = &shared {
@@ -318,11 +466,22 @@ fn batches(
         batch.insert("Items".to_owned(), Value::Array(items));
         Value::Object(batch)
     };
+    Ok(in_batches(items, max_items, max_bytes, batch))
+}
+
+/// Items together, as many as may be; one at least.
+pub(in crate::machine) fn in_batches(
+    items: Vec<Value>,
+    max_items: usize,
+    max_bytes: usize,
+    batch: impl Fn(Vec<Value>) -> Value,
+) -> Vec<Value> {
     let empty = batch(Vec::new()).to_string().len();
     let (mut made, mut current, mut bytes) = (Vec::new(), Vec::new(), empty);
     for item in items {
         let size = item.to_string().len() + 1;
-        if !current.is_empty() && (current.len() >= max_items || bytes + size > max_bytes) {
+        let full = current.len() >= max_items || bytes.saturating_add(size) > max_bytes;
+        if !current.is_empty() && full {
             made.push(batch(std::mem::take(&mut current)));
             bytes = empty;
         }
@@ -332,7 +491,7 @@ fn batches(
     if !current.is_empty() {
         made.push(batch(current));
     }
-    Ok(made)
+    made
 }
 
 /// The items in what a reader gave: JSON as it is, or text in the reader's format.

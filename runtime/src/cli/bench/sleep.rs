@@ -152,6 +152,7 @@ async fn start(engine: &Engine, until: Timestamp) -> Result<(), Error> {
             parent: None,
             schedule: None,
             priority: None,
+            version: None,
         };
         match engine.start(start).await {
             Ok(_) => return Ok(()),

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::error::Error;
 use super::super::events;
 use super::super::local::{self, Caller, Local};
+use super::super::object_files::ObjectFiles;
 use super::super::output::{Output, Tone, paint};
 use super::super::outside::{Outside, awaited};
 use super::super::virtual_time::started;
@@ -29,10 +30,19 @@ use crate::sandbox::Cancel;
 /// Why a child was cancelled that nobody waits for any more.
 const REASON: &str = "its parent gave it up";
 
+/// What there is to run with.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    pub(super) local: &'a Local,
+    pub(super) application: &'a Application,
+    pub(super) objects: &'a ObjectFiles,
+}
+
 /// Runs the workflows of one application.
 pub(super) struct Runner<'a> {
     local: &'a Local,
     application: &'a Application,
+    objects: &'a ObjectFiles,
     output: Output,
     outside: RefCell<Outside>,
     stirs: Rc<Cell<usize>>,
@@ -97,17 +107,22 @@ impl<'a> Runner<'a> {
     /// Runs an execution and all that it starts to their ends, printing each event
     /// with what follows from it.
     pub(super) async fn run(
-        local: &'a Local,
-        application: &'a Application,
+        here: Here<'a>,
         outside: Outside,
         output: Output,
         program: Arc<Program>,
         input: Json,
     ) -> Result<Execution, Error> {
         let (begins, children) = mpsc::unbounded_channel();
+        let Here {
+            local,
+            application,
+            objects,
+        } = here;
         let runner = Self {
             local,
             application,
+            objects,
             output,
             outside: RefCell::new(outside),
             stirs: Rc::default(),
@@ -289,6 +304,9 @@ impl<'a> Runner<'a> {
         child: &Child,
         given_up: oneshot::Receiver<Stir>,
     ) -> Begun {
+        if let Some(answer) = self.objects.answer(task) {
+            return Begun::Known(answer, Stir::new(&self.stirs));
+        }
         let name = &*task.resource.name;
         let is_here = child
             .application

@@ -12,7 +12,7 @@ use cascade_cdl::program::{Application, Program, StateId, StateKind};
 use serde_json::Value;
 
 use super::super::validate::{self, Checked};
-use super::super::{input, source};
+use super::super::{input, object_files, source};
 use super::file::{Ending, Expect, File, Replies, Test};
 use crate::config::reader::{self, Path as Place, Problem, Problems, Reader, Segment};
 
@@ -187,7 +187,7 @@ fn locate(
     match choose(application, name) {
         Ok(program) => Some(Located {
             application: application.name.clone(),
-            program,
+            program: object_files::in_one(&program),
             definition: file,
         }),
         Err(message) => {

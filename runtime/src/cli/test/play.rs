@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::super::events;
 use super::super::local::{Caller, Local};
+use super::super::object_files::ObjectFiles;
 use super::super::output::plain;
 use super::super::outside::{Awaited, awaited, check_input};
 use super::super::virtual_time::VirtualTime;
@@ -75,9 +76,10 @@ pub(super) async fn play(
     suite: &Suite,
     test: &Test,
     local: Option<&Local>,
+    objects: &ObjectFiles,
     keeps_history: bool,
 ) -> Played {
-    let mut play = Play::new(suite, test, local);
+    let mut play = Play::new(suite, test, local, objects);
     play.history = keeps_history.then(Vec::new);
     let input = test
         .input
@@ -135,6 +137,7 @@ struct Arrival {
 struct Play<'a> {
     suite: &'a Suite,
     local: Option<&'a Local>,
+    objects: &'a ObjectFiles,
     time: VirtualTime,
     mocks: Mocks<'a>,
     answers: Mocks<'a>,
@@ -153,7 +156,12 @@ struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
-    fn new(suite: &'a Suite, test: &'a Test, local: Option<&'a Local>) -> Self {
+    fn new(
+        suite: &'a Suite,
+        test: &'a Test,
+        local: Option<&'a Local>,
+        objects: &'a ObjectFiles,
+    ) -> Self {
         let start = test.at.unwrap_or(START);
         let after = |after: Option<Duration>| start.plus(millis(after));
         let signals = test.signals.iter().map(|signal| Arrival {
@@ -173,6 +181,7 @@ impl<'a> Play<'a> {
         Self {
             suite,
             local,
+            objects,
             time: VirtualTime::new(Arc::clone(&suite.program), ID, start),
             mocks: Mocks::new(vec![&test.mocks, &suite.content.mocks]),
             answers: Mocks::new(vec![&test.answers]),
@@ -235,6 +244,9 @@ impl<'a> Play<'a> {
             activity: Arc::clone(&task.resource.name),
             input: task.input.clone(),
         });
+        if let Some(answer) = self.objects.answer(&task) {
+            return self.end_at_once(task, answer);
+        }
         let activity = Arc::clone(&task.resource.name);
         let names = match state {
             Some(state) => names(self.suite, state, &activity, undoes),

@@ -314,6 +314,8 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
         tenant: summary.tenant.clone(),
         application: application.clone(),
         workflow: task.resource.name.clone(),
+        // Chunks run what their Map does, whatever is in force by now.
+        version: child.work.map(|_| summary.application_version),
         input: task.input,
         id: Some(ExecutionId::of_child(summary.id, task.task, task.attempt)),
         idempotency_key: None,
@@ -343,6 +345,7 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
         start,
         waits: child.waits,
         on_close: child.on_close,
+        work: child.work,
     })));
 }
 

@@ -92,6 +92,45 @@ workflows:
   endless:
     states:
       - {name: Again, type: SubWorkflow, workflow: endless, parameters: {x: 1}, end: true}
+  written:
+    states:
+      - name: Double
+        type: Map
+        items: {object: in/numbers, format: ndjson}
+        max_concurrency: 32
+        iterator: {states: [{name: One, type: Task, resource: urn:cascade:activity:pure_a, parameters: '{{ map.item }}', end: true}]}
+        results: {object: out/doubled}
+        result: $.run
+        end: true
+  tolerant:
+    states:
+      - name: Double
+        type: Map
+        items: {object: in/numbers, format: ndjson}
+        max_concurrency: 16
+        tolerated_failure_count: 2
+        iterator: {states: [{name: One, type: Task, resource: urn:cascade:activity:pure_a, parameters: '{{ map.item }}', end: true}]}
+        results: {object: out/doubled/}
+        result: $.run
+        end: true
+  listed:
+    states:
+      - name: Double
+        type: Map
+        items: {object: in/numbers, format: ndjson}
+        max_concurrency: 64
+        iterator: {states: [{name: One, type: Task, resource: urn:cascade:activity:pure_a, parameters: '{{ map.item }}', end: true}]}
+        result: $.all
+        end: true
+  slow:
+    states:
+      - name: Double
+        type: Map
+        items: {object: in/numbers, format: ndjson}
+        max_concurrency: 1
+        iterator: {states: [{name: One, type: Task, resource: urn:cascade:activity:pure_a, parameters: '{{ map.item }}', end: true}]}
+        result: $.all
+        end: true
   undone:
     states:
       - name: Book
@@ -286,6 +325,8 @@ pub(crate) struct Bench {
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<Mutex<Admission>>,
     pub(crate) paused: Paused,
+    pub(crate) objects: Objects,
+    folder: Arc<tempfile::TempDir>,
     versions: Versions,
 }
 
@@ -332,7 +373,8 @@ impl Bench {
         clock: Arc<HandClock>,
     ) -> Self {
         let versions = Arc::new(Mutex::new(vec![compile(WORKFLOWS)]));
-        Self::serve(settings, limits, store, clock, versions).await
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self::serve(settings, limits, store, clock, versions, folder).await
     }
 
     async fn serve(
@@ -341,7 +383,10 @@ impl Bench {
         store: Arc<ModelStore>,
         clock: Arc<HandClock>,
         versions: Versions,
+        folder: Arc<tempfile::TempDir>,
     ) -> Self {
+        let quota: crate::objects::Quota = Arc::new(|_| 1 << 30);
+        let objects = Objects::open(folder.path(), store.clone(), quota).expect("opens");
         let capacity = Capacity {
             places: 10_000,
             crowded_pace: u32::MAX,
@@ -365,6 +410,7 @@ impl Bench {
                 limits: limits.clone(),
                 paused: paused.clone(),
             }),
+            objects.clone(),
         )
         .await
         .expect("the model opens");
@@ -375,6 +421,8 @@ impl Bench {
             engine,
             limits,
             paused,
+            objects,
+            folder,
             versions,
         }
     }
@@ -391,7 +439,15 @@ impl Bench {
     /// The process dies here, and another one takes over.
     pub(crate) async fn crash(self) -> Self {
         let settings = self.engine.inner.context.settings.clone();
-        Self::serve(settings, self.limits, self.store, self.clock, self.versions).await
+        let Self {
+            limits,
+            store,
+            clock,
+            versions,
+            folder,
+            ..
+        } = self;
+        Self::serve(settings, limits, store, clock, versions, folder).await
     }
 
     pub(crate) fn advance(&self, millis: u64) {
@@ -447,5 +503,6 @@ pub(crate) fn start(workflow: &str, key: Option<&str>) -> Start {
         parent: None,
         schedule: None,
         priority: None,
+        version: None,
     }
 }

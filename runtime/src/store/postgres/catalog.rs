@@ -318,7 +318,7 @@ pub(super) async fn delete_key(
 }
 
 /// Waits until nobody else changes what the tenant has here.
-async fn lock(tx: &mut Tx, tenant: &TenantId) -> Result<(), Failure> {
+pub(super) async fn lock(tx: &mut Tx, tenant: &TenantId) -> Result<(), Failure> {
     sqlx::query(LOCK)
         .bind(tenant.as_str())
         .execute(&mut **tx)

@@ -12,7 +12,7 @@ use super::super::Error;
 use super::connect::{Connector, Failure};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 4] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "initial",
@@ -32,6 +32,11 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 4] = [
         4,
         "human_tasks",
         include_str!("../../../migrations/postgres/0004_human_tasks.sql"),
+    ),
+    (
+        5,
+        "objects",
+        include_str!("../../../migrations/postgres/0005_objects.sql"),
     ),
 ];
 

@@ -1,0 +1,466 @@
+//! What distributed Maps ask for: objects cut into chunks, chunks read, results written.
+//!
+//! All of it happens after the commit of what asked for it, and may happen again after a
+//! crash: an object is cut by its content, a chunk is read of the content that was cut,
+//! and results are objects whose names derive from the Map's run and the chunk's number.
+//! So the second time gives what the first did, or names what is in the way.
+
+use std::fs::File;
+
+use cascade_cdl::spread::{
+    ChunkOutput, ChunkTask, File as Name, Format, Found, Outcome, Place, ReadTask, Source, Style,
+    WriteTask, Written,
+};
+use cascade_cdl::{ActivityFailure, ExecutionId, Json, TenantId, Timestamp, errors, limits};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::objects::cut::{self, Cut, Fault, Sizes};
+use crate::objects::{self, Objects};
+use crate::places::Places;
+use crate::store;
+
+/// Objects that are read or written for Maps at a time: each holds a thread, and up to
+/// some megabytes.
+const READS: usize = 8;
+
+/// What serves Maps.
+pub(super) struct Spreads {
+    objects: Objects,
+    places: Places,
+}
+
+/// Why something was not done.
+pub(super) enum Trouble {
+    /// It will not be.
+    Fails(ActivityFailure),
+    /// Come again.
+    Later(String),
+}
+
+type Answer<T> = Result<T, Trouble>;
+
+impl Spreads {
+    pub(super) fn new(objects: Objects) -> Self {
+        Self {
+            objects,
+            places: Places::new(READS),
+        }
+    }
+
+    /// Finds the items of an object.
+    pub(super) async fn read(&self, tenant: &TenantId, input: &Json) -> Answer<Json> {
+        let task: ReadTask = parse(input)?;
+        let _place = self.places.take(tenant).await;
+        if task.source.format == Format::Listing {
+            return self.listing(tenant, &task.source).await;
+        }
+        let Source {
+            bucket,
+            key,
+            format,
+            max_items,
+        } = task.source;
+        let shown = format!("{bucket}/{key}");
+        let name = objects::name(&bucket, &key).map_err(|error| unread(&shown, &error))?;
+        let object = self
+            .objects
+            .get(tenant, &name)
+            .await
+            .map_err(|error| of_objects(&error))?;
+        let object = object.ok_or_else(|| unread(&shown, &"there is no such object"))?;
+        let mut file = self.content(tenant, &object.digest, &shown)?;
+        let digest = object.digest;
+        let found = blocking(move || {
+            if task.whole {
+                return cut::whole(&mut file, &format, max_items).map(|list| (Some(list), None));
+            }
+            let cut = cut::cut(&mut file, &format, max_items, Sizes::of(task.batch))?;
+            Ok((None, Some(cut)))
+        });
+        let found = match found.await.map_err(|fault| of_fault(&shown, fault))? {
+            (Some(list), _) => Found::Whole(json_of(list)?),
+            (None, Some(Cut { headers, chunks })) => Found::Cut {
+                digest,
+                headers,
+                chunks,
+            },
+            (None, None) => return Err(Trouble::Later("nothing was read".to_owned())),
+        };
+        Ok(text(&found))
+    }
+
+    /// The objects whose keys begin so, as items.
+    async fn listing(&self, tenant: &TenantId, source: &Source) -> Answer<Json> {
+        let shown = format!("{}/{}", source.bucket, source.key);
+        objects::check_bucket(&source.bucket).map_err(|error| unread(&shown, &error))?;
+        let most = source.max_items.unwrap_or(u64::MAX);
+        let (mut items, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = self.objects.list(
+                tenant,
+                &source.bucket,
+                &source.key,
+                &after,
+                store::PAGE_ITEMS,
+            );
+            let page = page.await.map_err(|error| of_objects(&error))?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.name.key);
+            for object in page {
+                if items.len() as u64 >= most {
+                    return Ok(text(&Found::Whole(Json::from_value(&items.into()))));
+                }
+                if items.len() >= limits::MAX_ITEMS as usize {
+                    let most = limits::MAX_ITEMS;
+                    let reason = format!("more than {most} objects begin so");
+                    return Err(unread(&shown, &reason));
+                }
+                items.push(json!({
+                    "Key": object.name.key,
+                    "Size": object.size,
+                    "Etag": format!("\"{}\"", object.digest),
+                    // Seconds, as AWS has it.
+                    "LastModified": object.created_at.0 / 1_000,
+                }));
+            }
+        }
+        Ok(text(&Found::Whole(Json::from_value(&items.into()))))
+    }
+
+    /// The start of the execution that runs a chunk: with its items in place of where they
+    /// are.
+    pub(super) async fn start_of(&self, tenant: &TenantId, input: &Json) -> Answer<ChunkTask> {
+        let mut task: ChunkTask = parse(input)?;
+        let Some(origin) = task.origin.take() else {
+            return Ok(task);
+        };
+        let Some(span) = task.portion.span.take() else {
+            return Ok(task);
+        };
+        let shown = format!("{}/{}", origin.source.bucket, origin.source.key);
+        let _place = self.places.take(tenant).await;
+        let mut file = self.content(tenant, &origin.digest, &shown)?;
+        let format = origin.source.format;
+        let list = blocking(move || cut::items(&mut file, &format, span));
+        let list = list.await.map_err(|fault| of_fault(&shown, fault))?;
+        task.portion.items = Some(json_of(list)?);
+        Ok(task)
+    }
+
+    fn content(&self, tenant: &TenantId, digest: &str, shown: &str) -> Answer<File> {
+        let file = self
+            .objects
+            .content(tenant, digest)
+            .map_err(|error| of_objects(&error))?;
+        file.ok_or_else(|| {
+            let reason = format!(
+                "it was deleted or replaced while the Map read it; its content was {digest}"
+            );
+            unread(shown, &reason)
+        })
+    }
+
+    /// Writes the results of a chunk, if there is a place for them; what the Map is told.
+    pub(super) async fn write_chunk(
+        &self,
+        tenant: &TenantId,
+        child: ExecutionId,
+        task: &ChunkTask,
+        output: Json,
+        now: Timestamp,
+    ) -> Answer<Json> {
+        let Some(place) = &task.place else {
+            return Ok(output);
+        };
+        let results: ChunkOutput = parse(&output)?;
+        let _place = self.places.take(tenant).await;
+        let Files {
+            succeeded,
+            failed,
+            mut written,
+        } = files(place, child, task, &results)?;
+        let number = task.number;
+        for (name, content, size) in [
+            (Name::Succeeded(number), succeeded, &mut written.bytes.0),
+            (Name::Failed(number), failed, &mut written.bytes.1),
+        ] {
+            if let Some(content) = content {
+                *size = content.len() as u64;
+                self.put(tenant, place, name, &content, now).await?;
+            }
+        }
+        let told = ChunkOutput {
+            outcomes: Vec::new(),
+            written: Some(written),
+        };
+        Ok(text(&told))
+    }
+
+    /// Writes what there is of a Map run, and tells where.
+    pub(super) async fn write_manifest(
+        &self,
+        tenant: &TenantId,
+        map: ExecutionId,
+        input: &Json,
+        now: Timestamp,
+    ) -> Answer<Json> {
+        let WriteTask {
+            place,
+            succeeded,
+            failed,
+            chunks,
+        } = parse(input)?;
+        let list = |name: fn(u32) -> Name, size: fn(&(u32, u64, u64)) -> u64| -> Vec<Value> {
+            let there = chunks.iter().filter(|chunk| size(chunk) > 0);
+            there
+                .map(|chunk| json!({"Key": place.key(name(chunk.0)), "Size": size(chunk)}))
+                .collect()
+        };
+        let run = format!("arn:cascade:states::{tenant}:mapRun:{map}:{}", place.run);
+        let manifest = json!({
+            "DestinationBucket": place.bucket,
+            "MapRunArn": run,
+            "ResultFiles": {
+                "FAILED": list(Name::Failed, |chunk| chunk.2),
+                "PENDING": [],
+                "SUCCEEDED": list(Name::Succeeded, |chunk| chunk.1),
+            },
+        });
+        let content = manifest.to_string();
+        self.put(tenant, &place, Name::Manifest, content.as_bytes(), now)
+            .await?;
+        let key = place.key(Name::Manifest);
+        let told = match place.style {
+            Style::Plain => json!({
+                "run": place.run,
+                "manifest": format!("{}/{key}", place.bucket),
+                "items": succeeded + failed,
+                "succeeded": succeeded,
+                "failed": failed,
+            }),
+            _ => json!({
+                "MapRunArn": run,
+                "ResultWriterDetails": {"Bucket": place.bucket, "Key": key},
+            }),
+        };
+        Ok(told.into())
+    }
+
+    async fn put(
+        &self,
+        tenant: &TenantId,
+        place: &Place,
+        name: Name,
+        content: &[u8],
+        now: Timestamp,
+    ) -> Answer<()> {
+        let key = place.key(name);
+        let shown = format!("{}/{key}", place.bucket);
+        let name = objects::name(&place.bucket, &key);
+        let name = name.map_err(|error| unwritten(&shown, &error))?;
+        match self.objects.put(tenant, name, content, now).await {
+            Ok(_) => Ok(()),
+            Err(
+                error @ (objects::Error::TooLarge(_)
+                | objects::Error::Store(store::Error::ObjectQuota { .. })),
+            ) => Err(unwritten(&shown, &error)),
+            Err(error) => Err(of_objects(&error)),
+        }
+    }
+}
+
+/// What is written of a chunk.
+struct Files {
+    succeeded: Option<Vec<u8>>,
+    failed: Option<Vec<u8>>,
+    written: Written,
+}
+
+/// The files of a chunk, the same however often they are made.
+fn files(
+    place: &Place,
+    child: ExecutionId,
+    task: &ChunkTask,
+    results: &ChunkOutput,
+) -> Answer<Files> {
+    let items = task.portion.items.as_ref();
+    let items: Vec<&RawValue> = match items {
+        Some(items) => serde_json::from_str(items.as_str()).map_err(|e| unusable(&e))?,
+        None => Vec::new(),
+    };
+    // What each iteration had: an item, or as many as a batch has.
+    let sizes = batch_sizes(task, items.len(), results.outcomes.len());
+    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
+    let mut written = Written {
+        succeeded: 0,
+        failed: 0,
+        bytes: (0, 0),
+        error: None,
+    };
+    let (mut rest, mut index) = (items.as_slice(), task.portion.first);
+    for (outcome, size) in results.outcomes.iter().zip(sizes) {
+        let (own, others) = rest.split_at(size.min(rest.len()));
+        rest = others;
+        let input = match (own, &task.batches) {
+            ([only], None) => only.get().to_owned(),
+            _ => text(&own).as_str().to_owned(),
+        };
+        match outcome {
+            Outcome::Succeeded(output) => {
+                written.succeeded += size as u64;
+                success(place.style, child, index, &input, output, &mut succeeded);
+            }
+            Outcome::Failed(items, error) => {
+                written.failed += u64::from(*items);
+                written.error = Some(error.clone());
+                failed.push(failure(place.style, child, index, &input, error));
+            }
+        }
+        index += size as u64;
+    }
+    let join = |entries: &[String]| {
+        let text = if place.lines {
+            entries.join("\n") + "\n"
+        } else {
+            format!("[{}]", entries.join(","))
+        };
+        (!entries.is_empty()).then(|| text.into_bytes())
+    };
+    Ok(Files {
+        succeeded: join(&succeeded),
+        failed: join(&failed),
+        written,
+    })
+}
+
+/// How many items each iteration had.
+fn batch_sizes(task: &ChunkTask, items: usize, iterations: usize) -> Vec<usize> {
+    let most = task.batches.as_ref().and_then(|batches| batches.items);
+    let most = match most {
+        Some(most) => usize::try_from(most).unwrap_or(usize::MAX).max(1),
+        None if task.batches.is_none() => 1,
+        // By their size in bytes: nobody counted.
+        None => items.div_ceil(iterations.max(1)),
+    };
+    let mut left = items;
+    (0..iterations)
+        .map(|_| {
+            let own = left.min(most);
+            left -= own;
+            own
+        })
+        .collect()
+}
+
+fn success(
+    style: Style,
+    child: ExecutionId,
+    index: u64,
+    input: &str,
+    output: &Json,
+    entries: &mut Vec<String>,
+) {
+    match style {
+        Style::Plain => {
+            let output = output.as_str();
+            entries.push(format!(
+                r#"{{"index":{index},"input":{input},"output":{output}}}"#
+            ));
+        }
+        Style::Detailed => {
+            let mut entry = detailed(child, index, input, "SUCCEEDED");
+            entry["Output"] = output.as_str().into();
+            entry["OutputDetails"] = json!({"Included": true});
+            entries.push(entry.to_string());
+        }
+        Style::Compact => entries.push(output.as_str().to_owned()),
+        Style::Flat => match serde_json::from_str::<Vec<&RawValue>>(output.as_str()) {
+            Ok(items) => entries.extend(items.into_iter().map(|item| item.get().to_owned())),
+            Err(_) => entries.push(output.as_str().to_owned()),
+        },
+    }
+}
+
+fn failure(style: Style, child: ExecutionId, index: u64, input: &str, error: &Json) -> String {
+    if style == Style::Plain {
+        let error = error.as_str();
+        return format!(r#"{{"index":{index},"input":{input},"error":{error}}}"#);
+    }
+    let error = error.to_value();
+    let mut entry = detailed(child, index, input, "FAILED");
+    entry["Error"] = error["error"].clone();
+    entry["Cause"] = error["message"].clone();
+    entry.to_string()
+}
+
+/// As Step Functions tells of a child, less the times, which would not be the same twice.
+fn detailed(child: ExecutionId, index: u64, input: &str, status: &str) -> Value {
+    json!({
+        "ExecutionArn": format!("arn:cascade:states:::execution:{child}"),
+        "Index": index,
+        "Input": input,
+        "InputDetails": {"Included": true},
+        "Name": format!("{child}:{index}"),
+        "Status": status,
+    })
+}
+
+/// Runs what reads files.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => result,
+        Err(error) => Err(std::io::Error::other(error).into()),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(input: &Json) -> Answer<T> {
+    serde_json::from_str(input.as_str()).map_err(|error| unusable(&error))
+}
+
+fn text(value: &impl serde::Serialize) -> Json {
+    let text = serde_json::to_string(value).expect("text for keys, and nothing that fails");
+    Json::parse(text).expect("it was just written")
+}
+
+fn json_of(list: String) -> Answer<Json> {
+    Json::parse(list).map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &serde_json::Error) -> Trouble {
+    fails(
+        errors::ITEM_READ,
+        format!("what was read cannot be used: {error}"),
+    )
+}
+
+fn unread(object: &str, reason: &dyn std::fmt::Display) -> Trouble {
+    fails(errors::ITEM_READ, format!("object `{object}`: {reason}"))
+}
+
+fn unwritten(object: &str, reason: &dyn std::fmt::Display) -> Trouble {
+    fails(errors::RESULT_WRITE, format!("object `{object}`: {reason}"))
+}
+
+fn fails(error: &str, message: String) -> Trouble {
+    Trouble::Fails(ActivityFailure {
+        error: error.to_owned(),
+        message,
+        retryable: Some(false),
+        details: None,
+    })
+}
+
+fn of_fault(object: &str, fault: Fault) -> Trouble {
+    match fault {
+        Fault::Io(error) => Trouble::Later(format!("object `{object}`: {error}")),
+        Fault::TooMuch(_) => fails(errors::ITEM_LIMIT, format!("object `{object}`: {fault}")),
+        Fault::Record { .. } => unread(object, &fault),
+    }
+}
+
+fn of_objects(error: &objects::Error) -> Trouble {
+    Trouble::Later(error.to_string())
+}
