@@ -617,6 +617,25 @@ impl Execution {
         self.frame_awaiting(task, attempt).is_some()
     }
 
+    /// The same of the attempt that was scheduled at this time: an earlier life of a shard may
+    /// have asked for another one by the same numbers, which was never durable.
+    pub fn awaits_since(&self, task: TaskId, attempt: u32, at: Timestamp) -> bool {
+        let awaits = |step: &Step| match step {
+            Step::Activity {
+                task: awaited,
+                attempt: number,
+                scheduled_at,
+                ..
+            } => *awaited == task && *number == attempt && *scheduled_at == at,
+            Step::Spreading(spreading) => {
+                let asked = spreading.asked.get(&task);
+                attempt == 1 && asked.is_some_and(|asked| asked.scheduled_at == at)
+            }
+            _ => false,
+        };
+        self.frames.values().any(|frame| awaits(&frame.step))
+    }
+
     /// The attempts whose outcome is awaited, as they were scheduled: what
     /// must be dispatched again after a crash.
     pub fn pending_tasks(&self, program: &Program) -> Vec<ActivityTask> {

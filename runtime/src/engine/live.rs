@@ -7,7 +7,7 @@ use cascade_cdl::plan::Plan;
 use cascade_cdl::program::Program;
 use cascade_cdl::{
     ActivityTask, ApplyError, Callback, Event, EventKind, Execution, ExecutionId, Json, Status,
-    Step, TaskId, TenantId, Timestamp, Transition, apply, migrate,
+    TaskId, TenantId, Timestamp, Transition, apply, migrate,
 };
 use tokio::sync::oneshot;
 
@@ -323,25 +323,13 @@ impl Live {
         if let Some(index) = self.asked.iter().position(|asked| asked == attempt) {
             self.asked.swap_remove(index);
         }
-        let awaits = |step: &Step| match step {
-            Step::Activity {
-                task,
-                attempt: number,
-                scheduled_at,
-                ..
-            } => {
-                *task == attempt.task
-                    && *number == attempt.attempt
-                    && *scheduled_at == attempt.scheduled_at
-            }
-            Step::Spreading(spreading) => {
-                let asked = spreading.asked.get(&attempt.task);
-                asked.is_some_and(|asked| asked.scheduled_at == attempt.scheduled_at)
-            }
-            _ => false,
-        };
-        let mut frames = self.execution().frames.values();
-        frames.any(|frame| awaits(&frame.step))
+        let AttemptKey {
+            task,
+            attempt,
+            scheduled_at,
+            ..
+        } = *attempt;
+        self.execution().awaits_since(task, attempt, scheduled_at)
     }
 
     /// Takes an attempt back: the effect that has not left is dropped, one that

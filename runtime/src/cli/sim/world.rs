@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cascade_cdl::program::{Program, State, StateKind};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Command, Event, EventKind, Execution, ExecutionId, Json,
-    Receipt, Step, TaskId, Timestamp, apply, apply_traced, replay,
+    Receipt, TaskId, Timestamp, apply, apply_traced, replay,
 };
 
 use super::super::error::Error;
@@ -646,14 +646,9 @@ impl<'a> World<'a> {
             result,
             receipt,
         } = report;
-        let awaits = |step: &Step| {
-            matches!(step, Step::Activity { task: awaited, attempt, scheduled_at, .. }
-                if *awaited == task.task
-                    && *attempt == task.attempt
-                    && *scheduled_at == task.scheduled_at)
-        };
-        let mut frames = self.execution.frames.values();
-        let heard = frames.any(|frame| awaits(&frame.step));
+        let heard = self
+            .execution
+            .awaits_since(task.task, task.attempt, task.scheduled_at);
         self.story.tell(self.now, || {
             let told = match &result {
                 Ok(output) => format!("answers {}", short(output.as_str())),
