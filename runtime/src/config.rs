@@ -20,6 +20,7 @@ use cascade_cdl::TenantId;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{Capability, HostPattern, Limits, PrivateHost};
+use crate::store::PostgresSettings;
 use crate::tenancy::{Digest, Role, key};
 use reader::{Path, Problem, Problems, Reader};
 pub use secrets::{MAX_SECRETS, TenantSecret};
@@ -28,6 +29,9 @@ pub use secrets::{MAX_SECRETS, TenantSecret};
 /// server that the network reaches should be somebody's decision.
 pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
+
+/// Most connections to PostgreSQL: more than its machine has use for, whatever it is.
+const MOST_CONNECTIONS: u32 = 1_000;
 
 /// Blocks of later versions, with what they are about.
 const LATER: [(&str, &str); 6] = [
@@ -116,20 +120,142 @@ impl Default for Server {
 }
 
 /// `database`: where executions are stored.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
-    /// `sqlite:PATH`; a file in `data_dir` if absent.
+    /// `sqlite:PATH`, `postgres://...`, or where that stands; a file in `data_dir` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// The same by the name that it has beside replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// Where the password is, if it is not in what `url` refers to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretRef>,
+    /// Connections to PostgreSQL.
+    pub connections: u32,
+    /// What the above come to; set when the file is read.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            primary: None,
+            password: None,
+            // One commits; the others answer reads, which take a millisecond. Ten servers
+            // stay below the hundred that PostgreSQL admits by default.
+            connections: 10,
+            place: Place::default(),
+        }
+    }
 }
 
 /// Without the password that a URL may hold.
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.url.as_deref().map(redact_url);
-        f.debug_struct("Database").field("url", &url).finish()
+        f.debug_struct("Database")
+            .field("url", &self.url.as_deref().map(redact_url))
+            .field("primary", &self.primary.as_deref().map(redact_url))
+            .field("password", &self.password)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
     }
+}
+
+/// Which database it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Place {
+    /// A file in `data_dir`.
+    #[default]
+    Own,
+    /// A file elsewhere.
+    Sqlite(PathBuf),
+    Postgres(PostgresSettings),
+}
+
+impl Database {
+    /// Uses the database of a URL that somebody has given on the command line, in place of
+    /// what the file says. It may hold a password: it is in no file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn given(url: String) -> Result<Self, String> {
+        let mut database = Self::default();
+        database.place = place(&url, None, database.connections)?;
+        database.url = Some(url);
+        Ok(database)
+    }
+
+    fn check(&mut self, path: &Path, reader: &mut Reader, environment: Environment<'_>) {
+        if self.connections < 2 || self.connections > MOST_CONNECTIONS {
+            let message = format!(
+                "must be from 2 to {MOST_CONNECTIONS}, not {}",
+                self.connections
+            );
+            reader.problem(&path.join("connections"), message);
+        }
+        let (key, text) = match (&self.url, &self.primary) {
+            (Some(_), Some(_)) => {
+                let message = "`url` and `primary` mean the same: give one of them";
+                return reader.problem(&path.join("primary"), message.to_owned());
+            }
+            (Some(url), None) => ("url", url),
+            (None, Some(primary)) => ("primary", primary),
+            (None, None) => {
+                if self.password.is_some() {
+                    reader.missing(path, &["url"]);
+                }
+                return;
+            }
+        };
+        let found = database_url(text, environment).and_then(|url| {
+            let password = self.password.as_ref();
+            let password = password.map(|secret| secret_text(secret, environment));
+            place(&url, password.transpose()?, self.connections)
+        });
+        match found {
+            Ok(place) => self.place = place,
+            Err(message) => reader.problem(&path.join(key), message),
+        }
+    }
+}
+
+/// The URL that stands in the file, or that the file refers to. No message holds it.
+fn database_url(text: &str, environment: Environment<'_>) -> Result<String, String> {
+    match SecretRef::try_from(text.to_owned()) {
+        Ok(reference) => secret_text(&reference, environment),
+        Err(_) if has_password(text) => Err(
+            "a password stands in the file by reference only: leave it out and add \
+             `password: ${NAME}` or `password: file:PATH`"
+                .to_owned(),
+        ),
+        Err(_) => Ok(text.to_owned()),
+    }
+}
+
+/// The database of a URL.
+fn place(url: &str, password: Option<String>, connections: u32) -> Result<Place, String> {
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        if password.is_some() {
+            return Err("a file has no password: leave `database.password` out".to_owned());
+        }
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return Ok(Place::Sqlite(PathBuf::from(path)));
+    }
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err("must be `sqlite:PATH` or `postgres://[USER@]HOST[:PORT]/DATABASE`".to_owned());
+    }
+    let settings = PostgresSettings {
+        url: url.to_owned(),
+        password,
+        connections,
+    };
+    settings.check()?;
+    Ok(Place::Postgres(settings))
 }
 
 /// `tenants[]`: one customer.
@@ -456,17 +582,24 @@ impl Config {
     /// The configuration in effect, defaults included, as a file that reads
     /// back. Secrets are references, so there is none in it.
     pub fn effective(&self) -> String {
-        let mut shown = self.clone();
-        shown.database.url = shown.database.url.as_deref().map(redact_url);
-        serde_yaml::to_string(&shown).expect("all keys are text and all values plain")
+        serde_yaml::to_string(&self.shown()).expect("all keys are text and all values plain")
     }
 
-    /// Where the database file is.
+    /// The same without the password of a URL that was given on the command line.
+    #[must_use]
+    pub fn shown(&self) -> Self {
+        let mut shown = self.clone();
+        for url in [&mut shown.database.url, &mut shown.database.primary] {
+            *url = url.as_deref().map(redact_url);
+        }
+        shown
+    }
+
+    /// Where the database file is, if it is a file.
     pub fn database_path(&self) -> PathBuf {
-        let url = self.database.url.as_deref();
-        match url.and_then(|url| url.strip_prefix("sqlite:")) {
-            Some(path) => PathBuf::from(path.strip_prefix("//").unwrap_or(path)),
-            None => self.data_dir.join("cascade.db"),
+        match &self.database.place {
+            Place::Sqlite(path) => path.clone(),
+            Place::Own | Place::Postgres(_) => self.data_dir.join("cascade.db"),
         }
     }
 
@@ -492,13 +625,8 @@ impl Config {
                 reader.problem(&root.join(block).join(key), "must be at least 1".to_owned());
             }
         }
-        if let Some(url) = &self.database.url
-            && !url.starts_with("sqlite:")
-        {
-            let message =
-                "must be `sqlite:PATH`; other databases are not supported by this version yet";
-            reader.problem(&root.join("database").join("url"), message.to_owned());
-        }
+        let database = root.join("database");
+        self.database.check(&database, reader, environment);
         let mut ids = BTreeSet::new();
         let admin = root.join("server").join("admin_keys");
         for (index, key) in self.server.admin_keys.iter_mut().enumerate() {
@@ -578,9 +706,7 @@ impl KeyConfig {
 
 /// The digest of the key that `secret` refers to. No message holds its text.
 fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result<Digest, String> {
-    // Far longer than any key.
-    const MAX_SECRET_FILE: u64 = 4096;
-    let text = secret.read(MAX_SECRET_FILE, environment)?;
+    let text = secret_text(secret, environment)?;
     match key::parse(&text) {
         Some(found) if found == id => Ok(Digest::of(&text)),
         Some(_) => Err(format!("what it refers to is not the key with id `{id}`")),
@@ -591,6 +717,13 @@ fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result
     }
 }
 
+/// What a reference leads to. No message holds it.
+fn secret_text(secret: &SecretRef, environment: Environment<'_>) -> Result<String, String> {
+    // Far longer than any key, and any URL.
+    const MAX_SECRET_FILE: u64 = 4096;
+    secret.read(MAX_SECRET_FILE, environment)
+}
+
 /// Refuses what design and documentation promise for later, by name.
 fn refuse_later(reader: &mut Reader) {
     let root = Path::default();
@@ -598,10 +731,11 @@ fn refuse_later(reader: &mut Reader) {
         let message = format!("not supported by this version yet ({about})");
         reader.refuse(&root.join(block), &message);
     }
-    for key in ["primary", "replicas"] {
-        let path = root.join("database").join(key);
-        reader.refuse(&path, "not supported by this version yet (PostgreSQL)");
-    }
+    let replicas = root.join("database").join("replicas");
+    reader.refuse(
+        &replicas,
+        "not supported by this version yet (read replicas)",
+    );
     let tenants = root.join("tenants");
     for index in 0..reader.list_len(&tenants) {
         for key in ["database", "schema"] {
@@ -631,14 +765,35 @@ fn redact_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| {
+        // `?password=` is one, too.
+        let kept = query.split('&').filter(|pair| !is_password(pair));
+        (rest, Some(kept.collect::<Vec<_>>().join("&")))
+    });
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
     let end = rest.find('/').unwrap_or(rest.len());
     match rest[..end].rsplit_once('@') {
         Some((user, host)) => {
             let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{host}{}", &rest[end..])
+            format!("{scheme}://{user}:***@{host}{}{query}", &rest[end..])
         }
-        None => url.to_owned(),
+        None => format!("{scheme}://{rest}{query}"),
     }
+}
+
+/// Whether a URL holds a password.
+fn has_password(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    user.is_some_and(|user| user.contains(':')) || query.split('&').any(is_password)
+}
+
+fn is_password(pair: &str) -> bool {
+    pair.split('=').next() == Some("password")
 }
 
 /// Cores that this process may use.

@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Place};
 use crate::dispatch::TaskQueue;
 use crate::dispatch::local::{Capacity, LocalQueue, Share, Shares};
 use crate::engine::{Engine, Settings};
 use crate::objects::{self, Objects, Quota};
 use crate::sandbox::{self, Sandbox, SandboxConfig};
 use crate::schedules::{InForce, Schedules};
-use crate::store::{self, SqliteStore, Store};
+use crate::store::{self, PostgresStore, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
 use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, CROWDED_PACE, SandboxRunner, Workers};
@@ -246,6 +246,9 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
         path: path.clone(),
         source,
     })?;
+    if let Place::Postgres(settings) = &config.database.place {
+        return Ok(Arc::new(PostgresStore::open(settings).await?));
+    }
     Ok(Arc::new(SqliteStore::open(&config.database_path()).await?))
 }
 

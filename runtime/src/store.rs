@@ -8,7 +8,10 @@
 mod codec;
 #[cfg(test)]
 mod contract;
+mod group;
+mod key_value;
 pub mod model;
+mod postgres;
 mod sqlite;
 
 use std::ops::Range;
@@ -22,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use codec::{decode_events, encode_events};
 pub use model::{Fault, ModelStore};
+pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::SqliteStore;
 
 /// Longest page of a list: what one answer should carry. More is cut to it.

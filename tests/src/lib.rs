@@ -7,6 +7,7 @@
 pub mod chaos;
 mod http;
 pub mod isolation;
+pub mod postgres;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -52,8 +53,10 @@ pub fn binary() -> &'static Path {
             "build",
             "--quiet",
             "--locked",
-            "--package",
-            "cascade-runtime",
+            // The features of the tests', so that nothing is built twice.
+            "--workspace",
+            "--bin",
+            "cascade",
         ]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");

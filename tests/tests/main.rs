@@ -12,6 +12,7 @@ mod moves;
 mod outside;
 mod pause;
 mod polyglot;
+mod postgres;
 mod readme;
 mod recovery;
 mod schedules;

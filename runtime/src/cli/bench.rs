@@ -25,7 +25,7 @@ use super::error::Error;
 use super::output::{Output, size};
 use super::source::Found;
 use super::validate::Checked;
-use super::{Session, apply, chain, push};
+use super::{Session, apply, chain, push, serve};
 use crate::catalog::Manifest;
 use crate::config::{Config, KeyConfig, Policy, TenantConfig};
 use crate::engine::Start;
@@ -89,6 +89,10 @@ pub(crate) struct Workflow {
     /// memory a sync costs nothing, and the figures mean little
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// A database in place of a file in that folder: `postgres://USER@HOST/DATABASE`.
+    /// What the bench writes stays there
+    #[arg(long, value_name = "URL", conflicts_with = "url")]
+    database: Option<String>,
 }
 
 /// What is printed.
@@ -172,14 +176,17 @@ impl Workflow {
             return self.measure(&context, "url", None, None, output).await;
         }
         let (_, text) = key::generate();
-        let config = config(&data, &text)?;
+        let mut config = config(&data, &text)?;
         if self.spawn {
-            let server = Spawned::start(&config, temporary.path())?;
+            let server = Spawned::start(&config, temporary.path(), self.database.as_deref())?;
             let context = context(&server.url, &text);
             let pid = Some(server.child.id());
             return self
                 .measure(&context, "spawned server", pid, None, output)
                 .await;
+        }
+        if let Some(url) = &self.database {
+            config.database = serve::given(url.clone())?;
         }
         let running = server::start(config, server::Options::default())
             .await
@@ -504,16 +511,21 @@ struct Spawned {
 }
 
 impl Spawned {
-    fn start(config: &Config, folder: &Path) -> Result<Self, Error> {
+    fn start(config: &Config, folder: &Path, database: Option<&str>) -> Result<Self, Error> {
         let file = folder.join("cascade.yaml");
         std::fs::write(&file, config.effective())
             .map_err(|source| Error::file("write", &file, &source))?;
         let program = std::env::current_exe()
             .map_err(|source| Error::failed(format!("cannot find this program: {source}")))?;
-        let mut child = Command::new(program)
-            .args(["server", "--output", "json", "--config"])
-            .arg(&file)
-            .stdout(Stdio::piped())
+        let mut command = Command::new(program);
+        command.args(["server", "--output", "json", "--config"]);
+        command.arg(&file).stdout(Stdio::piped());
+        // The variable may be set for other servers.
+        match database {
+            Some(url) => command.env("CASCADE_DATABASE", url),
+            None => command.env_remove("CASCADE_DATABASE"),
+        };
+        let mut child = command
             .spawn()
             .map_err(|source| Error::failed(format!("cannot start a server: {source}")))?;
         let mut line = String::new();

@@ -21,7 +21,7 @@ use super::error::{Error, Exit};
 use super::output::{Output, Tone, paint};
 use super::source::Project;
 use super::{Session, input, process, serve};
-use crate::config::{Config, HttpPolicy, KeyConfig, Policy, TenantConfig};
+use crate::config::{Config, Database, HttpPolicy, KeyConfig, Policy, TenantConfig};
 use crate::sandbox::{Capability, HostPattern};
 use crate::server::{self, Running};
 use crate::store::StatusName;
@@ -49,6 +49,9 @@ pub(crate) struct Dev {
     /// Where everything durable lies
     #[arg(long, value_name = "DIR", default_value = DATA_FOLDER)]
     data: PathBuf,
+    /// A database in place of the file in the data folder: `postgres://USER@HOST/DATABASE`
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
@@ -170,7 +173,11 @@ impl Dev {
             Config::default()
         };
         config.data_dir.clone_from(&data.folder);
-        config.database.url = None;
+        // Not the file's: that is where it runs for others.
+        config.database = match &self.database {
+            Some(url) => serve::given(url.clone())?,
+            None => Database::default(),
+        };
         config.server.listen = self.listen.unwrap_or(config.server.listen);
         config
             .server

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::error::Error;
 use super::{Session, chain};
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
 
@@ -25,6 +25,15 @@ pub(crate) struct Server {
     /// Where everything durable lies, instead of `data_dir`
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// The database, instead of `database`: `sqlite:PATH` or `postgres://USER@HOST/DATABASE`.
+    /// A password is safer in the variable than among the arguments
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CASCADE_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
     /// How log lines look on stderr; `RUST_LOG` filters them, as in `warn,activity=debug`
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -47,9 +56,12 @@ impl Server {
         if let Some(data) = self.data {
             config.data_dir = data;
         }
+        if let Some(url) = self.database {
+            config.database = given(url)?;
+        }
         if self.check {
             let shown = config.effective();
-            session.output.result(&config, || shown);
+            session.output.result(&config.shown(), || shown);
             return Ok(());
         }
         log(self.log_format, "info")?;
@@ -64,6 +76,11 @@ impl Server {
         running.shutdown().await;
         Ok(())
     }
+}
+
+/// The database of a URL from the command line.
+pub(crate) fn given(url: String) -> Result<Database, Error> {
+    Database::given(url).map_err(|problem| Error::usage(format!("--database: {problem}")))
 }
 
 /// Why a server does not start, and what to do about it.

@@ -83,10 +83,73 @@ fn what_a_later_version_will_know_is_refused_as_such() {
             "5:1: foo: unknown field `foo`",
         ],
     );
-    check(
-        "database: {url: 'postgres://u:p@h/d'}",
-        &["1:12: database.url: must be `sqlite:PATH`"],
-    );
+}
+
+#[test]
+fn a_database_is_a_file_or_a_server() {
+    assert_eq!(parse("").expect("valid").database.place, Place::Own);
+    let config = parse("database: {url: 'sqlite:/a/b.db'}").expect("valid");
+    assert_eq!(config.database_path(), PathBuf::from("/a/b.db"));
+    for text in [
+        "database: {url: 'postgres://u@h/d', password: '${OPS_KEY}', connections: 4}",
+        "database: {primary: 'postgresql://u@h/d', password: '${OPS_KEY}', connections: 4}",
+    ] {
+        let config = parse(text).expect("valid");
+        let Place::Postgres(settings) = &config.database.place else {
+            panic!("{:?}", config.database.place);
+        };
+        assert_eq!(settings.password.as_deref(), Some(KEY));
+        assert_eq!(settings.connections, 4);
+        let shown = format!("{config:?}{}", config.effective());
+        assert!(!shown.contains(KEY), "the password is nowhere shown");
+    }
+    let whole = Config::parse("f", "database: {url: '${URL}'}", &|name| {
+        (name == "URL").then(|| "postgres://u:hunter2@h/d".to_owned())
+    });
+    let whole = whole.expect("valid");
+    assert!(matches!(whole.database.place, Place::Postgres(_)));
+    let shown = format!("{whole:?}{}", whole.effective());
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_database_that_cannot_be_is_a_problem_that_keeps_the_password() {
+    for (text, problem) in [
+        (
+            "url: 'mysql://h/d'",
+            "1:12: database.url: must be `sqlite:PATH` or",
+        ),
+        (
+            "url: 'postgres://u:hunter2@h/d'",
+            "1:12: database.url: a password stands in the file by reference only",
+        ),
+        (
+            "url: 'postgres://h/d?password=hunter2'",
+            "1:12: database.url: a password stands in the file by reference only",
+        ),
+        ("url: 'postgres://h:port/d'", "1:12: database.url: "),
+        (
+            "url: '${MISSING}'",
+            "1:12: database.url: the environment has no variable `MISSING`",
+        ),
+        (
+            "url: 'sqlite:a', password: '${OPS_KEY}'",
+            "1:12: database.url: a file has no password",
+        ),
+        (
+            "url: 'sqlite:a', primary: 'sqlite:b'",
+            "1:29: database.primary: `url` and `primary` mean the same",
+        ),
+        (
+            "connections: 1",
+            "1:12: database.connections: must be from 2",
+        ),
+    ] {
+        let text = format!("database: {{{text}}}");
+        check(&text, &[problem]);
+        let problems = parse(&text).expect_err("it has one").to_string();
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
 }
 
 #[test]
@@ -157,6 +220,7 @@ fn a_password_in_a_url_is_not_shown() {
         ("postgres://u:p@h/d", "postgres://u:***@h/d"),
         ("postgres://u:p@q@h", "postgres://u:***@h"),
         ("postgres://h/d?x=a@b", "postgres://h/d?x=a@b"),
+        ("postgres://h/d?password=p&x=1", "postgres://h/d?x=1"),
     ] {
         assert_eq!(redact_url(url), shown);
     }

@@ -18,9 +18,10 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{
-    Commit, KvQuota, Lease, ModelStore, PAGE_BYTES, ShardId, SqliteStore, StatusName, Store,
-    Summary, TaskChanges,
+    Commit, KvQuota, Lease, ModelStore, PAGE_BYTES, PostgresStore, ShardId, SqliteStore,
+    StatusName, Store, Summary, TaskChanges,
 };
+use crate::store::postgres::scratch::Scratch;
 
 /// A quota that no test comes near.
 pub(crate) const ROOM: KvQuota = KvQuota {
@@ -43,6 +44,12 @@ macro_rules! on_each {
                 super::$test($crate::store::contract::Subject::sqlite().await).await;
             })+
         }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::store::contract::Subject::postgres().await).await;
+            })+
+        }
     };
 }
 pub(crate) use on_each;
@@ -51,7 +58,14 @@ pub(crate) use on_each;
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Subject {
     Model(ModelStore),
-    Sqlite { store: SqliteStore, folder: TempDir },
+    Sqlite {
+        store: SqliteStore,
+        folder: TempDir,
+    },
+    Postgres {
+        store: PostgresStore,
+        scratch: Scratch,
+    },
 }
 
 impl Subject {
@@ -65,10 +79,17 @@ impl Subject {
         Self::Sqlite { store, folder }
     }
 
+    pub(crate) async fn postgres() -> Self {
+        let scratch = Scratch::new().await;
+        let store = scratch.open().await;
+        Self::Postgres { store, scratch }
+    }
+
     pub(crate) fn store(&self) -> &dyn Store {
         match self {
             Self::Model(store) => store,
             Self::Sqlite { store, .. } => store,
+            Self::Postgres { store, .. } => store,
         }
     }
 
@@ -81,10 +102,15 @@ impl Subject {
                 let store = open(folder.path()).await;
                 Self::Sqlite { store, folder }
             }
+            Self::Postgres { store, scratch } => {
+                store.close().await;
+                let store = scratch.open().await;
+                Self::Postgres { store, scratch }
+            }
         }
     }
 
-    /// Goes on with the files as they are now, as a crash would leave them.
+    /// Goes on with what is stored now, as a crash would leave it.
     pub(crate) async fn crash(self) -> Self {
         match self {
             Self::Model(_) => self,
@@ -100,6 +126,11 @@ impl Subject {
                     store,
                     folder: found,
                 }
+            }
+            Self::Postgres { store, scratch } => {
+                drop(store);
+                let store = scratch.open().await;
+                Self::Postgres { store, scratch }
             }
         }
     }

@@ -32,19 +32,20 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr};
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify, mpsc, oneshot};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify};
 use tokio::task::JoinHandle;
 
 use self::checkpoint::Log;
-use self::key_value::{Change, OnlyIf, Write};
 use self::lock::FileLock;
 use self::statements::Statements;
-use self::writer::{BATCHES_WAITING, Batch, Connection, Row, Tally, WRITES_WAITING, Writer};
+use self::writer::{Connection, Writer};
+use super::group::{self, Requests, Tally};
+use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES, Object,
-    ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary,
-    TaskFilter, TenantRow, bounded, codec,
+    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
+    PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow,
+    bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
@@ -105,8 +106,7 @@ const READER_CACHE_KIB: i64 = 1 << 10;
 
 /// The store in one file.
 pub struct SqliteStore {
-    batches: mpsc::Sender<Batch>,
-    key_values: mpsc::Sender<Write>,
+    requests: Requests,
     connection: Arc<Mutex<Option<Connection>>>,
     readers: SqlitePool,
     tally: Arc<Tally>,
@@ -153,15 +153,13 @@ impl SqliteStore {
             .max_lifetime(None)
             .connect_lazy_with(cached(READER_CACHE_KIB).read_only(true));
 
-        let (batches, waiting_batches) = mpsc::channel(BATCHES_WAITING);
-        let (key_values, waiting_key_values) = mpsc::channel(WRITES_WAITING);
+        let (requests, inbox) = group::channel();
         let connection = Arc::new(Mutex::new(Some(Connection::new(sqlite, lock))));
         let tally = Arc::<Tally>::default();
         let log = Arc::<Log>::default();
         let closing = Arc::new(Notify::new());
         let writer = Writer {
-            batches: waiting_batches,
-            key_values: waiting_key_values,
+            inbox,
             connection: Arc::clone(&connection),
             statements: Statements::new(),
             tally: Arc::clone(&tally),
@@ -170,8 +168,7 @@ impl SqliteStore {
         };
         let checkpoints = checkpoint::run(Arc::clone(&log), own, Arc::clone(&connection));
         Ok(Self {
-            batches,
-            key_values,
+            requests,
             connection,
             readers,
             tally,
@@ -184,20 +181,6 @@ impl SqliteStore {
     /// The writing connection, in turn with the commits.
     async fn connection(&self) -> Result<MappedMutexGuard<'_, Connection>, Error> {
         MutexGuard::try_map(self.connection.lock().await, Option::as_mut).map_err(|_| Error::Closed)
-    }
-
-    /// Makes a key-value write in a group commit; says whether it changed anything.
-    async fn write(&self, tenant: &TenantId, key: &str, change: Change) -> Result<bool, Error> {
-        let (done, answer) = oneshot::channel();
-        let write = Write {
-            tenant: tenant.clone(),
-            key: key.to_owned(),
-            change,
-            done,
-        };
-        let sent = self.key_values.send(write).await;
-        sent.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
     }
 }
 
@@ -217,15 +200,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
-        let (done, answer) = oneshot::channel();
-        let batch = Batch {
-            lease: lease.clone(),
-            rows: batch.into_iter().map(Row::new).collect(),
-            done,
-        };
-        let sent = self.batches.send(batch).await;
-        sent.map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.requests.commit(lease, batch).await
     }
 
     async fn load(&self, tenant: &TenantId, id: ExecutionId) -> Result<Option<Stored>, Error> {
@@ -454,14 +429,10 @@ impl Store for SqliteStore {
         value: Bytes,
         quota: KvQuota,
     ) -> Result<(), Error> {
-        bounded("key", key.len(), KV_KEY_BYTES)?;
-        bounded("value", value.len(), KV_VALUE_BYTES)?;
-        let set = Change::Set {
-            only_if: OnlyIf::Anything,
-            value,
-            quota,
-        };
-        self.write(tenant, key, set).await.map(drop)
+        let set = self
+            .requests
+            .set(tenant, key, OnlyIf::Anything, value, quota);
+        set.await.map(drop)
     }
 
     async fn kv_compare_and_set(
@@ -472,18 +443,12 @@ impl Store for SqliteStore {
         value: Bytes,
         quota: KvQuota,
     ) -> Result<bool, Error> {
-        bounded("key", key.len(), KV_KEY_BYTES)?;
-        bounded("value", value.len(), KV_VALUE_BYTES)?;
-        let set = Change::Set {
-            only_if: expected.map_or(OnlyIf::Absent, OnlyIf::Holds),
-            value,
-            quota,
-        };
-        self.write(tenant, key, set).await
+        let only_if = expected.map_or(OnlyIf::Absent, OnlyIf::Holds);
+        self.requests.set(tenant, key, only_if, value, quota).await
     }
 
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error> {
-        self.write(tenant, key, Change::Delete).await.map(drop)
+        self.requests.delete(tenant, key).await.map(drop)
     }
 
     async fn ping(&self) -> Result<(), Error> {

@@ -111,15 +111,32 @@ proptest! {
     #[test]
     fn sqlite_does_what_the_model_does(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(compare(steps));
+        runtime.expect("a runtime").block_on(async {
+            compare(steps, vec![Subject::sqlite().await]).await;
+        });
     }
 }
 
-async fn compare(steps: Vec<Step>) {
+proptest! {
+    // Each case makes a schema and opens it some times.
+    #![proptest_config(Config::with_cases(24))]
+
+    #[test]
+    fn all_databases_do_what_the_model_does(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let databases = vec![Subject::sqlite().await, Subject::postgres().await];
+            compare(steps, databases).await;
+        });
+    }
+}
+
+async fn compare(steps: Vec<Step>, mut databases: Vec<Subject>) {
     let model = Subject::model();
-    let mut sqlite = Subject::sqlite().await;
     let mut held = lease(model.store()).await;
-    assert_eq!(lease(sqlite.store()).await, held);
+    for database in &databases {
+        assert_eq!(lease(database.store()).await, held);
+    }
     for step in steps {
         match step {
             Step::Commit {
@@ -131,18 +148,30 @@ async fn compare(steps: Vec<Step>) {
                 let mut lease = held.clone();
                 lease.epoch.0 -= u64::from(stale);
                 let expected = take(model.store(), &lease, batch.clone(), &writes).await;
-                let actual = take(sqlite.store(), &lease, batch, &writes).await;
-                assert_eq!(actual, expected);
+                for database in &databases {
+                    let actual = take(database.store(), &lease, batch.clone(), &writes).await;
+                    assert_eq!(actual, expected);
+                }
             }
             Step::Acquire => {
                 held = lease(model.store()).await;
-                assert_eq!(lease(sqlite.store()).await, held);
+                for database in &databases {
+                    assert_eq!(lease(database.store()).await, held);
+                }
             }
-            Step::Reopen => sqlite = sqlite.reopen().await,
-            Step::Crash => sqlite = sqlite.crash().await,
+            Step::Reopen => {
+                let reopened = databases.into_iter().map(Subject::reopen);
+                databases = join_all(reopened).await;
+            }
+            Step::Crash => {
+                let crashed = databases.into_iter().map(Subject::crash);
+                databases = join_all(crashed).await;
+            }
         }
     }
-    assert_same(model.store(), sqlite.store()).await;
+    for database in &databases {
+        assert_same(model.store(), database.store()).await;
+    }
 }
 
 /// Makes commits of drafts. Those of one execution in one batch follow each other.
@@ -221,12 +250,25 @@ async fn assert_same(model: &dyn Store, other: &dyn Store) {
                 open,
                 ..Filter::default()
             };
-            let expected = model.list(&of, &filter, None, 2).await.expect("lists");
-            let actual = other.list(&of, &filter, None, 2).await.expect("lists");
-            assert_eq!((actual.items, actual.next), (expected.items, expected.next));
+            let expected = pages(model, &of, &filter).await;
+            assert_eq!(pages(other, &of, &filter).await, expected);
         }
     }
     let expected = model.open_executions(0..4096, None, 100).await;
     let actual = other.open_executions(0..4096, None, 100).await;
     assert_eq!(actual.expect("reads").items, expected.expect("reads").items);
+}
+
+/// A list page by page. Cursors are each store's own.
+async fn pages(store: &dyn Store, of: &TenantId, filter: &Filter) -> Vec<Vec<Summary>> {
+    let mut pages = Vec::new();
+    let mut before = None;
+    loop {
+        let page = store.list(of, filter, before, 2).await.expect("lists");
+        pages.push(page.items);
+        before = page.next;
+        if before.is_none() {
+            return pages;
+        }
+    }
 }

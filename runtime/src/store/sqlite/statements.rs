@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, SqlSafeStr, SqlStr, Sqlite, Type};
 
 use super::super::codec;
-use super::writer::Row;
+use super::super::group::{GROUP_WRITES, Row};
 
 /// Rows of the largest statement: 4,096 parameters of SQLite's 32,766, and
 /// more rows are not faster.
@@ -98,7 +98,7 @@ pub(super) struct KeyValues {
 
 impl KeyValues {
     /// Most rows of a statement.
-    pub(super) const MOST: usize = 32;
+    pub(super) const MOST: usize = GROUP_WRITES;
 
     pub(super) fn new() -> Self {
         let texts =

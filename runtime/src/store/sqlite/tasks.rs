@@ -98,11 +98,6 @@ impl Changes {
         })
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        let texts = [&self.asked, &self.gone];
-        texts.into_iter().flatten().map(String::len).sum()
-    }
-
     /// Makes them, in the transaction of their execution.
     pub(super) async fn write(
         &self,

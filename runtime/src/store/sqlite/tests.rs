@@ -16,7 +16,7 @@ use tokio::task::{unconstrained, yield_now};
 
 use super::*;
 use crate::store::contract::{ROOM, commit, id, lease, row, tenant};
-use crate::store::{Filter, HumanTask, PAGE_BYTES, StatusName, TaskFilter};
+use crate::store::{Filter, HumanTask, KV_VALUE_BYTES, PAGE_BYTES, StatusName, TaskFilter};
 
 /// Tells the child of the kill test where its data file is.
 const CHILD: &str = "CASCADE_STORE_TEST_FILE";

@@ -1,145 +1,31 @@
-//! Group commit: all that waits goes into one transaction.
-//!
-//! One task owns the order of commits. It takes what the channel holds, writes
-//! it in one transaction with one sync to disk, answers, and takes what has
-//! gathered meanwhile: the slower the disk, the larger the groups. There is no
-//! timer. A crash loses only what was not answered.
+//! Group commit into the file: see [`super::super::group`].
 //!
 //! Batches of all shards meet in a group, so the fault of one (a lost lease, a
 //! conflict) must not fail the others. The group is written as if there were no
 //! conflict; if the database finds one, everything is rolled back, the guilty
 //! are found by their versions, and the rest is written again. Nobody else
-//! writes the file, so the second time cannot conflict.
-//!
-//! Writes of the key-value capability share the groups and their sync. They wait
-//! in a channel of their own and have a bounded part of each group, so that a
-//! tenant who floods them holds up no commit. If the database cannot make them,
-//! they fail, and the rest of the group is written again without them.
+//! writes the file, so the second time cannot conflict. If the database cannot make
+//! the key-value writes, they fail, and the rest of the group is written again
+//! without them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cascade_cdl::{ExecutionId, TenantId};
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify};
 
-use super::super::{Commit, CommitError, Counters, Epoch, Error, Lease, ShardId, Summary, codec};
+use super::super::group::{
+    Batch, Group, Inbox, Row, Tally, advance, answer, answer_write, fail, fail_writes, layers,
+};
+use super::super::key_value::{Outcome, Write};
+use super::super::{CommitError, Epoch, Error, Lease, ShardId, codec};
 use super::checkpoint::Log;
-use super::key_value::{self, Outcome, Write};
+use super::key_value;
 use super::lock::FileLock;
-use super::statements::{KeyValues, Statements, chunks};
+use super::statements::{Statements, chunks};
 use super::tasks::Changes;
 use super::{read, unavailable};
-
-/// Batches that may wait for the writer. Shards send one batch at a time, so
-/// this is more than any server has of them; beyond it, `commit` waits.
-pub(super) const BATCHES_WAITING: usize = 256;
-
-/// Key-value writes that may wait for the writer: those of a few groups. Beyond
-/// it the attempts wait that make them, each with one write at a time.
-pub(super) const WRITES_WAITING: usize = 256;
-
-/// A group takes nothing more at this many rows: a few milliseconds of work,
-/// so that the sync is well shared but nobody waits long for it.
-const GROUP_ROWS: usize = 1024;
-
-/// Nor at this many bytes, so that large payloads cannot pile up in one transaction.
-const GROUP_BYTES: usize = 8 << 20;
-
-/// Key-value writes of a group: what one statement makes. So many share a sync, and a
-/// commit beside them is written half a millisecond later.
-const GROUP_WRITES: usize = KeyValues::MOST;
-
-/// Bytes of the key-value writes of a group: a quarter of it, so that large values
-/// leave room for batches.
-const GROUP_WRITE_BYTES: usize = GROUP_BYTES / 4;
-
-/// What a row takes in pages beyond its history: columns and index entries.
-const ROW_BYTES: usize = 512;
-
-/// One execution of a batch, encoded.
-pub(super) struct Row {
-    pub(super) summary: Summary,
-    pub(super) expected: u64,
-    /// The new events.
-    pub(super) history: Arc<str>,
-    /// If its history moves out of its row.
-    pub(super) snapshot: Option<Arc<str>>,
-    /// What changes of what people are asked.
-    tasks: Option<Changes>,
-}
-
-impl Row {
-    /// Encodes a commit; runs on the caller's task, so that shards encode in parallel.
-    pub(super) fn new(commit: Commit) -> Self {
-        commit.check();
-        Self {
-            summary: commit.summary,
-            expected: commit.expected,
-            history: codec::encode_events(&commit.events).into(),
-            snapshot: commit
-                .snapshot
-                .as_deref()
-                .map(|execution| codec::encode_snapshot(execution).into()),
-            tasks: Changes::new(&commit.tasks),
-        }
-    }
-
-    /// Whether it is an execution's first.
-    pub(super) fn is_new(&self) -> bool {
-        self.expected == 0
-    }
-
-    fn key(&self) -> (&TenantId, ExecutionId) {
-        (&self.summary.tenant, self.summary.id)
-    }
-
-    fn bytes(&self) -> usize {
-        let snapshot = self.snapshot.as_ref().map_or(0, |text| text.len());
-        let tasks = self.tasks.as_ref().map_or(0, Changes::bytes);
-        ROW_BYTES + self.history.len() + snapshot + tasks
-    }
-}
-
-/// A batch that waits for its commit.
-pub(super) struct Batch {
-    pub(super) lease: Lease,
-    pub(super) rows: Vec<Row>,
-    pub(super) done: oneshot::Sender<Result<(), CommitError>>,
-}
-
-/// What the writer is asked for.
-enum Request {
-    Batch(Batch),
-    Write(Write),
-}
-
-/// What one transaction writes.
-#[derive(Default)]
-struct Group {
-    batches: Vec<Batch>,
-    writes: Vec<Write>,
-    rows: usize,
-    bytes: usize,
-}
-
-impl Group {
-    fn add(&mut self, request: Request) {
-        match request {
-            Request::Batch(batch) => {
-                self.rows += batch.rows.len();
-                self.bytes += batch.rows.iter().map(Row::bytes).sum::<usize>();
-                self.batches.push(batch);
-            }
-            Request::Write(write) => {
-                self.rows += 1;
-                self.bytes += write.bytes();
-                self.writes.push(write);
-            }
-        }
-    }
-}
 
 /// The one connection that writes, with what it knows about the file.
 pub(super) struct Connection {
@@ -191,42 +77,9 @@ impl Connection {
     }
 }
 
-/// What has been committed, for [`Counters`].
-#[derive(Default)]
-pub(super) struct Tally {
-    commits: AtomicU64,
-    executions: AtomicU64,
-    events: AtomicU64,
-}
-
-impl Tally {
-    pub(super) fn read(&self) -> Counters {
-        Counters {
-            commits: self.commits.load(Ordering::Relaxed),
-            executions: self.executions.load(Ordering::Relaxed),
-            events: self.events.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Counts a transaction, if it has written anything: the others need no sync.
-    fn add(&self, batches: &[Batch], outcomes: &[Outcome]) {
-        let rows = || batches.iter().flat_map(|batch| &batch.rows);
-        let executions: u64 = rows().map(|_| 1).sum();
-        let writes = outcomes.iter().any(|outcome| matches!(outcome, Ok(true)));
-        if executions == 0 && !writes {
-            return;
-        }
-        let events: u64 = rows().map(|row| row.summary.version - row.expected).sum();
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.executions.fetch_add(executions, Ordering::Relaxed);
-        self.events.fetch_add(events, Ordering::Relaxed);
-    }
-}
-
 /// The task.
 pub(super) struct Writer {
-    pub(super) batches: mpsc::Receiver<Batch>,
-    pub(super) key_values: mpsc::Receiver<Write>,
+    pub(super) inbox: Inbox,
     pub(super) connection: Arc<Mutex<Option<Connection>>>,
     pub(super) statements: Statements,
     pub(super) tally: Arc<Tally>,
@@ -245,61 +98,23 @@ impl Writer {
         loop {
             let first = tokio::select! {
                 biased;
-                first = self.next() => first,
+                first = self.inbox.next() => first,
                 () = &mut closed, if open => {
                     open = false;
-                    // What was accepted is still received.
-                    self.batches.close();
-                    self.key_values.close();
+                    self.inbox.close();
                     continue;
                 }
             };
             let Some(first) = first else { return };
             // Gather after the wait for the connection: it may have taken a while.
             let mut connection = connection.lock().await;
-            let group = self.gather(first);
+            let group = self.inbox.gather(first);
+            self.log.wrote(group.bytes);
             match connection.as_mut() {
                 Some(connection) => self.commit(connection, group).await,
                 None => fail(group, &Error::Closed),
             }
         }
-    }
-
-    /// What waits, or comes next; `None` if nothing can come any more.
-    async fn next(&mut self) -> Option<Request> {
-        tokio::select! {
-            biased;
-            Some(batch) = self.batches.recv() => Some(Request::Batch(batch)),
-            Some(write) = self.key_values.recv() => Some(Request::Write(write)),
-            else => None,
-        }
-    }
-
-    /// Takes what waits, as much as a group may have. Key-value writes come first,
-    /// so that batches without end leave them their part; it is too small to
-    /// leave no room for a batch.
-    fn gather(&mut self, first: Request) -> Group {
-        let mut group = Group::default();
-        let mut write_bytes = match &first {
-            Request::Batch(_) => 0,
-            Request::Write(write) => write.bytes(),
-        };
-        group.add(first);
-        while group.writes.len() < GROUP_WRITES
-            && write_bytes < GROUP_WRITE_BYTES
-            && let Ok(write) = self.key_values.try_recv()
-        {
-            write_bytes += write.bytes();
-            group.add(Request::Write(write));
-        }
-        while group.rows < GROUP_ROWS
-            && group.bytes < GROUP_BYTES
-            && let Ok(batch) = self.batches.try_recv()
-        {
-            group.add(Request::Batch(batch));
-        }
-        self.log.wrote(group.bytes);
-        group
     }
 
     async fn commit(&self, connection: &mut Connection, group: Group) {
@@ -415,7 +230,7 @@ impl Writer {
             }
         }
         for row in round.all() {
-            if let Some(tasks) = &row.tasks {
+            if let Some(tasks) = Changes::new(&row.tasks) {
                 let (tenant, id) = row.key();
                 tasks.write(sqlite, tenant, id).await?;
             }
@@ -453,27 +268,26 @@ impl<'r> Round<'r> {
     }
 }
 
-/// Orders batches: the n-th commit of an execution goes to the n-th round.
+/// A round for each layer of the batches.
 fn rounds(batches: &[Batch]) -> Vec<Round<'_>> {
-    let mut rounds = Vec::<Round>::with_capacity(1);
-    let mut seen = HashMap::<_, usize>::new();
-    for row in batches.iter().flat_map(|batch| &batch.rows) {
-        let count = seen.entry(row.key()).or_default();
-        if rounds.len() == *count {
-            rounds.push(Round::default());
-        }
-        let round = &mut rounds[*count];
-        *count += 1;
+    let layers = layers(batches).into_iter();
+    layers
+        .map(|rows| rows.into_iter().fold(Round::default(), Round::with))
+        .collect()
+}
+
+impl<'r> Round<'r> {
+    fn with(mut self, row: &'r Row) -> Self {
         if row.is_new() {
-            round.inserts.push(row);
+            self.inserts.push(row);
         }
         if row.snapshot.is_some() {
-            round.spills.push(row);
+            self.spills.push(row);
         } else if !row.is_new() {
-            round.updates.push(row);
+            self.updates.push(row);
         }
+        self
     }
-    rounds
 }
 
 /// The rows of batches that one statement can write: the usual case under
@@ -485,7 +299,7 @@ fn only_insert<'a, 'r>(rounds: &'a [Round<'r>]) -> Option<&'a [&'r Row]> {
     let only = chunks.next().is_none()
         && round.updates.is_empty()
         && round.spills.is_empty()
-        && rows.iter().all(|row| row.tasks.is_none());
+        && rows.iter().all(|row| row.tasks.is_empty());
     only.then_some(rows)
 }
 
@@ -535,56 +349,4 @@ async fn refuse_conflicts(sqlite: &mut SqliteConnection, mut group: Group) -> Re
         }
     }
     Ok(group)
-}
-
-/// Moves the versions as the rows would; changes none if a row is in conflict.
-fn advance(
-    versions: &mut HashMap<(TenantId, ExecutionId), u64>,
-    rows: &[Row],
-) -> Result<(), CommitError> {
-    let mut moved = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let key = (row.summary.tenant.clone(), row.summary.id);
-        let stored = versions.get(&key).copied().unwrap_or(0);
-        let actual = moved.get(&key).copied().unwrap_or(stored);
-        if actual != row.expected {
-            return Err(CommitError::Conflict {
-                execution: row.summary.id,
-                expected: row.expected,
-                actual,
-            });
-        }
-        moved.insert(key, row.summary.version);
-    }
-    versions.extend(moved);
-    Ok(())
-}
-
-fn fail(group: Group, error: &Error) {
-    if !group.batches.is_empty() {
-        tracing::error!(%error, batches = group.batches.len(), "commit failed");
-    }
-    for batch in group.batches {
-        answer(batch, Err(CommitError::Store(error.clone())));
-    }
-    fail_writes(group.writes, error);
-}
-
-fn fail_writes(writes: Vec<Write>, error: &Error) {
-    if !writes.is_empty() {
-        tracing::error!(%error, writes = writes.len(), "key-value writes failed");
-    }
-    for write in writes {
-        answer_write(write, Err(error.clone()));
-    }
-}
-
-fn answer(batch: Batch, result: Result<(), CommitError>) {
-    // A caller that went away has to reload in any case.
-    let _ = batch.done.send(result);
-}
-
-fn answer_write(write: Write, outcome: Outcome) {
-    // The attempt may be over; its next one finds out what became of it.
-    let _ = write.done.send(outcome);
 }
