@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+mod hidden;
 pub mod objects;
 pub mod places;
 mod rate;

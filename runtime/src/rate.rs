@@ -18,9 +18,21 @@ use cascade_cdl::program::Rate;
 pub(crate) struct Meter {
     /// When the next is due by the rate alone.
     due: Duration,
+    /// The rate that it was counted by last.
+    of: Option<Rate>,
 }
 
 impl Meter {
+    /// Has it count by this rate from now on. What was counted by another is owed by this
+    /// one as a burst at most: the hours of a slow rate mean nothing to a fast one.
+    pub(crate) fn keep_to(&mut self, rate: &Rate, now: Duration) {
+        if self.of.is_some_and(|of| of != *rate) {
+            let burst = rate.interval().saturating_mul(rate.burst);
+            self.due = self.due.min(now.saturating_add(burst));
+        }
+        self.of = Some(*rate);
+    }
+
     /// When the next may happen, if `burst` may at once.
     pub(crate) fn earliest(&self, rate: &Rate, burst: u32) -> Duration {
         let ahead = rate.interval().saturating_mul(burst.saturating_sub(1));
@@ -55,6 +67,28 @@ mod tests {
             per_ms,
             burst: 1,
         }
+    }
+
+    #[test]
+    fn what_a_slow_rate_has_counted_does_not_hold_up_a_fast_one() {
+        let (mut meter, now) = (Meter::default(), Duration::from_secs(5));
+        let slow = Rate {
+            burst: 1_000,
+            ..rate(1_000, 3_600_000)
+        };
+        meter.keep_to(&slow, now);
+        for _ in 0..1_000 {
+            meter.count(&slow, now);
+        }
+        meter.keep_to(&slow, now);
+        assert_eq!(meter.earliest(&slow, 1), now + Duration::from_hours(1));
+        let fast = Rate {
+            burst: 100,
+            ..rate(100, 1_000)
+        };
+        meter.keep_to(&fast, now);
+        let next = now + Duration::from_millis(10);
+        assert_eq!(meter.earliest(&fast, fast.burst), next, "a burst is owed");
     }
 
     #[test]

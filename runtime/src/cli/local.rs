@@ -19,6 +19,7 @@ use super::source::{self, Found};
 use crate::catalog::Manifest;
 use crate::clock::{Clock, SystemClock};
 use crate::config::TenantLimits;
+use crate::hidden::Hidden;
 use crate::sandbox::{
     Cancel, Capability, Grants, Invocation, KeyValue, KeyValueError, Limits, LogLevel, LogSink,
     ModuleSource, Outcome, Sandbox, SandboxConfig, SourceError, TaskContext,
@@ -181,10 +182,16 @@ impl Local {
         let Some(activity) = self.activity(&task.resource) else {
             return self.unknown(&task.resource);
         };
+        let mut given = Vec::new();
         let input = match (&self.secrets, &task.secrets) {
-            (Some(known), Some(named)) => named.fill(&task.input, |name| known.get(name).cloned()),
+            (Some(known), Some(named)) => named.fill(&task.input, |name| {
+                let secret = known.get(name)?;
+                given.push(secret.clone());
+                Some(secret.clone())
+            }),
             _ => Ok(task.input.clone()),
         };
+        let hidden = Hidden::of(&given);
         let input = match input {
             Ok(input) => input,
             Err(UnknownSecret(name)) => {
@@ -210,13 +217,20 @@ impl Local {
             input,
             limits: activity.limits,
             grants: activity.grants.clone(),
-            log,
+            log: Arc::new(Discreet {
+                log,
+                hidden: hidden.clone(),
+            }),
             heartbeat: None,
             heartbeat_timeout: task.heartbeat_ms.map(Duration::from_millis),
             deadline: None,
             cancel: Some(cancel),
         };
-        self.sandbox.run(invocation).await
+        let mut outcome = self.sandbox.run(invocation).await;
+        if let Err(failure) = &mut outcome.result {
+            hidden.hide_in(failure);
+        }
+        outcome
     }
 
     fn unknown(&self, resource: &Resource) -> Outcome {
@@ -323,6 +337,18 @@ impl KeyValue for Memory {
     async fn delete(&self, _: &TenantId, key: &str) -> Result<(), KeyValueError> {
         self.map().remove(key);
         Ok(())
+    }
+}
+
+/// A log without the secrets of its attempt.
+struct Discreet {
+    log: Arc<dyn LogSink>,
+    hidden: Hidden,
+}
+
+impl LogSink for Discreet {
+    fn line(&self, level: LogLevel, message: &str) {
+        self.log.line(level, &self.hidden.hide(message));
     }
 }
 

@@ -34,6 +34,7 @@ impl Paces {
     /// Counts a start, if it may be now. If not, says after how long.
     fn admit(&self, start: &Start, rate: &Rate, now: Duration) -> Result<(), Duration> {
         self.with(start, now, |meter| {
+            meter.keep_to(rate, now);
             let earliest = meter.earliest(rate, rate.burst);
             if earliest > now {
                 return Err(earliest.saturating_sub(now));
@@ -46,6 +47,7 @@ impl Paces {
     /// Counts a start, and says when it may be.
     fn reserve(&self, start: &Start, rate: &Rate, now: Duration) -> Duration {
         self.with(start, now, |meter| {
+            meter.keep_to(rate, now);
             let at = meter.earliest(rate, rate.burst).max(now);
             meter.count(rate, now);
             at

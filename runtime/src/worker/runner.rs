@@ -1,6 +1,5 @@
 //! Attempts in the sandbox of this process.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use super::ActivityRunner;
 use crate::clock::Clock;
 use crate::dispatch::{HeldTask, QueuedTask};
 use crate::engine::Report;
+use crate::hidden::Hidden;
 use crate::sandbox::{Cancel, Invocation, LogLevel, LogSink, Sandbox, TaskContext};
 
 /// Runs attempts in a sandbox.
@@ -34,11 +34,11 @@ impl ActivityRunner for SandboxRunner {
             task, cancelled, ..
         } = held;
         let cancel = Cancel::default();
-        let (input, secrets) = match self.input(&task) {
+        let (input, hidden) = match self.input(&task) {
             Ok(found) => found,
             Err(unknown) => return (without_secret(&task, &unknown), 0),
         };
-        let invocation = self.invocation(&task, input, secrets, cancel.clone());
+        let invocation = self.invocation(&task, input, hidden.clone(), cancel.clone());
         let mut running = std::pin::pin!(self.sandbox.run(invocation));
         let outcome = tokio::select! {
             // Most attempts end at the first poll.
@@ -50,20 +50,23 @@ impl ActivityRunner for SandboxRunner {
             }
         };
         let cost = outcome.cost();
-        let report = Report {
+        let mut report = Report {
             attempt: task.key(),
             result: outcome.result,
             receipt: Some(outcome.receipt),
         };
+        if let Err(failure) = &mut report.result {
+            hidden.hide_in(failure);
+        }
         (report, cost)
     }
 }
 
 impl SandboxRunner {
     /// The attempt's input with its secrets in it, and these.
-    fn input(&self, queued: &QueuedTask) -> Result<(Json, Vec<Arc<str>>), UnknownSecret> {
+    fn input(&self, queued: &QueuedTask) -> Result<(Json, Hidden), UnknownSecret> {
         let Some(secrets) = &queued.task.secrets else {
-            return Ok((queued.task.input.clone(), Vec::new()));
+            return Ok((queued.task.input.clone(), Hidden::default()));
         };
         let mut known = Vec::new();
         let input = secrets.fill(&queued.task.input, |name| {
@@ -71,19 +74,19 @@ impl SandboxRunner {
             known.push(secret.clone());
             Some(secret)
         })?;
-        Ok((input, known))
+        Ok((input, Hidden::of(&known)))
     }
 
     fn invocation(
         &self,
         queued: &QueuedTask,
         input: Json,
-        secrets: Vec<Arc<str>>,
+        hidden: Hidden,
         cancel: Cancel,
     ) -> Invocation {
         let task = &queued.task;
         let log = AttemptLog {
-            secrets,
+            hidden,
             tenant: queued.tenant.clone(),
             execution: queued.execution,
             activity: queued.activity.name.clone(),
@@ -139,16 +142,10 @@ fn without_secret(queued: &QueuedTask, unknown: &UnknownSecret) -> Report {
     }
 }
 
-/// What stands for a secret in a log.
-const HIDDEN: &str = "***";
-
-/// Shortest secret that is hidden in a log: what is shorter is part of most lines.
-const MIN_HIDDEN: usize = 4;
-
 /// Lines of an attempt in the server's log.
 struct AttemptLog {
     /// What no line may show.
-    secrets: Vec<Arc<str>>,
+    hidden: Hidden,
     tenant: cascade_cdl::TenantId,
     execution: cascade_cdl::ExecutionId,
     activity: Arc<str>,
@@ -157,7 +154,7 @@ struct AttemptLog {
 
 impl LogSink for AttemptLog {
     fn line(&self, level: LogLevel, message: &str) {
-        let message = hide(&self.secrets, message);
+        let message = self.hidden.hide(message);
         let (tenant, execution) = (&self.tenant, &self.execution);
         let (activity, attempt) = (&*self.activity, self.attempt);
         // `tracing` wants the level as a constant.
@@ -181,29 +178,5 @@ impl LogSink for AttemptLog {
             LogLevel::Warn => event!(tracing::Level::WARN),
             LogLevel::Error => event!(tracing::Level::ERROR),
         }
-    }
-}
-
-/// A line without the secrets that the attempt was given.
-fn hide<'a>(secrets: &[Arc<str>], line: &'a str) -> Cow<'a, str> {
-    let mut line = Cow::Borrowed(line);
-    for secret in secrets {
-        if secret.len() >= MIN_HIDDEN && line.contains(&**secret) {
-            line = Cow::Owned(line.replace(&**secret, HIDDEN));
-        }
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_the_log_show_no_secret_that_the_attempt_was_given() {
-        let secrets = ["s3cr3t".into(), "ab".into(), "tok".into()];
-        let shown = |line| hide(&secrets, line).into_owned();
-        assert_eq!(shown("key s3cr3t, again s3cr3t"), "key ***, again ***");
-        assert_eq!(shown("about tokens"), "about tokens", "too short to tell");
     }
 }

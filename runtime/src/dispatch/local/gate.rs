@@ -64,6 +64,7 @@ impl Gates {
             at: None,
         });
         gate.rate = rate;
+        gate.meter.keep_to(&rate, now);
         gate.line.push(task.task.priority, number, task.key());
         self.schedule(&name, now);
     }
