@@ -23,6 +23,7 @@ use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
+use crate::change::to_its_end;
 use crate::store::{self, Object, ObjectKey, Replaced, Store};
 
 /// Longest name of a bucket, in bytes (that of S3).
@@ -166,6 +167,12 @@ impl Objects {
 
     /// Removes an object; says whether it was there. Who reads it reads it to its end.
     pub async fn delete(&self, tenant: &TenantId, name: &ObjectKey) -> Result<bool, Error> {
+        let (this, tenant, name) = (self.clone(), tenant.clone(), name.clone());
+        to_its_end(async move { this.delete_wholly(&tenant, &name).await }).await
+    }
+
+    /// Dropped halfway, it would leave a content that no row names, and nobody counts.
+    async fn delete_wholly(&self, tenant: &TenantId, name: &ObjectKey) -> Result<bool, Error> {
         let _changing = self.0.change.lock().await;
         let gone = self.0.store.delete_object(tenant, name).await?;
         if let Some(Replaced { orphan }) = &gone {
@@ -207,6 +214,8 @@ impl Objects {
         }
     }
 
+    /// Gives a content its place and its row. Dropped halfway, it would leave a content that
+    /// no row names, and nobody counts.
     async fn place(
         &self,
         tenant: &TenantId,
@@ -275,7 +284,8 @@ impl Upload {
             size: self.size,
             created_at: now,
         };
-        self.objects.place(&self.tenant, self.path, object).await
+        let (objects, tenant, path) = (self.objects, self.tenant, self.path);
+        to_its_end(async move { objects.place(&tenant, path, object).await }).await
     }
 }
 
