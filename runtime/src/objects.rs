@@ -176,7 +176,7 @@ impl Objects {
         let _changing = self.0.change.lock().await;
         let gone = self.0.store.delete_object(tenant, name).await?;
         if let Some(Replaced { orphan }) = &gone {
-            self.let_go(tenant, orphan.as_deref());
+            self.let_go(tenant, orphan.as_deref()).await;
         }
         Ok(gone.is_some())
     }
@@ -205,10 +205,10 @@ impl Objects {
     }
 
     /// Removes a content that nobody names. One that stays takes room and nothing else.
-    fn let_go(&self, tenant: &TenantId, digest: Option<&str>) {
+    async fn let_go(&self, tenant: &TenantId, digest: Option<&str>) {
         let path = digest.and_then(|digest| self.path(tenant, digest));
         if let Some(path) = path
-            && let Err(error) = fs::remove_file(path)
+            && let Err(error) = blocking(move || fs::remove_file(path)).await
         {
             tracing::warn!(tenant.id = %tenant, %error, "a content that nobody names stays");
         }
@@ -225,23 +225,27 @@ impl Objects {
         let _changing = self.0.change.lock().await;
         let path = self.path(tenant, &object.digest);
         let path = path.ok_or_else(|| io::Error::other("a digest is one"))?;
-        let is_new = !path.exists();
-        if is_new {
-            let folder = path.parent().unwrap_or(&self.0.folder).to_owned();
-            make_folder(&folder)?;
-            temporary.persist(&path).map_err(|error| error.error)?;
-            // Its place is durable before a row names it.
-            File::open(&folder)?.sync_all()?;
-        }
+        let folder = path.parent().unwrap_or(&self.0.folder).to_owned();
+        let is_new = blocking(move || {
+            let is_new = !path.exists();
+            if is_new {
+                make_folder(&folder)?;
+                temporary.persist(&path).map_err(|error| error.error)?;
+                // Its place is durable before a row names it.
+                File::open(&folder)?.sync_all()?;
+            }
+            Ok(is_new)
+        })
+        .await?;
         let quota = (self.0.quota)(tenant);
         match self.0.store.put_object(tenant, object.clone(), quota).await {
             Ok(Replaced { orphan }) => {
-                self.let_go(tenant, orphan.as_deref());
+                self.let_go(tenant, orphan.as_deref()).await;
                 Ok(object)
             }
             Err(error @ store::Error::ObjectQuota { .. }) => {
                 if is_new {
-                    self.let_go(tenant, Some(&object.digest));
+                    self.let_go(tenant, Some(&object.digest)).await;
                 }
                 Err(error.into())
             }
@@ -286,6 +290,16 @@ impl Upload {
         };
         let (objects, tenant, path) = (self.objects, self.tenant, self.path);
         to_its_end(async move { objects.place(&tenant, path, object).await }).await
+    }
+}
+
+/// Does what waits for the disk where no task waits with it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 
