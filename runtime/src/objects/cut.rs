@@ -108,6 +108,15 @@ impl Chunks {
             batch,
             most,
         } = self.sizes;
+        // What stands between two items may be of any length, and is read with them. So no
+        // batch begins further from the beginning of its chunk than a chunk without it has
+        // bytes: then none ends further from it than `read` takes.
+        if let Some(open) = self.open
+            && open.2.is_multiple_of(batch)
+            && from - open.0 > bytes
+        {
+            self.close(open)?;
+        }
         let Span(start, _, count) = self.open.unwrap_or(Span(from, 0, 0));
         if count.is_multiple_of(batch) {
             self.batch_from = from;
@@ -124,17 +133,22 @@ impl Chunks {
         self.left -= 1;
         let is_edge = open.2.is_multiple_of(batch);
         if is_edge && (open.2 >= items || open.1 >= bytes) {
-            self.done.push(open);
-            self.open = None;
-            if self.done.len() > MAX_CHUNKS {
-                let most = MAX_CHUNKS;
-                return Err(Fault::TooMuch(format!(
-                    "the items make more than {most} chunks; take fewer with `max_items`, more \
-                     together with `batch`, or cut the object"
-                )));
-            }
+            self.close(open)?;
         } else {
             self.open = Some(open);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, chunk: Span) -> Result<(), Fault> {
+        self.done.push(chunk);
+        self.open = None;
+        if self.done.len() > MAX_CHUNKS {
+            let most = MAX_CHUNKS;
+            return Err(Fault::TooMuch(format!(
+                "the items make more than {most} chunks; take fewer with `max_items`, more \
+                 together with `batch`, or cut the object"
+            )));
         }
         Ok(())
     }

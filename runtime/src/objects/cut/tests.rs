@@ -165,6 +165,30 @@ fn formats_are_read_with_what_stands_around_their_records() {
 }
 
 #[test]
+fn blank_space_between_items_makes_no_chunk_longer_than_can_be_read() {
+    // Neither alone is too much for a chunk, and both together are.
+    let (before, within) = (1_200_000, 900_000);
+    let apart = |blank: &str| (blank.repeat(before), blank.repeat(within));
+    let (lines, spaces) = (apart("\n"), apart(" "));
+    for (format, content) in [
+        (
+            Format::Ndjson,
+            format!("1\n2\n{}3\n{}4\n5\n", lines.0, lines.1),
+        ),
+        (Format::Json, format!("[1,2,{}3,{}4,5]", spaces.0, spaces.1)),
+    ] {
+        assert_eq!(
+            chunks(&content, &format, None, Sizes::of(2)),
+            [
+                vec![json!(1), json!(2)],
+                vec![json!(3), json!(4)],
+                vec![json!(5)]
+            ]
+        );
+    }
+}
+
+#[test]
 fn what_one_execution_cannot_have_is_refused() {
     let many = "1\n".repeat(MAX_ITEMS as usize + 1);
     let fault = whole(&mut file(&many), &Format::Ndjson, None).expect_err("too many");
