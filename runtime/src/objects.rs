@@ -152,6 +152,27 @@ impl Objects {
         Ok(self.0.store.object(tenant, name).await?)
     }
 
+    /// The object with a name, and its content, if that is there.
+    ///
+    /// Who replaces an object takes its content away between the two: so what is not there
+    /// is looked for once more, by what the row says then.
+    pub async fn find(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<(Object, Option<File>)>, Error> {
+        for is_last in [false, true] {
+            let Some(object) = self.get(tenant, name).await? else {
+                break;
+            };
+            let file = self.content(tenant, &object.digest)?;
+            if is_last || file.is_some() {
+                return Ok(Some((object, file)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Objects of a bucket in the order of their keys.
     pub async fn list(
         &self,
