@@ -23,6 +23,7 @@ use tempfile::TempPath;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
+use crate::change::to_its_end;
 use crate::store::{self, Object, ObjectKey, Replaced, Store};
 
 /// Longest name of a bucket, in bytes (that of S3).
@@ -151,6 +152,27 @@ impl Objects {
         Ok(self.0.store.object(tenant, name).await?)
     }
 
+    /// The object with a name, and its content, if that is there.
+    ///
+    /// Who replaces an object takes its content away between the two: so what is not there
+    /// is looked for once more, by what the row says then.
+    pub async fn find(
+        &self,
+        tenant: &TenantId,
+        name: &ObjectKey,
+    ) -> Result<Option<(Object, Option<File>)>, Error> {
+        for is_last in [false, true] {
+            let Some(object) = self.get(tenant, name).await? else {
+                break;
+            };
+            let file = self.content(tenant, &object.digest)?;
+            if is_last || file.is_some() {
+                return Ok(Some((object, file)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Objects of a bucket in the order of their keys.
     pub async fn list(
         &self,
@@ -166,10 +188,16 @@ impl Objects {
 
     /// Removes an object; says whether it was there. Who reads it reads it to its end.
     pub async fn delete(&self, tenant: &TenantId, name: &ObjectKey) -> Result<bool, Error> {
+        let (this, tenant, name) = (self.clone(), tenant.clone(), name.clone());
+        to_its_end(async move { this.delete_wholly(&tenant, &name).await }).await
+    }
+
+    /// Dropped halfway, it would leave a content that no row names, and nobody counts.
+    async fn delete_wholly(&self, tenant: &TenantId, name: &ObjectKey) -> Result<bool, Error> {
         let _changing = self.0.change.lock().await;
         let gone = self.0.store.delete_object(tenant, name).await?;
         if let Some(Replaced { orphan }) = &gone {
-            self.let_go(tenant, orphan.as_deref());
+            self.let_go(tenant, orphan.as_deref()).await;
         }
         Ok(gone.is_some())
     }
@@ -198,15 +226,17 @@ impl Objects {
     }
 
     /// Removes a content that nobody names. One that stays takes room and nothing else.
-    fn let_go(&self, tenant: &TenantId, digest: Option<&str>) {
+    async fn let_go(&self, tenant: &TenantId, digest: Option<&str>) {
         let path = digest.and_then(|digest| self.path(tenant, digest));
         if let Some(path) = path
-            && let Err(error) = fs::remove_file(path)
+            && let Err(error) = blocking(move || fs::remove_file(path)).await
         {
             tracing::warn!(tenant.id = %tenant, %error, "a content that nobody names stays");
         }
     }
 
+    /// Gives a content its place and its row. Dropped halfway, it would leave a content that
+    /// no row names, and nobody counts.
     async fn place(
         &self,
         tenant: &TenantId,
@@ -216,23 +246,27 @@ impl Objects {
         let _changing = self.0.change.lock().await;
         let path = self.path(tenant, &object.digest);
         let path = path.ok_or_else(|| io::Error::other("a digest is one"))?;
-        let is_new = !path.exists();
-        if is_new {
-            let folder = path.parent().unwrap_or(&self.0.folder).to_owned();
-            make_folder(&folder)?;
-            temporary.persist(&path).map_err(|error| error.error)?;
-            // Its place is durable before a row names it.
-            File::open(&folder)?.sync_all()?;
-        }
+        let folder = path.parent().unwrap_or(&self.0.folder).to_owned();
+        let is_new = blocking(move || {
+            let is_new = !path.exists();
+            if is_new {
+                make_folder(&folder)?;
+                temporary.persist(&path).map_err(|error| error.error)?;
+                // Its place is durable before a row names it.
+                File::open(&folder)?.sync_all()?;
+            }
+            Ok(is_new)
+        })
+        .await?;
         let quota = (self.0.quota)(tenant);
         match self.0.store.put_object(tenant, object.clone(), quota).await {
             Ok(Replaced { orphan }) => {
-                self.let_go(tenant, orphan.as_deref());
+                self.let_go(tenant, orphan.as_deref()).await;
                 Ok(object)
             }
             Err(error @ store::Error::ObjectQuota { .. }) => {
                 if is_new {
-                    self.let_go(tenant, Some(&object.digest));
+                    self.let_go(tenant, Some(&object.digest)).await;
                 }
                 Err(error.into())
             }
@@ -275,7 +309,18 @@ impl Upload {
             size: self.size,
             created_at: now,
         };
-        self.objects.place(&self.tenant, self.path, object).await
+        let (objects, tenant, path) = (self.objects, self.tenant, self.path);
+        to_its_end(async move { objects.place(&tenant, path, object).await }).await
+    }
+}
+
+/// Does what waits for the disk where no task waits with it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 

@@ -126,15 +126,15 @@ async fn read(
     let tenant = &caller.tenant.id;
     let name = objects::name(&bucket, &key)?;
     let missing = || Problem::not_found("object");
-    let object = state.objects.get(tenant, &name).await?;
-    let object = object.ok_or_else(missing)?;
+    // First, or what the row names could be replaced, and gone, while a place is waited for.
+    let place = state.transfers.take_within(tenant, super::PATIENCE).await;
+    let place = place.ok_or_else(too_many)?;
+    let found = state.objects.find(tenant, &name).await?;
+    let (object, file) = found.ok_or_else(missing)?;
     let etag = format!("\"{}\"", object.digest);
     if header(&headers, IF_NONE_MATCH.as_str())? == Some(&etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, plain(&etag))]).into_response());
     }
-    let place = state.transfers.take_within(tenant, super::PATIENCE).await;
-    let place = place.ok_or_else(too_many)?;
-    let file = state.objects.content(tenant, &object.digest)?;
     let file = file.ok_or_else(missing)?;
     let headers = [
         (CONTENT_TYPE, plain("application/octet-stream")),

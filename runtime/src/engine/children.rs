@@ -10,6 +10,7 @@
 //! end leaves none behind.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,9 +19,11 @@ use cascade_cdl::spread::Work;
 use cascade_cdl::{
     ActivityFailure, Execution, ExecutionId, Json, Parent, TenantId, errors, outcome_of_child,
 };
+use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::live::Key;
@@ -78,7 +81,8 @@ pub(super) async fn run(
     let mut given_up: HashMap<Key, CancellationToken> = HashMap::new();
     // Each is an open execution, so they are bounded, too.
     let mut to_check: VecDeque<Key> = VecDeque::new();
-    let mut started = FuturesUnordered::new();
+    // Each is a task: what one of a tenant waits for keeps no other from going on.
+    let mut started = JoinSet::new();
     let mut checks = FuturesUnordered::new();
     loop {
         while checks.len() < CHECKS
@@ -87,10 +91,10 @@ pub(super) async fn run(
             checks.push(check(engine.clone(), tenant, id));
         }
         tokio::select! {
-            () = stopping.cancelled() => return,
+            () = stopping.cancelled() => break,
             ask = asks.recv() => match ask {
                 // No shard is left.
-                None => return,
+                None => break,
                 Some(Ask::Start(child)) => {
                     // A shard that starts again asks again, and is served already.
                     let key = key(&child.attempt);
@@ -99,7 +103,7 @@ pub(super) async fn run(
                     }
                     let token = CancellationToken::new();
                     given_up.insert(key, token.clone());
-                    started.push(serve(engine.clone(), *child, token));
+                    started.spawn(guarded(engine.clone(), *child, token));
                 }
                 Some(Ask::GiveUp(attempt)) => {
                     if let Some(token) = given_up.remove(&key(&attempt)) {
@@ -115,12 +119,17 @@ pub(super) async fn run(
                 }
                 Some(Ask::Check(tenant, id)) => to_check.push_back((tenant, id)),
             },
-            Some(attempt) = started.next(), if !started.is_empty() => {
-                given_up.remove(&key(&attempt));
-            }
+            Some(served) = started.join_next(), if !started.is_empty() => match served {
+                Ok(attempt) => {
+                    given_up.remove(&key(&attempt));
+                }
+                Err(error) => tracing::error!(%error, "a child is not served any more"),
+            },
             Some(()) = checks.next(), if !checks.is_empty() => {}
         }
     }
+    // None goes on when the engine has stopped.
+    started.shutdown().await;
 }
 
 /// Which execution an attempt starts.
@@ -144,26 +153,44 @@ pub(super) fn goes_with_parent(execution: &Execution) -> Option<Parent> {
         .filter(|parent| goes(parent) && !execution.is_closed())
 }
 
-/// Brings one child to its end, or gives it up; says of which attempt it was.
-async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationToken) -> AttemptKey {
+/// Serves a child, and says of which attempt it was, even after a panic: its parent asks
+/// again after a restart, and all others go on.
+async fn guarded(
+    engine: Weak<Inner>,
+    child: ChildStart,
+    given_up: CancellationToken,
+) -> AttemptKey {
+    let attempt = child.attempt.clone();
+    let served = AssertUnwindSafe(serve(engine, child, given_up)).catch_unwind();
+    if served.await.is_err() {
+        tracing::error!(
+            tenant.id = %attempt.tenant,
+            execution.id = %attempt.execution,
+            "what serves a child panicked; its parent waits until a restart"
+        );
+    }
+    attempt
+}
+
+/// Brings one child to its end, or gives it up.
+async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationToken) {
     let result = tokio::select! {
         result = brought(&engine, &child) => result,
         () = given_up.cancelled() => {
             if let (ParentClose::Cancel, Some(id)) = (child.on_close, child.start.id) {
                 cancel(&engine, &child.start.tenant, id).await;
             }
-            return child.attempt;
+            return;
         }
     };
     let report = Report {
-        attempt: child.attempt.clone(),
+        attempt: child.attempt,
         result,
         receipt: None,
     };
     if let Some(inner) = engine.upgrade() {
         Engine { inner }.report(vec![report]).await;
     }
-    child.attempt
 }
 
 /// What was asked for, however often it takes.

@@ -63,14 +63,11 @@ impl Spreads {
         } = task.source;
         let shown = format!("{bucket}/{key}");
         let name = objects::name(&bucket, &key).map_err(|error| unread(&shown, &error))?;
-        let object = self
-            .objects
-            .get(tenant, &name)
-            .await
-            .map_err(|error| of_objects(&error))?;
-        let object = object.ok_or_else(|| unread(&shown, &"there is no such object"))?;
-        let mut file = self.content(tenant, &object.digest, &shown)?;
+        let found = self.objects.find(tenant, &name).await;
+        let found = found.map_err(|error| of_objects(&error))?;
+        let (object, file) = found.ok_or_else(|| unread(&shown, &"there is no such object"))?;
         let digest = object.digest;
+        let mut file = file.ok_or_else(|| gone(&shown, &digest))?;
         let found = blocking(move || {
             if task.whole {
                 return cut::whole(&mut file, &format, max_items).map(|list| (Some(list), None));
@@ -153,12 +150,7 @@ impl Spreads {
             .objects
             .content(tenant, digest)
             .map_err(|error| of_objects(&error))?;
-        file.ok_or_else(|| {
-            let reason = format!(
-                "it was deleted or replaced while the Map read it; its content was {digest}"
-            );
-            unread(shown, &reason)
-        })
+        file.ok_or_else(|| gone(shown, digest))
     }
 
     /// Writes the results of a chunk, if there is a place for them; what the Map is told.
@@ -438,6 +430,12 @@ fn unusable(error: &serde_json::Error) -> Trouble {
 
 fn unread(object: &str, reason: &dyn std::fmt::Display) -> Trouble {
     fails(errors::ITEM_READ, format!("object `{object}`: {reason}"))
+}
+
+fn gone(object: &str, digest: &str) -> Trouble {
+    let reason =
+        format!("it was deleted or replaced while the Map read it; its content was {digest}");
+    unread(object, &reason)
 }
 
 fn unwritten(object: &str, reason: &dyn std::fmt::Display) -> Trouble {

@@ -20,6 +20,10 @@ const BLOCK: usize = 64 << 10;
 /// room in a context. Rows of CSV have the names of their columns there.
 const CHUNK_TEXT: usize = 3 << 20;
 
+/// Most columns that a header row names: each row is an object with all of them, however
+/// short it is.
+const MAX_COLUMNS: usize = 1_024;
+
 /// A mark at the beginning of some UTF-8 files.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -108,6 +112,15 @@ impl Chunks {
             batch,
             most,
         } = self.sizes;
+        // What stands between two items may be of any length, and is read with them. So no
+        // batch begins further from the beginning of its chunk than a chunk without it has
+        // bytes: then none ends further from it than `read` takes.
+        if let Some(open) = self.open
+            && open.2.is_multiple_of(batch)
+            && from - open.0 > bytes
+        {
+            self.close(open)?;
+        }
         let Span(start, _, count) = self.open.unwrap_or(Span(from, 0, 0));
         if count.is_multiple_of(batch) {
             self.batch_from = from;
@@ -124,17 +137,22 @@ impl Chunks {
         self.left -= 1;
         let is_edge = open.2.is_multiple_of(batch);
         if is_edge && (open.2 >= items || open.1 >= bytes) {
-            self.done.push(open);
-            self.open = None;
-            if self.done.len() > MAX_CHUNKS {
-                let most = MAX_CHUNKS;
-                return Err(Fault::TooMuch(format!(
-                    "the items make more than {most} chunks; take fewer with `max_items`, more \
-                     together with `batch`, or cut the object"
-                )));
-            }
+            self.close(open)?;
         } else {
             self.open = Some(open);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, chunk: Span) -> Result<(), Fault> {
+        self.done.push(chunk);
+        self.open = None;
+        if self.done.len() > MAX_CHUNKS {
+            let most = MAX_CHUNKS;
+            return Err(Fault::TooMuch(format!(
+                "the items make more than {most} chunks; take fewer with `max_items`, more \
+                 together with `batch`, or cut the object"
+            )));
         }
         Ok(())
     }
@@ -252,6 +270,12 @@ fn cut_rows(
             continue;
         }
         if headers.is_none() {
+            let columns = row.len();
+            if columns > MAX_COLUMNS {
+                let reason =
+                    format!("the header row has {columns} columns, and at most {MAX_COLUMNS} fit");
+                return Err(fault(line, from, reason));
+            }
             let name = |cell: &[u8]| String::from_utf8_lossy(cell).into_owned();
             headers = Some(row.iter().map(name).collect());
             continue;
@@ -442,8 +466,10 @@ fn read(file: &mut File, offset: u64, bytes: u64) -> Result<String, Fault> {
     String::from_utf8(content).map_err(|_| fault(0, offset, "not UTF-8".to_owned()))
 }
 
+/// The rows as the text of a JSON list; of more than a chunk may have, only the beginning,
+/// which is too long, too.
 fn objects(text: &str, headers: &[String], delimiter: char) -> Result<String, String> {
-    let mut list = Vec::new();
+    let mut list = "[".to_owned();
     for row in rows(text.as_bytes(), delimiter).records() {
         let row = row.map_err(|error| error.to_string())?;
         if row.iter().all(str::is_empty) {
@@ -454,9 +480,17 @@ fn objects(text: &str, headers: &[String], delimiter: char) -> Result<String, St
             let cell = cells.next().unwrap_or_default();
             (name.clone(), Value::from(cell))
         });
-        list.push(Value::Object(fields.collect::<Map<_, _>>()));
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&Value::Object(fields.collect::<Map<_, _>>()).to_string());
+        // Short rows with the names of many columns could take all memory.
+        if list.len() > CHUNK_TEXT {
+            break;
+        }
     }
-    Ok(Value::Array(list).to_string())
+    list.push(']');
+    Ok(list)
 }
 
 /// All items of a content, as the text of a JSON list, if one execution can have them.

@@ -101,6 +101,11 @@ fn a_record_that_cannot_be_read_is_named_by_line_and_offset() {
             &format!("a\n{}\n", "x".repeat(200)),
             "line 2, offset 2: an item has at most 40",
         ),
+        (
+            CSV,
+            &format!("{}a\n1\n", "a,".repeat(MAX_COLUMNS)),
+            "line 1, offset 0: the header row has 1025 columns",
+        ),
     ] {
         let fault = fault_of(content, &format);
         assert!(fault.contains(expected), "{content}: {fault}");
@@ -113,6 +118,23 @@ fn a_cell_without_end_does_not_take_the_memory_of_the_whole_content() {
     let cut = cut(Cursor::new(content), &CSV, None, Sizes::of(1));
     let fault = cut.expect_err("it is refused").to_string();
     assert!(fault.contains("an item has at most"), "{fault}");
+}
+
+#[test]
+fn short_rows_of_many_columns_take_no_more_memory_than_a_chunk_may() {
+    let names: Vec<_> = (0..1_000).map(|n| format!("{n:0100}")).collect();
+    let content = "1\n".repeat(10_000);
+    let list = objects(&content, &names, ',').expect("rows");
+    // No more than one row beyond it.
+    assert!(list.len() > CHUNK_TEXT && list.len() < CHUNK_TEXT + 200_000);
+    let format = Format::Csv {
+        headers: Some(names),
+        delimiter: ',',
+    };
+    let span = Span(0, content.len() as u64, 10_000);
+    let fault = items(&mut file(&content), &format, span).expect_err("it is too long");
+    let fault = fault.to_string();
+    assert!(fault.contains("the items of a chunk have more"), "{fault}");
 }
 
 #[test]
@@ -162,6 +184,30 @@ fn formats_are_read_with_what_stands_around_their_records() {
         chunks("", &Format::Ndjson, None, few),
         Vec::<Vec<Value>>::new()
     );
+}
+
+#[test]
+fn blank_space_between_items_makes_no_chunk_longer_than_can_be_read() {
+    // Neither alone is too much for a chunk, and both together are.
+    let (before, within) = (1_200_000, 900_000);
+    let apart = |blank: &str| (blank.repeat(before), blank.repeat(within));
+    let (lines, spaces) = (apart("\n"), apart(" "));
+    for (format, content) in [
+        (
+            Format::Ndjson,
+            format!("1\n2\n{}3\n{}4\n5\n", lines.0, lines.1),
+        ),
+        (Format::Json, format!("[1,2,{}3,{}4,5]", spaces.0, spaces.1)),
+    ] {
+        assert_eq!(
+            chunks(&content, &format, None, Sizes::of(2)),
+            [
+                vec![json!(1), json!(2)],
+                vec![json!(3), json!(4)],
+                vec![json!(5)]
+            ]
+        );
+    }
 }
 
 #[test]
