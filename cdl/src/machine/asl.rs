@@ -36,7 +36,7 @@ mod iterate;
 mod recover;
 mod task;
 
-pub(super) use iterate::in_batches;
+pub(super) use iterate::{batch_lengths, in_batches};
 
 /// Largest input and output of a state, as JSON text in bytes: AWS's limit.
 pub(super) const MAX_STATE_BYTES: u64 = 262_144;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ApplyError;
-use super::asl::in_batches;
+use super::asl::{batch_lengths, in_batches};
 use super::budget::text_len;
 use super::data::{Output, type_name};
 use super::join::Settled;
@@ -762,22 +762,42 @@ fn failures(output: &ChunkOutput) -> (u64, Option<Json>) {
 
 /// Items of iterations out of items.
 fn batched(items: Vec<Value>, batches: &Batches) -> Vec<Value> {
-    let limit =
-        |limit: Option<u64>| usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let (most, bytes) = (limit(batches.items).max(1), limit(batches.bytes));
+    let (most, bytes) = batches.limits();
     let input = batches.input.as_ref().map(Json::to_value);
-    let wrap = |items: Vec<Value>| {
-        if !batches.wrapped {
+    in_batches(items, most, bytes, |items| {
+        batches.batch(input.as_ref(), items)
+    })
+}
+
+impl Batches {
+    /// How many of these items each iteration of a chunk gets, in order: whoever tells of
+    /// the iterations has to know whose results they are.
+    pub fn lengths(&self, items: &[Value]) -> Vec<usize> {
+        let (most, bytes) = self.limits();
+        let input = self.input.as_ref().map(Json::to_value);
+        let empty = self.batch(input.as_ref(), Vec::new()).to_string().len();
+        batch_lengths(items, most, bytes, empty)
+    }
+
+    /// Most items and most bytes of one.
+    fn limits(&self) -> (usize, usize) {
+        let limit =
+            |limit: Option<u64>| usize::try_from(limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        (limit(self.items).max(1), limit(self.bytes))
+    }
+
+    /// One of them, with [`Self::input`] as a value.
+    fn batch(&self, input: Option<&Value>, items: Vec<Value>) -> Value {
+        if !self.wrapped {
             return Value::Array(items);
         }
         let mut batch = serde_json::Map::new();
-        if let Some(input) = &input {
+        if let Some(input) = input {
             batch.insert("BatchInput".to_owned(), input.clone());
         }
         batch.insert("Items".to_owned(), Value::Array(items));
         Value::Object(batch)
-    };
-    in_batches(items, most, bytes, wrap)
+    }
 }
 
 /// `bucket/key`, out of what an expression gave.
@@ -825,4 +845,41 @@ fn whole_number(count: u64) -> u32 {
 fn unreadable(error: &serde_json::Error) -> Failure {
     let message = format!("what was read for the Map cannot be used: {error}");
     Failure::new(errors::ITEM_READ, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_as_many_items_as_their_lengths_say() {
+        let texts = [12, 12, 7, 7, 7, 6, 1, 1, 1, 1];
+        let items = texts.iter().map(|length| Value::from("x".repeat(*length)));
+        let items: Vec<Value> = items.collect();
+        // Without items, a batch has 2 bytes as a list and 33 as an object.
+        for (most, bytes, wrapped, expected) in [
+            (Some(4), None, false, &[4_usize, 4, 2][..]),
+            (None, Some(40), false, &[2, 3, 5]),
+            (Some(4), Some(40), false, &[2, 3, 4, 1]),
+            (None, Some(71), true, &[2, 3, 5]),
+            (Some(4), Some(71), true, &[2, 3, 4, 1]),
+            // What is too large is alone.
+            (None, Some(1), false, &[1; 10]),
+        ] {
+            let batches = Batches {
+                items: most,
+                bytes,
+                wrapped,
+                input: wrapped.then(|| json!({"a": 1}).into()),
+            };
+            let made = batched(items.clone(), &batches);
+            let made: Vec<usize> = made
+                .iter()
+                .map(|batch| if wrapped { &batch["Items"] } else { batch })
+                .map(|batch| batch.as_array().map_or(0, Vec::len))
+                .collect();
+            assert_eq!(made, expected, "{batches:?}");
+            assert_eq!(batches.lengths(&items), made, "{batches:?}");
+        }
+    }
 }

@@ -276,13 +276,17 @@ fn files(
     task: &ChunkTask,
     results: &ChunkOutput,
 ) -> Answer<Files> {
-    let items = task.portion.items.as_ref();
-    let items: Vec<&RawValue> = match items {
-        Some(items) => serde_json::from_str(items.as_str()).map_err(|e| unusable(&e))?,
-        None => Vec::new(),
+    let list = task.portion.items.as_ref().map_or("[]", Json::as_str);
+    let items: Vec<&RawValue> = serde_json::from_str(list).map_err(|error| unusable(&error))?;
+    // What each iteration had: an item, or as many as its batch.
+    let sizes = match &task.batches {
+        Some(batches) => {
+            let values: Vec<Value> =
+                serde_json::from_str(list).map_err(|error| unusable(&error))?;
+            batches.lengths(&values)
+        }
+        None => vec![1; items.len()],
     };
-    // What each iteration had: an item, or as many as a batch has.
-    let sizes = batch_sizes(task, items.len(), results.outcomes.len());
     let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
     let mut written = Written {
         succeeded: 0,
@@ -324,25 +328,6 @@ fn files(
         failed: join(&failed),
         written,
     })
-}
-
-/// How many items each iteration had.
-fn batch_sizes(task: &ChunkTask, items: usize, iterations: usize) -> Vec<usize> {
-    let most = task.batches.as_ref().and_then(|batches| batches.items);
-    let most = match most {
-        Some(most) => usize::try_from(most).unwrap_or(usize::MAX).max(1),
-        None if task.batches.is_none() => 1,
-        // By their size in bytes: nobody counted.
-        None => items.div_ceil(iterations.max(1)),
-    };
-    let mut left = items;
-    (0..iterations)
-        .map(|_| {
-            let own = left.min(most);
-            left -= own;
-            own
-        })
-        .collect()
 }
 
 fn success(

@@ -302,6 +302,10 @@ impl Keeper {
             }
         }
         let open = &entry.state.open;
+        // Of one that is no longer looked after, nobody would say that it has ended.
+        entry
+            .cancelled
+            .retain(|id| open.iter().any(|open| open.id == *id));
         entry.watched.retain(|id, handle| {
             let keep = open.iter().any(|open| open.id == *id);
             if !keep {

@@ -477,21 +477,36 @@ pub(in crate::machine) fn in_batches(
     batch: impl Fn(Vec<Value>) -> Value,
 ) -> Vec<Value> {
     let empty = batch(Vec::new()).to_string().len();
-    let (mut made, mut current, mut bytes) = (Vec::new(), Vec::new(), empty);
+    let lengths = batch_lengths(&items, max_items, max_bytes, empty);
+    let mut items = items.into_iter();
+    lengths
+        .into_iter()
+        .map(|length| batch(items.by_ref().take(length).collect()))
+        .collect()
+}
+
+/// How many items each of these batches has, one without items being `empty` bytes.
+pub(in crate::machine) fn batch_lengths(
+    items: &[Value],
+    max_items: usize,
+    max_bytes: usize,
+    empty: usize,
+) -> Vec<usize> {
+    let (mut lengths, mut length, mut bytes) = (Vec::new(), 0, empty);
     for item in items {
         let size = item.to_string().len() + 1;
-        let full = current.len() >= max_items || bytes.saturating_add(size) > max_bytes;
-        if !current.is_empty() && full {
-            made.push(batch(std::mem::take(&mut current)));
-            bytes = empty;
+        let full = length >= max_items || bytes.saturating_add(size) > max_bytes;
+        if length > 0 && full {
+            lengths.push(length);
+            (length, bytes) = (0, empty);
         }
         bytes += size;
-        current.push(item);
+        length += 1;
     }
-    if !current.is_empty() {
-        made.push(batch(current));
+    if length > 0 {
+        lengths.push(length);
     }
-    made
+    lengths
 }
 
 /// The items in what a reader gave: JSON as it is, or text in the reader's format.

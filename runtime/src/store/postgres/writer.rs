@@ -8,11 +8,12 @@
 //! **A lost connection.** Whether a commit happened whose answer did not come is not
 //! known (it is *in doubt*), and is found out on the next connection before anything
 //! is written again: only the holder of the epoch moves an execution on, so one that
-//! stands where the group would have brought it was brought there by the group. If
-//! the server is still busy with the lost one, the second attempt waits for its
-//! locks, is refused by its versions, and looks again. A group without executions
-//! asks by the number of its transaction. So nothing is written twice, and what the
-//! caller is told is true; after [`PATIENCE`] it is told that nobody knows.
+//! stands where the group would have brought it was brought there by the group, if
+//! the epoch is still the group's. If the server is still busy with the lost one, the
+//! second attempt waits for its locks, is refused by its versions, and looks again. A
+//! group without executions asks by the number of its transaction. So nothing is
+//! written twice, and what the caller is told is true; after [`PATIENCE`], or if the
+//! shard has been taken over meanwhile, it is told that nobody knows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -174,8 +175,22 @@ async fn settle(
         .collect();
     if !goals.is_empty() {
         // All or none: a transaction has no halves.
-        let happened = versions(connection, &group.batches).await? == goals;
-        return Ok(happened.then(|| std::mem::take(outcomes)));
+        if versions(connection, &group.batches).await? != goals {
+            return Ok(None);
+        }
+        // Read afterwards: who takes a shard over raises its epoch before it writes, so
+        // if the epochs are still those of the group, nobody else wrote these versions.
+        let held = epochs(connection, &group.batches).await?;
+        let mut leases = group.batches.iter().map(|batch| &batch.lease);
+        if leases.any(|lease| held[&lease.shard] != lease.epoch) {
+            // Asking again would not help: the other server may have come as far by itself.
+            let text = "a shard was taken over; it is not known who wrote what is there";
+            return Err(Failure {
+                kind: Kind::Fault,
+                error: Error::Unavailable(text.to_owned()),
+            });
+        }
+        return Ok(Some(std::mem::take(outcomes)));
     }
     let Some(xid) = xid else {
         return Ok(None); // it wrote nothing
