@@ -460,6 +460,26 @@ fn page_size(limit: u32) -> u32 {
     limit.clamp(1, PAGE_ITEMS)
 }
 
+/// A page of rows as a database gives them: each with its number, by which `cursor` says
+/// where the list goes on. A full page may be followed by another.
+fn summaries(
+    rows: impl Iterator<Item = Result<(u64, Summary), Error>>,
+    limit: u32,
+    cursor: impl Fn(u64, &Summary) -> Cursor,
+) -> Result<Page<Summary>, Error> {
+    let (mut items, mut next) = (Vec::new(), None);
+    for row in rows {
+        let (seq, summary) = row?;
+        next = Some(cursor(seq, &summary));
+        items.push(summary);
+    }
+    let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(Page {
+        items,
+        next: next.filter(|_| full),
+    })
+}
+
 /// A part of a history, as far as there is room.
 struct Excerpt {
     events: Vec<Event>,

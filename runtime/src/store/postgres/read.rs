@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::super::{
-    Cursor, Error, Excerpt, Filter, Page, StatusName, Stored, Summary, codec, page_size,
+    Cursor, Error, Excerpt, Filter, Page, StatusName, Stored, Summary, codec, page_size, summaries,
 };
 use super::column;
 use super::connect::{Failure, Tx};
@@ -188,7 +188,7 @@ pub(super) async fn open_executions(
             .await?;
         rows.extend(more);
     }
-    let page = page(&rows, limit, |seq, summary| {
+    let page = summaries(rows.iter().map(summary_of), limit, |seq, summary| {
         codec::bucket_cursor(summary.bucket, seq)
     });
     Ok(page?)
@@ -278,30 +278,11 @@ pub(super) async fn list(
         .bind(shard_key)
         .fetch_all(&mut *tx)
         .await?;
-    let mut page = page(&rows, limit, |seq, _| Cursor(seq))?;
+    let mut page = summaries(rows.iter().map(summary_of), limit, |seq, _| Cursor(seq))?;
     if page.next.is_none() {
         page.next = floor.map(codec::to_u64).transpose()?.map(Cursor);
     }
     Ok(page)
-}
-
-fn page(
-    rows: &[PgRow],
-    limit: u32,
-    cursor: impl Fn(u64, &Summary) -> Cursor,
-) -> Result<Page<Summary>, Error> {
-    let mut items = Vec::with_capacity(rows.len());
-    let mut next = None;
-    for row in rows {
-        let (seq, summary) = summary_of(row)?;
-        next = Some(cursor(seq, &summary));
-        items.push(summary);
-    }
-    let full = items.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-    Ok(Page {
-        items,
-        next: next.filter(|_| full),
-    })
 }
 
 /// `seq` and the summary of a row that begins with [`columns`].
