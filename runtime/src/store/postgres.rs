@@ -11,6 +11,7 @@ mod catalog;
 mod commit;
 mod connect;
 mod key_value;
+mod nodelay;
 mod objects;
 mod read;
 mod schedules;

@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
 
 use super::super::{Error, codec};
+use super::nodelay;
 
 /// Whoever waits longer for a connection gets an error: the server is down, or
 /// has far too much to do.
@@ -204,13 +205,15 @@ impl Connector {
 
     /// A session for anything but commits and migrations.
     fn pool(&self, connections: u32) -> PgPool {
+        let port = self.options.get_port();
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECTION_WAIT)
             // The statement that begins a transaction tells; a test would be one more.
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
+                    nodelay::set(port);
                     sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
                     Ok(())
                 })
@@ -222,7 +225,11 @@ impl Connector {
     pub(super) async fn bare(&self) -> Result<PgConnection, Failure> {
         let connected = timeout(CONNECT_TIMEOUT, self.options.connect()).await;
         match connected {
-            Ok(connected) => Ok(connected?),
+            Ok(connected) => {
+                let connected = connected?;
+                nodelay::set(self.options.get_port());
+                Ok(connected)
+            }
             Err(_) => Err(Failure::lost("no connection within 5 s")),
         }
     }
