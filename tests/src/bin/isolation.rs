@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cascade_tests::isolation::{self, Plan};
+use cascade_tests::isolation::{self, Plan, Verdict};
 
 const USAGE: &str =
     "usage: isolation [--clients N] [--seconds N] [--rounds N] [--only TEXT] [--server FILE]";
@@ -50,12 +50,15 @@ fn main() -> ExitCode {
         plan.rounds,
         server.display()
     );
-    let mut wrong = false;
+    let mut rows = Vec::new();
     isolation::run(&server, &plan, |row| {
         println!("{row}");
-        wrong |= !row.wrong.is_empty();
+        rows.push(row);
     });
-    if wrong {
+    if let Some(verdict) = Verdict::new(&rows) {
+        println!("{verdict}");
+    }
+    if rows.iter().any(|row| !row.wrong.is_empty()) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
