@@ -526,9 +526,13 @@ impl<'a> Machine<'a> {
         else {
             return Ok(());
         };
-        self.budget.read(text)?;
-        let output: ChunkOutput =
-            serde_json::from_str(text.as_str()).map_err(|error| unreadable(&error))?;
+        let output = match self.read_chunk(text) {
+            Ok(output) => output,
+            Err(failure) => {
+                self.put_back(id, asked);
+                return Err(failure);
+            }
+        };
         let (failed, error) = failures(&output);
         let count = u64::from(portion.count);
         let bytes = text.len() as u64;
@@ -566,6 +570,11 @@ impl<'a> Machine<'a> {
         });
         self.work.push(Work::Open(id));
         Ok(())
+    }
+
+    fn read_chunk(&mut self, text: &Json) -> Result<ChunkOutput, Failure> {
+        self.budget.read(text)?;
+        serde_json::from_str(text.as_str()).map_err(|error| unreadable(&error))
     }
 
     /// Has the chunks in which something failed run again, should the execution be retried.

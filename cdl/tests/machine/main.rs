@@ -18,5 +18,6 @@ mod plan;
 mod properties;
 mod snapshots;
 mod spread;
+mod spread_edges;
 mod strategies;
 mod transcript;

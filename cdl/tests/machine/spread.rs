@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use crate::compile::{compile_asl, compile_value};
 use crate::transcript::{Run, completed, failed};
 
-fn work(task: &ActivityTask) -> Option<Work> {
+pub(crate) fn work(task: &ActivityTask) -> Option<Work> {
     task.resource.child.as_ref().and_then(|child| child.work)
 }
 
 /// The execution that runs a chunk.
-fn chunk(program: &Program, task: &ActivityTask) -> Run {
+pub(crate) fn chunk(program: &Program, task: &ActivityTask) -> Run {
     let (_, path) = task.resource.name.split_once(SEPARATOR).expect("a path");
     let program = program.chunk(path).expect("the Map is there");
     assert_eq!(program.name, *task.resource.name);
@@ -51,7 +51,7 @@ fn answer(program: &Program, task: &ActivityTask, fails: &[i64]) -> EventKind {
 }
 
 /// Answers all that is asked for.
-fn finish(run: &mut Run, fails: &[i64]) -> Status {
+pub(crate) fn finish(run: &mut Run, fails: &[i64]) -> Status {
     while let Some(task) = run.outstanding.values().next().cloned() {
         let event = answer(&run.program.clone(), &task, fails);
         run.apply(event);
@@ -60,7 +60,7 @@ fn finish(run: &mut Run, fails: &[i64]) -> Status {
     run.execution.status.clone()
 }
 
-fn each(more: &Value) -> Value {
+pub(crate) fn each(more: &Value) -> Value {
     let mut state = json!({
         "name": "Each", "type": "Map", "items": "{{ workflow.input }}", "max_concurrency": 20,
         "iterator": {"states": [
@@ -78,7 +78,7 @@ fn each(more: &Value) -> Value {
     json!({"states": [before, state]})
 }
 
-fn outcome(workflow: &Value, items: &Value, fails: &[i64]) -> Result<Value, Failure> {
+pub(crate) fn outcome(workflow: &Value, items: &Value, fails: &[i64]) -> Result<Value, Failure> {
     let mut run = Run::new(compile_value(workflow));
     run.start(items.clone().into());
     match finish(&mut run, fails) {
@@ -120,7 +120,7 @@ proptest! {
 }
 
 /// A Map over an object, which has been told of chunks of one item each.
-fn reading(more: &Value, chunks: u64) -> Run {
+pub(crate) fn reading(more: &Value, chunks: u64) -> Run {
     let mut all = json!({"items": {"object": "in/{{ 'rows' }}", "format": "csv"}});
     for (key, value) in more.as_object().expect("keys") {
         all[key] = value.clone();
@@ -143,7 +143,7 @@ fn reading(more: &Value, chunks: u64) -> Run {
     run
 }
 
-fn asked(run: &Run) -> Vec<ChunkTask> {
+pub(crate) fn asked(run: &Run) -> Vec<ChunkTask> {
     let tasks = run.outstanding.values();
     tasks
         .map(|task| serde_json::from_str(task.input.as_str()).expect("a chunk"))
@@ -151,7 +151,7 @@ fn asked(run: &Run) -> Vec<ChunkTask> {
 }
 
 /// Ends the first chunk that is asked for.
-fn end_chunk(run: &mut Run) {
+pub(crate) fn end_chunk(run: &mut Run) {
     let task = run.outstanding.values().next().expect("a chunk").clone();
     let done = json!({"outcomes": [{"succeeded": 1}]});
     run.apply(completed(task.task, task.attempt, done.into()));

@@ -22,10 +22,11 @@ use std::sync::Arc;
 
 use cascade_cdl::plan::Plan;
 use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::spread::{ChunkTask, Work};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Callback, Command, Event, EventKind, Execution, ExecutionId,
-    Frame, Json, Place, Receipt, Record, SEMANTICS, Saga, Status, Step, TaskId, TenantId,
-    TimerKind, Timestamp, Transition, apply, apply_traced, migrate, replay_moved,
+    Frame, Json, Place, Receipt, Record, SEMANTICS, Saga, Spreading, Status, Step, TaskId,
+    TenantId, TimerKind, Timestamp, Transition, apply, apply_traced, migrate, replay_moved,
 };
 
 use crate::compile::compile;
@@ -598,9 +599,40 @@ fn check_counts(execution: &Execution) {
                 let items: u64 = items.map(|iteration| iteration.bytes).sum();
                 assert_eq!(mapping.bytes, texts as u64 + items, "bytes of a Map state");
             }
+            Step::Spreading(spreading) => check_chunks(spreading),
             _ => {}
         }
     }
+}
+
+/// Each item of a distributed Map is in one chunk, and counted as what became of it.
+fn check_chunks(spreading: &Spreading) {
+    let asked: Vec<ChunkTask> = (spreading.asked.values())
+        .filter(|asked| asked.work == Work::Chunk)
+        .map(|asked| serde_json::from_str(asked.input.as_str()).expect("a chunk"))
+        .collect();
+    let open = spreading.waiting.values();
+    let open: Vec<_> = open
+        .chain(asked.iter().map(|chunk| &chunk.portion))
+        .collect();
+    let done = spreading.done.values();
+    let portions: Vec<_> = (open.iter().copied())
+        .chain(done.clone().map(|done| &done.portion))
+        .collect();
+    let items: u64 = portions
+        .iter()
+        .map(|portion| u64::from(portion.count))
+        .sum();
+    assert_eq!(spreading.items, items, "items of a Map in chunks");
+    let failed: u64 = done.clone().map(|done| done.failed).sum();
+    assert_eq!(spreading.failed, failed, "failed items");
+    let ended: u64 = done.clone().map(|done| u64::from(done.portion.count)).sum();
+    assert_eq!(spreading.succeeded, ended - failed, "items that succeeded");
+    let texts = portions.iter().filter_map(|portion| portion.items.as_ref());
+    let texts = texts.chain(done.map(|done| &done.output));
+    let bytes: usize = texts.map(Json::len).sum();
+    let bytes = (spreading.shared.len() + bytes) as u64;
+    assert_eq!(spreading.bytes, bytes, "bytes of a Map in chunks");
 }
 
 /// What is paused enters no state and asks for nothing.
