@@ -10,12 +10,15 @@
 mod catalog;
 mod commit;
 mod connect;
+#[cfg(test)]
+mod isolation;
 mod key_value;
 mod nodelay;
 mod objects;
 mod read;
 mod schedules;
 mod schema;
+mod scope;
 #[cfg(test)]
 pub(super) mod scratch;
 mod tasks;
@@ -34,7 +37,8 @@ use sqlx::postgres::PgRow;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 
-use self::connect::{Connections, Connector, Scope};
+use self::connect::{Connections, Connector};
+use self::scope::Scope;
 use self::writer::Writer;
 use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
@@ -66,7 +70,8 @@ impl PostgresStore {
     /// cannot work with; the text says what to do.
     pub async fn open(settings: &PostgresSettings) -> Result<Self, Error> {
         let connector = Connector::new(settings)?;
-        schema::prepare(&connector).await?;
+        let bound = schema::prepare(&connector).await?;
+        let connector = connector.bound(bound);
         // One is the writer's.
         let most = settings.connections.saturating_sub(1).max(1);
         let (requests, inbox) = group::channel();
@@ -93,7 +98,7 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn acquire(&self, shard: ShardId) -> Result<Lease, Error> {
         // If the answer is lost, the epoch was raised for nobody, which harms nobody.
-        let acquire = self.connections.write(Scope::All, |mut tx| async move {
+        let acquire = self.connections.write(Scope::Nobody, |mut tx| async move {
             let (epoch,): (i64,) = sqlx::query_as(commit::ACQUIRE)
                 .bind(commit::shard_code(shard))
                 .fetch_one(&mut *tx)
@@ -125,7 +130,7 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Page<Summary>, Error> {
         let read = |tx| read::open_executions(tx, buckets.clone(), after, limit);
-        self.connections.read(Scope::All, read).await
+        self.connections.read(Scope::Recovery, read).await
     }
 
     async fn history(
@@ -272,8 +277,9 @@ impl Store for PostgresStore {
 
     async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
         // Of many tenants: those that are due together are written together.
+        let tenants = rows.iter().map(|row| &row.tenant).collect();
         let write = |tx| schedules::put(tx, rows);
-        self.connections.write(Scope::All, write).await
+        self.connections.write(Scope::Among(&tenants), write).await
     }
 
     async fn delete_schedule(
@@ -342,17 +348,19 @@ impl Store for PostgresStore {
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
         let write = |tx| catalog::put_tenant(tx, &tenant);
-        self.connections.write(Scope::All, write).await
+        self.connections.write(Scope::Of(&tenant.id), write).await
     }
 
     async fn tenants(&self) -> Result<Vec<TenantRow>, Error> {
-        self.connections.read(Scope::All, catalog::tenants).await
+        self.connections
+            .read(Scope::Tenants, catalog::tenants)
+            .await
     }
 
     async fn put_key(&self, key: ApiKey) -> Result<(), Error> {
-        // Of all: an id that another tenant has is taken, and told as such.
+        // An id that another tenant has is taken, and told as such, without being seen.
         let write = |tx| catalog::put_key(tx, &key);
-        self.connections.write(Scope::All, write).await
+        self.connections.write(Scope::Of(&key.tenant), write).await
     }
 
     async fn keys(&self, tenant: &TenantId) -> Result<Vec<ApiKey>, Error> {
@@ -365,7 +373,7 @@ impl Store for PostgresStore {
             return Ok(None);
         }
         let read = |tx| catalog::key_by_hash(tx, hash);
-        self.connections.read(Scope::All, read).await
+        self.connections.read(Scope::Key(hash), read).await
     }
 
     async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error> {
@@ -411,7 +419,7 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.connections.read(Scope::All, read::ping).await
+        self.connections.read(Scope::Nobody, read::ping).await
     }
 
     fn counters(&self) -> Counters {

@@ -293,7 +293,8 @@ pub(super) async fn keys(mut tx: Tx, tenant: &TenantId) -> Result<Vec<ApiKey>, F
     Ok(rows.iter().map(key_of).collect::<Result<_, _>>()?)
 }
 
-/// A request shows its key before anybody knows its tenant, so this looks at all of them.
+/// A request shows its key before anybody knows its tenant: `Scope::Key` lets this one key
+/// be seen, whoever's it is.
 pub(super) async fn key_by_hash(mut tx: Tx, hash: &str) -> Result<Option<ApiKey>, Failure> {
     let row = sqlx::query(
         "SELECT id, tenant, hash, role, label, created_at FROM api_keys WHERE hash = $1",

@@ -13,10 +13,14 @@ use uuid::Uuid;
 use super::super::group::{Batch, Row};
 use super::super::{Epoch, ShardId, codec};
 use super::connect::Failure;
+use super::scope;
 
 /// Writes a layer of rows, if all leases are held and all rows are at the versions that
 /// are expected; divides by zero if not, which undoes it all.
 ///
+/// - `new` says for which tenants the statement is before it gives its first row, so
+///   policies are asked with that: rows of others are neither found nor written. It ends
+///   with the transaction, as everywhere ([`super::scope`]).
 /// - `held` locks the leases. [`ACQUIRE`] waits for such locks, so a lease changes
 ///   hands before the commit, which then finds another epoch, or after it. That holds
 ///   even if the lease was changed after the statement had begun: a row that is to be
@@ -35,11 +39,13 @@ WITH held AS MATERIALIZED ( \
     JOIN leases ON leases.shard = presented.shard AND leases.epoch = presented.epoch \
     FOR SHARE OF leases \
 ), new AS MATERIALIZED ( \
-    SELECT * FROM unnest($3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
+    SELECT given.* FROM (SELECT set_config('cascade.tenant', $21, true) AS tenants) AS scope, \
+    unnest($3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
         $8::bigint[], $9::bigint[], $10::bigint[], $11::integer[], $12::smallint[], \
         $13::smallint[], $14::text[], $15::text[], $16::bytea[], $17::bytea[], $18::bytea[], $20::bytea[]) \
     AS given (tenant, id, expected, version, started_at, closed_at, wake_at, application_version, \
         bucket, status, idle, application, workflow, error, snapshot, history, shard_key) \
+    WHERE scope.tenants IS NOT NULL \
 ), inserted AS ( \
     INSERT INTO executions (tenant, id, version, started_at, closed_at, wake_at, \
         application_version, bucket, status, idle, application, workflow, error, snapshot, \
@@ -78,15 +84,21 @@ pub(super) const ACQUIRE: &str = "INSERT INTO leases (shard, epoch) VALUES ($1, 
 
 const EPOCHS: &str = "SELECT shard, epoch FROM leases WHERE shard = ANY ($1::integer[])";
 
-const VERSIONS: &str = "SELECT asked.number, executions.version \
-    FROM unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS asked (tenant, id, number) \
-    JOIN executions ON executions.id = asked.id AND executions.tenant || '' = asked.tenant";
+const VERSIONS: &str = "WITH asked AS MATERIALIZED ( \
+        SELECT given.* FROM (SELECT set_config('cascade.tenant', $3, true) AS tenants) AS scope, \
+        unnest($1::text[], $2::uuid[]) WITH ORDINALITY AS given (tenant, id, number) \
+        WHERE scope.tenants IS NOT NULL \
+    ) \
+    SELECT asked.number, executions.version FROM asked JOIN executions \
+    ON executions.id = asked.id AND executions.tenant || '' = asked.tenant";
 
-/// Writes a layer in one statement, fenced by the leases of `batches`.
+/// Writes a layer in one statement, fenced by the leases of `batches`, for the tenants of a
+/// group ([`scope::of_group`]).
 pub(super) async fn write(
     connection: &mut PgConnection,
     batches: &[Batch],
     rows: &[&Row],
+    tenants: &str,
 ) -> Result<(), Failure> {
     let leases: BTreeSet<_> = batches
         .iter()
@@ -133,6 +145,7 @@ pub(super) async fn write(
         .bind(column(rows, |row| {
             row.summary.shard_key.as_deref().map(str::as_bytes)
         }))
+        .bind(tenants)
         .execute(connection)
         .await?;
     Ok(())
@@ -168,9 +181,11 @@ pub(super) async fn versions(
         .iter()
         .map(|(tenant, id)| (tenant.as_str(), id.0))
         .unzip();
+    let scope = scope::list(&keys.iter().map(|(tenant, _)| *tenant).collect());
     let found: Vec<(i64, i64)> = sqlx::query_as(VERSIONS)
         .bind(tenants)
         .bind(ids)
+        .bind(scope)
         .fetch_all(connection)
         .await?;
     let mut versions = HashMap::with_capacity(found.len());

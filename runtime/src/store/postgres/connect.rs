@@ -1,20 +1,20 @@
 //! Sessions with the server, and what their failures mean.
 //!
 //! The writer has a connection of its own; everything else shares a bounded pool.
-//! A connection of the pool names the tenant whose rows it may see at the start of
-//! each transaction, and the server holds it to that (row-level security).
+//! Each transaction says whose rows it may see, and the server holds it to that
+//! ([`super::scope`]).
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use cascade_cdl::TenantId;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
 
 use super::super::{Error, codec};
 use super::nodelay;
+use super::scope::{Bound, Scope};
 
 /// Whoever waits longer for a connection gets an error: the server is down, or
 /// has far too much to do.
@@ -44,11 +44,10 @@ const SESSION: &str = "\
     SELECT set_config('synchronous_commit', 'on', false) \
         WHERE current_setting('synchronous_commit') = 'off'";
 
-/// What the writer sets beside it: it writes for all tenants, by indexes, and never
-/// plans a statement twice.
+/// What the writer sets beside it: it writes by indexes, and never plans a statement twice.
 const WRITER_SESSION: &str = "\
     SET enable_hashjoin = off; SET enable_mergejoin = off; \
-    SET plan_cache_mode = force_generic_plan; SET cascade.tenant = '*'";
+    SET plan_cache_mode = force_generic_plan";
 
 /// Where a PostgreSQL database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -195,26 +194,36 @@ pub(super) async fn answered<T>(
 #[derive(Clone)]
 pub(super) struct Connector {
     options: PgConnectOptions,
+    /// What sessions begin with, but bare ones.
+    bound: Bound,
 }
 
 impl Connector {
     pub(super) fn new(settings: &PostgresSettings) -> Result<Self, Failure> {
         let options = settings.options()?;
-        Ok(Self { options })
+        let bound = Bound::default();
+        Ok(Self { options, bound })
+    }
+
+    /// The same, for sessions that begin so.
+    pub(super) fn bound(self, bound: Bound) -> Self {
+        Self { bound, ..self }
     }
 
     /// A session for anything but commits and migrations.
     fn pool(&self, connections: u32) -> PgPool {
         let port = self.options.get_port();
+        let bound = self.bound.clone();
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECTION_WAIT)
             // The statement that begins a transaction tells; a test would be one more.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
+                let session = session(&bound);
                 Box::pin(async move {
                     nodelay::set(port);
-                    sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+                    sqlx::raw_sql(session).execute(&mut *connection).await?;
                     Ok(())
                 })
             })
@@ -237,10 +246,10 @@ impl Connector {
     /// A session that commits.
     pub(super) async fn writer(&self) -> Result<PgConnection, Failure> {
         let mut connection = self.bare().await?;
-        for sql in [SESSION, WRITER_SESSION] {
-            let set = sqlx::raw_sql(sql).execute(&mut connection);
-            answered(async { Ok(set.await?) }).await?;
-        }
+        let session = sqlx::raw_sql(session(&self.bound)).execute(&mut connection);
+        answered(async { Ok(session.await?) }).await?;
+        let session = sqlx::raw_sql(WRITER_SESSION).execute(&mut connection);
+        answered(async { Ok(session.await?) }).await?;
         Ok(connection)
     }
 
@@ -254,6 +263,11 @@ impl Connector {
             }
         }
     }
+}
+
+/// What a session of the store's sets.
+fn session(bound: &Bound) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("{}{SESSION}", bound.sql()))
 }
 
 /// Pauses between attempts, the longer the more there were.
@@ -281,14 +295,6 @@ impl Pauses {
 
 /// A transaction on a connection of the pool.
 pub(super) type Tx = Transaction<'static, Postgres>;
-
-/// Whose rows a transaction sees.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Scope<'a> {
-    Of(&'a TenantId),
-    /// Everybody's: for what administers tenants and rebuilds shards.
-    All,
-}
 
 /// The connections that everything but commits shares.
 pub(super) struct Connections {
@@ -351,13 +357,8 @@ impl Connections {
     }
 
     async fn begin(&self, scope: Scope<'_>, begin: &'static str) -> Result<Tx, Failure> {
-        let tenant = match scope {
-            Scope::Of(tenant) => tenant.as_str(),
-            Scope::All => "*",
-        };
-        // Safe: a tenant's id has letters, digits, `-` and `_` only. `LOCAL`, so that
-        // it ends with the transaction, whatever sits between here and the server.
-        let begin = format!("{begin}; SET LOCAL cascade.tenant = '{tenant}'");
+        // Safe: what comes from outside is quoted there.
+        let begin = format!("{begin}{}", scope.sql());
         Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
     }
 

@@ -10,9 +10,10 @@ use sqlx::{Connection as _, SqlStr};
 
 use super::super::Error;
 use super::connect::{Connector, Failure};
+use super::scope::{self, Bound};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "initial",
@@ -38,6 +39,11 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
         "objects",
         include_str!("../../../migrations/postgres/0005_objects.sql"),
     ),
+    (
+        6,
+        "tenant_scopes",
+        include_str!("../../../migrations/postgres/0006_tenant_scopes.sql"),
+    ),
 ];
 
 /// Oldest server that is supported: the oldest that its makers support.
@@ -60,11 +66,10 @@ const UNLOCK: &str = "SELECT pg_advisory_unlock(\
 
 /// What the server is, as far as it matters.
 const SERVER: &str = "SELECT current_setting('server_encoding'), current_schema() IS NOT NULL, \
-    current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on', \
-    (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user)";
+    current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on'";
 
-/// Checks the server and brings the schema up to date.
-pub(super) async fn prepare(connector: &Connector) -> Result<(), Error> {
+/// Checks the server and brings the schema up to date; says what binds sessions to policies.
+pub(super) async fn prepare(connector: &Connector) -> Result<Bound, Error> {
     let mut connection = connector.patient().await?;
     check(&mut connection).await?;
     let migrated = migrate(&mut connection, &MIGRATIONS).await;
@@ -84,11 +89,11 @@ async fn check(connection: &mut PgConnection) -> Result<(), Error> {
             OLDEST_SERVER / 10_000
         )));
     }
-    let found: (String, bool, bool, bool) = sqlx::query_as(SERVER)
+    let found: (String, bool, bool) = sqlx::query_as(SERVER)
         .fetch_one(connection)
         .await
         .map_err(Failure::from)?;
-    let (encoding, has_schema, is_durable, is_above_policies) = found;
+    let (encoding, has_schema, is_durable) = found;
     if encoding != "UTF8" {
         return Err(Error::Unavailable(format!(
             "the database has the encoding {encoding}; make one with ENCODING 'UTF8'"
@@ -101,20 +106,14 @@ async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     if !is_durable {
         tracing::warn!("the server runs without fsync: a crash of its machine loses data");
     }
-    if is_above_policies {
-        tracing::warn!(
-            "the database role is a superuser or bypasses row-level security: \
-             give Cascade a role that does not"
-        );
-    }
     Ok(())
 }
 
-/// Makes those of the migrations that are not there yet.
+/// Makes those of the migrations that are not there yet, and sees to it that policies hold.
 pub(super) async fn migrate(
     connection: &mut PgConnection,
     list: &[(i64, &'static str, &'static str)],
-) -> Result<(), Error> {
+) -> Result<Bound, Error> {
     // Before the lock timeout: whoever migrates now may take long.
     for sql in [
         "SET statement_timeout = 0; SET lock_timeout = 0",
@@ -131,6 +130,7 @@ pub(super) async fn migrate(
         .fetch_one(&mut *connection)
         .await
         .map_err(Failure::from)?;
+    let bound = scope::bind(connection).await?;
     let unlocked = sqlx::raw_sql(UNLOCK).execute(connection).await;
     unlocked.map_err(Failure::from)?;
     if oldest > newest {
@@ -139,7 +139,7 @@ pub(super) async fn migrate(
              up to {newest}: run the later release"
         )));
     }
-    Ok(())
+    Ok(bound)
 }
 
 fn migrator(list: &[(i64, &'static str, &'static str)]) -> Migrator {

@@ -58,11 +58,26 @@ impl Scratch {
 
     /// Where the schema is, for a server at another address if need be.
     pub(super) fn settings(&self, address: Option<std::net::SocketAddr>) -> PostgresSettings {
-        let role = if self.has_role {
-            format!("%20-crole%3D{ROLE}")
-        } else {
-            String::new()
-        };
+        self.settings_as(self.has_role.then_some(ROLE), address)
+    }
+
+    /// Likewise for a login that stands above policies, if the server lets us be one.
+    pub(super) fn as_superuser(&self) -> Option<PostgresSettings> {
+        self.has_role.then(|| self.settings_as(None, None))
+    }
+
+    /// Likewise for a role that the login may take.
+    pub(super) fn as_role(&self, role: &str) -> PostgresSettings {
+        self.settings_as(Some(role), None)
+    }
+
+    fn settings_as(
+        &self,
+        role: Option<&str>,
+        address: Option<std::net::SocketAddr>,
+    ) -> PostgresSettings {
+        let role = role.map(|role| format!("%20-crole%3D{role}"));
+        let role = role.unwrap_or_default();
         let mark = if self.server.contains('?') { '&' } else { '?' };
         let mut url = format!(
             "{}{mark}application_name={schema}&options=-csearch_path%3D{schema}{role}",

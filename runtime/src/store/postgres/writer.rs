@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ use super::super::{CommitError, Error};
 use super::commit::{self, epochs, versions};
 use super::connect::{Connector, Failure, Kind, Pauses, answered};
 use super::key_value::{self, Xid, XidStatus};
-use super::tasks;
+use super::{scope, tasks};
 
 /// How long a group is tried: longer than a server takes to restart or to fail over
 /// within its machine, shorter than clients wait.
@@ -215,6 +216,7 @@ async fn write(
     if group.batches.is_empty() && group.writes.is_empty() {
         return Ok(Written::All(Vec::new())); // all were refused
     }
+    let tenants = scope::of_group(group);
     let asks = layers.iter().flatten().any(|row| !row.tasks.is_empty());
     if layers.len() <= 1 && group.writes.is_empty() && !asks {
         // The statement is a transaction of its own.
@@ -223,14 +225,16 @@ async fn write(
             outcomes: Vec::new(),
             xid: None,
         });
-        let written = commit::write(connection, &group.batches, rows).await;
+        let written = commit::write(connection, &group.batches, rows, &tenants).await;
         return surely(written, doubt, before).map(|written| match written {
             Some(()) => Written::All(Vec::new()),
             None => Written::Refused,
         });
     }
-    sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-    let written = write_parts(connection, group, &layers, doubt).await;
+    // Safe: ids of tenants, and quoted all the same.
+    let begin = AssertSqlSafe(format!("BEGIN{}", scope::list_sql(&tenants)));
+    sqlx::raw_sql(begin).execute(&mut *connection).await?;
+    let written = write_parts(connection, group, &layers, &tenants, doubt).await;
     let over = match &written {
         Ok(Written::All(_)) => true,
         Ok(_) => false,
@@ -246,11 +250,12 @@ async fn write_parts(
     connection: &mut PgConnection,
     group: &Group,
     layers: &[Vec<&Row>],
+    tenants: &str,
     doubt: &mut Option<Doubt>,
 ) -> Result<Written, Failure> {
     let mut fence = &group.batches[..];
     for rows in layers {
-        match commit::write(connection, fence, rows).await {
+        match commit::write(connection, fence, rows, tenants).await {
             Ok(()) => fence = &[],
             Err(failure) if failure.kind == Kind::Refused => return Ok(Written::Refused),
             Err(failure) => return Err(failure),
@@ -258,7 +263,7 @@ async fn write_parts(
         tasks::write(connection, rows).await?;
     }
     if layers.is_empty() && !fence.is_empty() {
-        match commit::write(connection, fence, &[]).await {
+        match commit::write(connection, fence, &[], tenants).await {
             Ok(()) => {}
             Err(failure) if failure.kind == Kind::Refused => return Ok(Written::Refused),
             Err(failure) => return Err(failure),
