@@ -12,7 +12,7 @@ use super::super::Error;
 use super::connect::{Connector, Failure};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "initial",
@@ -37,6 +37,16 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
         5,
         "objects",
         include_str!("../../../migrations/postgres/0005_objects.sql"),
+    ),
+    (
+        6,
+        "changes",
+        include_str!("../../../migrations/postgres/0006_changes.sql"),
+    ),
+    (
+        7,
+        "contents",
+        include_str!("../../../migrations/postgres/0007_contents.sql"),
     ),
 ];
 
