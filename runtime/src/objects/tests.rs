@@ -245,8 +245,8 @@ async fn files_of_an_earlier_release_are_read_and_taken_into_the_store() {
     let files = Files::open(bench.folder.path()).expect("a folder");
     for (of, content) in [
         (&acme, &bytes[..]),
-        (&acme, b"nobody's"),
-        (&rival, b"theirs"),
+        (&acme, &b"nobody's"[..]),
+        (&rival, &b"theirs"[..]),
     ] {
         let mut draft = files.begin().expect("begins");
         draft.write(content).await.expect("writes");

@@ -161,10 +161,11 @@ async fn what_is_nowhere_is_unknown() {
         matches!(unknown, Err(StartError::UnknownWorkflow { .. })),
         "{unknown:?}"
     );
-    let started = engine.start(start("effect", None)).await;
+    let started = engine.start(start("missing", None)).await;
     let status = ended(&engine, started.expect("is found").id).await;
-    let Status::Failed { failure } = &status else {
+    let Status::Completed { output } = &status else {
         panic!("{status:?}");
     };
-    assert_eq!(&*failure.error, "ActivityNotFound");
+    let caught = &output.to_value()["error"]["error"];
+    assert_eq!(*caught, json!("ActivityNotFound"));
 }
