@@ -11,6 +11,7 @@
 mod definitions;
 mod manifest;
 mod names;
+mod others;
 mod pause;
 mod stock;
 
@@ -26,7 +27,7 @@ use crate::change::to_its_end;
 use crate::places::{Place, Places};
 use crate::sandbox::{AdmitError, Sandbox};
 use crate::schedules::InForce;
-use crate::store::{self, ActivityVersion, ApplicationVersion, Store, VERSION_BYTES};
+use crate::store::{self, ActivityVersion, ApplicationVersion, Store, Subject, VERSION_BYTES};
 use crate::tenancy::{Tenancy, Tenant};
 pub use manifest::{HttpManifest, LimitsManifest, Manifest};
 pub use names::{NAME_RULE, etag, is_name};
@@ -190,6 +191,8 @@ struct Inner {
     /// Held by who makes a stock out of the one in force.
     swaps: Mutex<()>,
     compiling: Places,
+    /// For what is not known here, and may be in the store.
+    looking: Places,
     old: Mutex<OldPrograms>,
     /// Makes a change one step: check, store, swap. Compiling is outside of it.
     changes: tokio::sync::Mutex<()>,
@@ -218,30 +221,7 @@ impl Catalog {
     ) -> Result<Self, store::Error> {
         let mut stocks = HashMap::new();
         for tenant in tenancy.tenants() {
-            let mut stock = Stock::new(Arc::clone(&tenant));
-            stock.bytes = store.uploaded_bytes(&tenant.id).await?;
-            for row in store.activities(&tenant.id).await? {
-                match activity(&tenant, &row) {
-                    Ok(activity) => stock.add_activity(activity),
-                    Err(error) => tracing::error!(
-                        tenant.id = %tenant.id, activity.name = row.name, version = row.version, error,
-                        "an activity cannot be used"
-                    ),
-                }
-            }
-            for row in store.applications(&tenant.id).await? {
-                let (name, version) = (row.name.clone(), row.version);
-                match compile_row(row).await {
-                    Ok(entry) => stock.add_application(&name, entry),
-                    Err(error) => tracing::error!(
-                        tenant.id = %tenant.id, application = name, version, %error,
-                        "an application cannot be used"
-                    ),
-                }
-            }
-            for paused in store.paused_workflows(&tenant.id).await? {
-                stock.pause(Arc::new(paused));
-            }
+            let stock = read_stock(&*store, &tenant).await?;
             stocks.insert(tenant.id.clone(), Arc::new(stock));
         }
         Ok(Self(Arc::new(Inner {
@@ -251,6 +231,7 @@ impl Catalog {
             stocks: RwLock::new(stocks),
             swaps: Mutex::default(),
             compiling: Places::new(cores().max(FEWEST_COMPILING)),
+            looking: Places::new(others::LOOKUPS),
             old: Mutex::default(),
             changes: tokio::sync::Mutex::new(()),
         })))
@@ -409,6 +390,8 @@ impl Catalog {
             source: String::from_utf8_lossy(&source).into_owned(), // it compiles, so nothing is lost
             created_at: now,
         };
+        self.look_for(tenant, &Subject::Application(name.to_owned()))
+            .await?;
         let (this, owner) = (self.clone(), tenant.clone());
         let precondition = precondition.clone();
         let (entry, created) = to_its_end(async move {
@@ -452,6 +435,8 @@ impl Catalog {
         }
         manifest.check().map_err(Error::Manifest)?;
         self.tenant(tenant)?;
+        self.look_for(tenant, &Subject::Activity(name.to_owned()))
+            .await?;
         let info = self.0.sandbox.admit(tenant, wasm.clone()).await?;
         let digest: Arc<str> = info.digest.as_str().into();
         let description = Description { manifest, info };
@@ -722,6 +707,35 @@ fn check_bytes(stock: &Stock, more: u64) -> Result<(), Error> {
         return Err(Error::TooManyBytes { kept, more, limit });
     }
     Ok(())
+}
+
+/// What the store has of a tenant.
+async fn read_stock(store: &dyn Store, tenant: &Arc<Tenant>) -> Result<Stock, store::Error> {
+    let mut stock = Stock::new(Arc::clone(tenant));
+    stock.bytes = store.uploaded_bytes(&tenant.id).await?;
+    for row in store.activities(&tenant.id).await? {
+        match activity(tenant, &row) {
+            Ok(activity) => stock.add_activity(activity),
+            Err(error) => tracing::error!(
+                tenant.id = %tenant.id, activity.name = row.name, version = row.version, error,
+                "an activity cannot be used"
+            ),
+        }
+    }
+    for row in store.applications(&tenant.id).await? {
+        let (name, version) = (row.name.clone(), row.version);
+        match compile_row(row).await {
+            Ok(entry) => stock.add_application(&name, entry),
+            Err(error) => tracing::error!(
+                tenant.id = %tenant.id, application = name, version, %error,
+                "an application cannot be used"
+            ),
+        }
+    }
+    for paused in store.paused_workflows(&tenant.id).await? {
+        stock.pause(Arc::new(paused));
+    }
+    Ok(stock)
 }
 
 fn cores() -> usize {

@@ -7,6 +7,7 @@
 
 mod asked;
 mod children;
+mod definitions;
 mod live;
 mod moves;
 mod pacing;
@@ -17,6 +18,7 @@ mod size;
 mod spread;
 mod standing;
 mod usage;
+mod wanted;
 mod watch;
 
 use std::collections::HashMap;
@@ -25,8 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use cascade_cdl::program::{Priority, Program, Rate, Resource};
+use cascade_cdl::program::{Priority, Program, Rate};
 use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::schema::Unfit;
 use cascade_cdl::spread::SEPARATOR;
@@ -38,13 +39,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Activity;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::objects::Objects;
 use crate::places::Places;
 use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use asked::path;
+pub use definitions::{Admission, Definitions};
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
 pub use replay::Traced;
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};
@@ -69,53 +70,6 @@ const REPORT_BYTES: usize = 32 << 20;
 
 /// Reports with less output than this do not count, so that most take no permit.
 const SMALL_REPORT: usize = 64 << 10;
-
-/// Who knows what workflows and activities there are. The engine does not mind
-/// where from: the catalog of a server, or the one file of `cascade run`.
-#[async_trait]
-pub trait Definitions: Send + Sync + 'static {
-    /// The workflow as a new execution runs it, with its application's version.
-    fn workflow(
-        &self,
-        tenant: &TenantId,
-        application: &str,
-        workflow: &str,
-    ) -> Option<(u32, Arc<Program>)>;
-
-    /// The workflow as an old execution runs it.
-    async fn workflow_at(
-        &self,
-        tenant: &TenantId,
-        application: &str,
-        version: u32,
-        workflow: &str,
-    ) -> Result<Option<Arc<Program>>, store::Error>;
-
-    /// Since when and why nothing new of a workflow is started, if that is so.
-    fn paused(
-        &self,
-        tenant: &TenantId,
-        application: &str,
-        workflow: &str,
-    ) -> Option<Arc<PausedWorkflow>>;
-
-    /// What a resource stands for now.
-    fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>>;
-
-    /// Limits on what a tenant may start.
-    fn admission(&self, tenant: &TenantId) -> Admission;
-}
-
-/// Limits on what a tenant may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admission {
-    /// Largest input of a workflow, in bytes.
-    pub input_bytes: u64,
-    /// Executions open at a time, sleeping ones included.
-    pub open_executions: u64,
-    /// Memory for open executions, in bytes.
-    pub open_bytes: u64,
-}
 
 /// Why a tenant may have nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -589,7 +543,16 @@ impl Engine {
             }
             // Nobody but a Map starts its chunks.
             None if start.workflow.contains(SEPARATOR) => Ok(None),
-            None => Ok(definitions.workflow(tenant, application, &start.workflow)),
+            None => {
+                let workflow = &start.workflow;
+                let known = definitions.workflow(tenant, application, workflow);
+                if known.is_some() {
+                    return Ok(known);
+                }
+                let looked = definitions.look_for_workflow(tenant, application).await;
+                looked.map_err(StartError::Store)?;
+                Ok(definitions.workflow(tenant, application, workflow))
+            }
         }
     }
 

@@ -1,30 +1,30 @@
 //! Objects of tenants: inputs and results of Maps, too large for a history.
 //!
-//! Owns the contents: files in the data folder, named by tenant and SHA-256, so that no
-//! name that somebody gives becomes a path. Which object has which content is a row of the
-//! store. A content is written under a temporary name, synced, moved to its place, and only
-//! then does a row name it; it goes when no row of its tenant does. A crash in between
-//! leaves a file that nobody names, which the next upload of the same content takes over.
+//! Owns the contents, which are named by tenant and SHA-256, so that no name that somebody
+//! gives becomes a path. Which object has which content is a row of the store. Beside a
+//! store that is a file, contents are files (`objects/files.rs`); in one that many servers share they
+//! are in the store, where each of them finds them (`objects/rows.rs`). A content is durable before a
+//! row names it, and goes when no row of its tenant does.
 //!
 //! Tenants share nothing, not even equal contents: how long an upload takes says nothing
 //! about what others have.
 
 pub mod cut;
+mod files;
+mod rows;
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 
 use cascade_cdl::{TenantId, Timestamp};
 use sha2::{Digest, Sha256};
-use tempfile::TempPath;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
+use self::files::{FileDraft, Files};
+use self::rows::{Rows, RowsDraft, RowsReader};
 use crate::change::to_its_end;
-use crate::store::{self, Object, ObjectKey, Replaced, Store};
+use crate::store::{self, Object, ObjectKey, READ_GRACE, Replaced, Store};
 
 /// Longest name of a bucket, in bytes (that of S3).
 const MAX_BUCKET: usize = 63;
@@ -35,8 +35,8 @@ const MAX_KEY: usize = 512;
 /// Largest object, whatever the quota: what S3 takes in one request.
 pub const MAX_OBJECT_BYTES: u64 = 5 << 30;
 
-/// Permission of folders and files: what tenants keep is nobody else's on the machine.
-const FOLDER_MODE: u32 = 0o700;
+/// What is read of a file at a time when it is taken into the store.
+const TAKEN_BYTES: usize = 64 << 10;
 
 /// How many bytes of objects a tenant may have at the moment.
 pub type Quota = Arc<dyn Fn(&TenantId) -> u64 + Send + Sync>;
@@ -92,42 +92,97 @@ pub fn check_bucket(bucket: &str) -> Result<(), Error> {
 pub struct Objects(Arc<Inner>);
 
 struct Inner {
-    folder: PathBuf,
+    place: Place,
     store: Arc<dyn Store>,
     quota: Quota,
     /// Held while rows and files change together, or a content could go that another
     /// request is about to name.
     change: Mutex<()>,
+    /// Told when a content has been let go.
+    let_go: Notify,
+}
+
+/// Where contents are.
+enum Place {
+    Files(Files),
+    Rows {
+        rows: Rows,
+        /// What an earlier release wrote before contents were in the store.
+        earlier: Option<Files>,
+    },
+}
+
+/// A content, from its beginning. Reading may wait for the disk or the store, so it is not
+/// for tasks.
+pub struct Content(Source);
+
+enum Source {
+    File(std::fs::File),
+    Rows(RowsReader),
 }
 
 impl Objects {
-    /// The objects in a folder, which is made if need be.
+    /// The objects of a store, with a folder for what it does not keep itself.
     pub fn open(folder: &Path, store: Arc<dyn Store>, quota: Quota) -> Result<Self, Error> {
-        let temporary = folder.join("tmp");
-        // What a crash left half written.
-        match fs::remove_dir_all(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        make_folder(&temporary)?;
+        let place = match Rows::of(&store) {
+            Some(rows) => Place::Rows {
+                rows,
+                earlier: Files::left_in(folder)?,
+            },
+            None => Place::Files(Files::open(folder)?),
+        };
         Ok(Self(Arc::new(Inner {
-            folder: folder.to_owned(),
+            place,
             store,
             quota,
             change: Mutex::default(),
+            let_go: Notify::new(),
         })))
+    }
+
+    /// Takes the files of an earlier release into the store, and removes from it what nobody
+    /// reads any more, as long as it is let.
+    pub async fn upkeep(&self, tenants: &[TenantId]) {
+        let Place::Rows { rows, earlier } = &self.0.place else {
+            return; // files are removed as they are let go
+        };
+        if let Some(files) = earlier {
+            for tenant in tenants {
+                if let Err(error) = take_in(rows, files, tenant).await {
+                    tracing::error!(
+                        tenant.id = %tenant, %error,
+                        "contents of objects are still files of this server; the next start tries again"
+                    );
+                }
+            }
+        }
+        loop {
+            loop {
+                match rows.store().sweep_contents().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "contents that nobody reads stay for now");
+                        break;
+                    }
+                }
+            }
+            self.0.let_go.notified().await;
+            tokio::time::sleep(READ_GRACE).await;
+        }
     }
 
     /// Begins to write a content of a tenant's.
     pub fn upload(&self, tenant: &TenantId) -> Result<Upload, Error> {
         let limit = (self.0.quota)(tenant).min(MAX_OBJECT_BYTES);
-        let file = tempfile::NamedTempFile::new_in(self.0.folder.join("tmp"))?;
-        let (file, path) = file.into_parts();
+        let draft = match &self.0.place {
+            Place::Files(files) => Draft::File(files.begin()?),
+            Place::Rows { rows, .. } => Draft::Rows(rows.begin(tenant)),
+        };
         Ok(Upload {
             objects: self.clone(),
             tenant: tenant.clone(),
-            file: tokio::fs::File::from_std(file),
-            path,
+            draft,
             hash: Sha256::new(),
             size: 0,
             limit,
@@ -160,14 +215,14 @@ impl Objects {
         &self,
         tenant: &TenantId,
         name: &ObjectKey,
-    ) -> Result<Option<(Object, Option<File>)>, Error> {
+    ) -> Result<Option<(Object, Option<Content>)>, Error> {
         for is_last in [false, true] {
             let Some(object) = self.get(tenant, name).await? else {
                 break;
             };
-            let file = self.content(tenant, &object.digest)?;
-            if is_last || file.is_some() {
-                return Ok(Some((object, file)));
+            let content = self.content(tenant, &object.digest).await?;
+            if is_last || content.is_some() {
+                return Ok(Some((object, content)));
             }
         }
         Ok(None)
@@ -194,7 +249,7 @@ impl Objects {
 
     /// Dropped halfway, it would leave a content that no row names, and nobody counts.
     async fn delete_wholly(&self, tenant: &TenantId, name: &ObjectKey) -> Result<bool, Error> {
-        let _changing = self.0.change.lock().await;
+        let _changing = self.changing().await;
         let gone = self.0.store.delete_object(tenant, name).await?;
         if let Some(Replaced { orphan }) = &gone {
             self.let_go(tenant, orphan.as_deref()).await;
@@ -203,35 +258,47 @@ impl Objects {
     }
 
     /// The content with this digest; `None` if no object of the tenant has it any more.
-    pub fn content(&self, tenant: &TenantId, digest: &str) -> Result<Option<File>, Error> {
-        let Some(path) = self.path(tenant, digest) else {
+    pub async fn content(&self, tenant: &TenantId, digest: &str) -> Result<Option<Content>, Error> {
+        if !is_digest(digest) {
             return Ok(None);
-        };
-        match File::open(path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+        }
+        let of_file = |file| Content(Source::File(file));
+        let of_rows = |reader| Content(Source::Rows(reader));
+        match &self.0.place {
+            Place::Files(files) => Ok(files.find(tenant, digest)?.map(of_file)),
+            Place::Rows { rows, earlier } => {
+                let found = rows.find(tenant, digest).await?;
+                let (None, Some(files)) = (&found, earlier) else {
+                    return Ok(found.map(of_rows));
+                };
+                if let Some(file) = files.find(tenant, digest)? {
+                    return Ok(Some(of_file(file)));
+                }
+                // It may just have been taken into the store.
+                Ok(rows.find(tenant, digest).await?.map(of_rows))
+            }
         }
     }
 
-    /// Where a content is; `None` for what is no digest.
-    fn path(&self, tenant: &TenantId, digest: &str) -> Option<PathBuf> {
-        let is_digest = digest.len() == 64 && digest.bytes().all(|c| c.is_ascii_hexdigit());
-        is_digest.then(|| self.folder(tenant).join(&digest[..2]).join(digest))
+    /// A store that keeps contents changes them together with its rows by itself.
+    async fn changing(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        match self.0.place {
+            Place::Files(_) => Some(self.0.change.lock().await),
+            Place::Rows { .. } => None,
+        }
     }
 
-    fn folder(&self, tenant: &TenantId) -> PathBuf {
-        let tenant = hex(&Sha256::digest(tenant.as_str().as_bytes()));
-        self.0.folder.join(tenant)
-    }
-
-    /// Removes a content that nobody names. One that stays takes room and nothing else.
+    /// Removes a content that nobody names. In a store that keeps contents it is on its way.
     async fn let_go(&self, tenant: &TenantId, digest: Option<&str>) {
-        let path = digest.and_then(|digest| self.path(tenant, digest));
-        if let Some(path) = path
-            && let Err(error) = blocking(move || fs::remove_file(path)).await
-        {
-            tracing::warn!(tenant.id = %tenant, %error, "a content that nobody names stays");
+        let Some(digest) = digest else { return };
+        match &self.0.place {
+            Place::Files(files) => files.remove(tenant, digest).await,
+            Place::Rows { earlier, .. } => {
+                if let Some(files) = earlier {
+                    files.remove(tenant, digest).await;
+                }
+                self.0.let_go.notify_one();
+            }
         }
     }
 
@@ -240,32 +307,35 @@ impl Objects {
     async fn place(
         &self,
         tenant: &TenantId,
-        temporary: TempPath,
+        draft: Draft,
         object: Object,
     ) -> Result<Object, Error> {
-        let _changing = self.0.change.lock().await;
-        let path = self.path(tenant, &object.digest);
-        let path = path.ok_or_else(|| io::Error::other("a digest is one"))?;
-        let folder = path.parent().unwrap_or(&self.0.folder).to_owned();
-        let is_new = blocking(move || {
-            let is_new = !path.exists();
-            if is_new {
-                make_folder(&folder)?;
-                temporary.persist(&path).map_err(|error| error.error)?;
-                // Its place is durable before a row names it.
-                File::open(&folder)?.sync_all()?;
-            }
-            Ok(is_new)
-        })
-        .await?;
+        let _changing = self.changing().await;
         let quota = (self.0.quota)(tenant);
-        match self.0.store.put_object(tenant, object.clone(), quota).await {
+        let (put, is_new_file) = match (draft, &self.0.place) {
+            (Draft::File(draft), Place::Files(files)) => {
+                let is_new = files.keep(tenant, draft, &object.digest).await?;
+                let put = self.0.store.put_object(tenant, object.clone(), quota);
+                (put.await, is_new)
+            }
+            (Draft::Rows(draft), Place::Rows { rows, .. }) => {
+                let store = rows.store();
+                let put = store.put_content(tenant, draft.id(), object.clone(), quota);
+                let put = put.await;
+                if put.is_ok() {
+                    draft.kept();
+                }
+                (put, false)
+            }
+            _ => unreachable!("a draft is begun where contents are"),
+        };
+        match put {
             Ok(Replaced { orphan }) => {
                 self.let_go(tenant, orphan.as_deref()).await;
                 Ok(object)
             }
             Err(error @ store::Error::ObjectQuota { .. }) => {
-                if is_new {
+                if is_new_file {
                     self.let_go(tenant, Some(&object.digest)).await;
                 }
                 Err(error.into())
@@ -280,11 +350,15 @@ impl Objects {
 pub struct Upload {
     objects: Objects,
     tenant: TenantId,
-    file: tokio::fs::File,
-    path: TempPath,
+    draft: Draft,
     hash: Sha256,
     size: u64,
     limit: u64,
+}
+
+enum Draft {
+    File(FileDraft),
+    Rows(RowsDraft),
 }
 
 impl Upload {
@@ -295,40 +369,81 @@ impl Upload {
             return Err(Error::TooLarge(self.limit));
         }
         self.hash.update(bytes);
-        self.file.write_all(bytes).await?;
+        match &mut self.draft {
+            Draft::File(draft) => draft.write(bytes).await?,
+            Draft::Rows(draft) => draft.write(bytes).await?,
+        }
         Ok(())
     }
 
     /// Gives it a name; what has the name is replaced.
     pub async fn finish(mut self, name: ObjectKey, now: Timestamp) -> Result<Object, Error> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
+        match &mut self.draft {
+            Draft::File(draft) => draft.finish().await?,
+            Draft::Rows(draft) => draft.finish().await?,
+        }
         let object = Object {
             name,
             digest: hex(&self.hash.finalize()),
             size: self.size,
             created_at: now,
         };
-        let (objects, tenant, path) = (self.objects, self.tenant, self.path);
-        to_its_end(async move { objects.place(&tenant, path, object).await }).await
+        let (objects, tenant, draft) = (self.objects, self.tenant, self.draft);
+        to_its_end(async move { objects.place(&tenant, draft, object).await }).await
     }
 }
 
-/// Does what waits for the disk where no task waits with it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(io::Error::other(error)),
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Source::File(file) => file.read(buffer),
+            Source::Rows(rows) => rows.read(buffer),
+        }
     }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(path)
+impl Seek for Content {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match &mut self.0 {
+            Source::File(file) => file.seek(to),
+            Source::Rows(rows) => rows.seek(to),
+        }
+    }
+}
+
+/// Takes the files of a tenant into the store. Each is removed when it is there, or if no
+/// object has it; so it can be cut off at any point, and goes on with the rest.
+async fn take_in(rows: &Rows, files: &Files, tenant: &TenantId) -> Result<(), Error> {
+    for digest in files.digests(tenant).await? {
+        let Some(file) = files.find(tenant, &digest)? else {
+            continue;
+        };
+        let (mut draft, mut hash) = (rows.begin(tenant), Sha256::new());
+        let mut file = tokio::fs::File::from_std(file);
+        let mut part = vec![0; TAKEN_BYTES];
+        loop {
+            let length = tokio::io::AsyncReadExt::read(&mut file, &mut part).await?;
+            if length == 0 {
+                break;
+            }
+            hash.update(&part[..length]);
+            draft.write(&part[..length]).await?;
+        }
+        draft.finish().await?;
+        if hex(&hash.finalize()) != digest {
+            tracing::error!(tenant.id = %tenant, digest, "a content is damaged, and stays a file");
+            continue;
+        }
+        let store = rows.store();
+        store.adopt_content(tenant, draft.id(), &digest).await?;
+        draft.kept();
+        files.remove(tenant, &digest).await;
+    }
+    Ok(())
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -340,104 +455,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use super::*;
-    use crate::store::ModelStore;
-
-    fn tenant(name: &str) -> TenantId {
-        name.parse().expect("valid")
-    }
-
-    fn open(folder: &Path, quota: u64) -> Objects {
-        let store = Arc::new(ModelStore::new());
-        Objects::open(folder, store, Arc::new(move |_| quota)).expect("opens")
-    }
-
-    fn read(objects: &Objects, of: &str, digest: &str) -> Option<String> {
-        let file = objects.content(&tenant(of), digest).expect("reads");
-        file.map(|mut file| {
-            let mut text = String::new();
-            file.read_to_string(&mut text).expect("text");
-            text
-        })
-    }
-
-    fn files(folder: &Path) -> usize {
-        let entries = fs::read_dir(folder).expect("a folder");
-        entries
-            .map(|entry| entry.expect("readable").path())
-            .map(|path| if path.is_dir() { files(&path) } else { 1 })
-            .sum()
-    }
-
-    #[tokio::test]
-    async fn a_content_stays_as_long_as_an_object_has_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let objects = open(folder.path(), 1 << 30);
-        let acme = tenant("acme");
-        let [a, b] = ["a", "b"].map(|key| name("in", key).expect("valid"));
-        let first = objects.put(&acme, a.clone(), b"one", Timestamp(1)).await;
-        let digest = first.expect("fits").digest;
-        for (name, content) in [(&b, b"one"), (&a, b"two")] {
-            let put = objects.put(&acme, name.clone(), content, Timestamp(2));
-            put.await.expect("fits");
-        }
-        assert_eq!(read(&objects, "acme", &digest).as_deref(), Some("one"));
-        assert!(objects.delete(&acme, &b).await.expect("deletes"));
-        assert_eq!(read(&objects, "acme", &digest), None);
-        assert!(objects.delete(&acme, &a).await.expect("deletes"));
-        assert!(!objects.delete(&acme, &a).await.expect("answers"));
-        assert_eq!(files(folder.path()), 0);
-    }
-
-    #[tokio::test]
-    async fn who_knows_a_digest_of_another_tenant_has_nothing_of_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let objects = open(folder.path(), 1 << 30);
-        let here = name("in", "a").expect("valid");
-        let acme = tenant("acme");
-        let put = objects.put(&acme, here.clone(), b"secret", Timestamp(1));
-        let digest = put.await.expect("fits").digest;
-        assert_eq!(read(&objects, "rival", &digest), None);
-        for odd in ["", "..", "../../x", &format!("../{}", &digest[3..])] {
-            assert_eq!(read(&objects, "acme", odd), None, "{odd}");
-        }
-        let found = objects.get(&tenant("rival"), &here).await.expect("reads");
-        assert!(found.is_none());
-    }
-
-    #[tokio::test]
-    async fn what_has_no_room_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let objects = open(folder.path(), 1_100);
-        let acme = tenant("acme");
-        let here = |key: &str| name("in", key).expect("valid");
-        let put = objects.put(&acme, here("a"), b"fits", Timestamp(1));
-        put.await.expect("fits");
-        let over = objects.put(&acme, here("b"), b"no", Timestamp(1)).await;
-        assert!(
-            matches!(over, Err(Error::Store(store::Error::ObjectQuota { .. }))),
-            "{over:?}"
-        );
-        let over = objects.put(&acme, here("a"), &[0; 1_101], Timestamp(1));
-        assert!(matches!(over.await, Err(Error::TooLarge(1_100))));
-        drop(objects.upload(&acme).expect("begins"));
-        assert_eq!(files(folder.path()), 1);
-    }
-
-    #[test]
-    fn names_are_short_and_plain() {
-        for bucket in ["", "A", "a/b", "..", ".a", "-a", "ä", &"a".repeat(64)] {
-            assert!(name(bucket, "k").is_err(), "{bucket}");
-        }
-        for key in ["", "a\0b", "a\nb", &"a".repeat(513)] {
-            assert!(name("b", key).is_err(), "{key}");
-        }
-        // Of a key nothing becomes a path.
-        for key in ["../../etc/passwd", "/", "a b", "ü"] {
-            assert!(name("my-bucket_1.x", key).is_ok(), "{key}");
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! requests, then no new attempts, then the last commits. A kill at any point
 //! is a crash, from which the next start recovers.
 
+mod follower;
 mod services;
 
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -32,6 +33,7 @@ use crate::store::{self, PostgresStore, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
 use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, CROWDED_PACE, SandboxRunner, Workers};
+use follower::Follower;
 use services::StoreServices;
 
 /// Between two times that the metrics' memory is tidied.
@@ -92,7 +94,8 @@ pub struct Running {
     workers: Workers,
     stopping: CancellationToken,
     serving: JoinHandle<()>,
-    upkeep: JoinHandle<()>,
+    /// What goes on beside requests.
+    background: JoinSet<()>,
     grace: Duration,
 }
 
@@ -103,10 +106,13 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let telemetry = Telemetry::install();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = open_store(&config).await?;
+    // Before anything is read: what changes meanwhile is told.
+    let feed = store.follow().await?;
     let tenancy = Tenancy::load(&config, store.clone()).await?;
     let sandbox = open_sandbox(&config, &options, &store, &tenancy, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
     let objects = open_objects(&config, &store, tenancy.clone())?;
+    let contents = objects.clone();
     let threads = config.workers.threads;
     let capacity = Capacity {
         places: threads.saturating_mul(ATTEMPTS_PER_THREAD),
@@ -146,9 +152,9 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let stopping = CancellationToken::new();
     let router = api::router(Api::new(api::Parts {
         engine: engine.clone(),
-        catalog,
+        catalog: catalog.clone(),
         schedules: schedules.clone(),
-        tenancy,
+        tenancy: tenancy.clone(),
         store: store.clone(),
         objects,
         clock,
@@ -160,6 +166,13 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         let (config, stopping) = (config.clone(), stopping.clone());
         tokio::spawn(async move { api::serve(listener, router, &config.server, stopping).await })
     };
+    let follower = feed.map(|feed| Follower {
+        feed,
+        tenancy: tenancy.clone(),
+        catalog,
+        schedules: schedules.clone(),
+    });
+    let background = background(telemetry, contents, &tenancy, follower);
     tracing::info!(url, "serving");
     Ok(Running {
         url,
@@ -170,14 +183,14 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         workers,
         stopping,
         serving,
-        upkeep: tokio::spawn(tidy(telemetry)),
+        background,
         grace: config.server.shutdown_grace,
     })
 }
 
 impl Running {
     /// Stops: lets requests and attempts end for a while, commits, closes.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.stopping.cancel();
         self.schedules.shutdown().await;
         // No new attempts; what waits is asked for again after the next start.
@@ -199,7 +212,7 @@ impl Running {
             // Past that, the process ends with the attempt in it.
             let _ = tokio::time::timeout(ABANDON_GRACE, ended).await;
         }
-        self.upkeep.abort();
+        self.background.shutdown().await;
         self.store.close().await;
         tracing::info!("stopped");
     }
@@ -252,7 +265,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     Ok(Arc::new(SqliteStore::open(&config.database_path()).await?))
 }
 
-/// Objects beside the database, held to what each tenant's limits say at the moment.
+/// Objects, held to what each tenant's limits say at the moment.
 fn open_objects(
     config: &Config,
     store: &Arc<dyn Store>,
@@ -311,6 +324,24 @@ fn shares(tenancy: Tenancy) -> Shares {
             },
         )
     })
+}
+
+/// Begins what goes on beside requests.
+fn background(
+    telemetry: Telemetry,
+    objects: Objects,
+    tenancy: &Tenancy,
+    follower: Option<Follower>,
+) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    background.spawn(tidy(telemetry));
+    let tenants = tenancy.tenants();
+    let tenants: Vec<_> = tenants.iter().map(|tenant| tenant.id.clone()).collect();
+    background.spawn(async move { objects.upkeep(&tenants).await });
+    if let Some(follower) = follower {
+        background.spawn(follower.run());
+    }
+    background
 }
 
 async fn tidy(telemetry: Telemetry) {

@@ -6,8 +6,10 @@
 //! administer tenants. After a crash, what a method acknowledged is there.
 
 mod codec;
+mod contents;
 #[cfg(test)]
 mod contract;
+mod feed;
 mod group;
 mod key_value;
 pub mod model;
@@ -24,7 +26,11 @@ use cascade_cdl::{Event, Execution, ExecutionId, TaskId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use codec::{decode_events, encode_events};
+pub use contents::{BLOCK_BYTES, ContentId, Contents, KeptContent, READ_GRACE};
+pub use feed::{Change, Feed, News, Subject};
 pub use model::{Fault, ModelStore};
+#[cfg(test)]
+pub(crate) use postgres::scratch::Scratch;
 pub use postgres::{PostgresSettings, PostgresStore};
 pub use sqlite::SqliteStore;
 
@@ -623,6 +629,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<ActivityVersion, Error>;
     /// All versions of all activities of a tenant, by name and number.
     async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error>;
+    /// All versions of one activity, by number.
+    async fn activity_versions(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Vec<ActivityVersion>, Error>;
 
     /// Adds a version of an application if `expected` is its newest version
     /// (0: there is none; `None`: whatever it is). `Err(version)` inside tells the newest.
@@ -699,6 +711,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes or replaces a tenant.
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error>;
+    /// A tenant that is stored.
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, Error>;
     /// All tenants that are stored.
     async fn tenants(&self) -> Result<Vec<TenantRow>, Error>;
 
@@ -735,6 +749,23 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<bool, Error>;
     /// Removes a key.
     async fn kv_delete(&self, tenant: &TenantId, key: &str) -> Result<(), Error>;
+
+    /// Whether other servers may write to it: what is not in memory may be here, and what
+    /// is may be old, until [`Store::follow`] tells.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// What others change of what servers keep in memory, from now on: whoever reads it
+    /// after this call misses nothing. `None` if there are no others.
+    async fn follow(&self) -> Result<Option<Feed>, Error> {
+        Ok(None)
+    }
+
+    /// Where contents of objects are kept, if they are kept here and not in files.
+    fn contents(&self) -> Option<&dyn Contents> {
+        None
+    }
 
     /// Whether the database answers: the cheapest question there is.
     async fn ping(&self) -> Result<(), Error>;

@@ -44,6 +44,10 @@ pub const QUEUE_DEPTH: &str = "cascade_queue_depth";
 pub const STORE_COMMITS: &str = "cascade_store_commits_total";
 /// Events that the store took.
 pub const STORE_EVENTS: &str = "cascade_store_events_total";
+/// Whether the store tells this server what others change: 1 or 0.
+pub const CHANGES_HEARD: &str = "cascade_changes_heard";
+/// Time in which a change that the store told was taken in.
+pub const CHANGES_DURATION: &str = "cascade_changes_duration_seconds";
 /// Time from a request's arrival to its answer, by `method`, `route` and `status`.
 pub const HTTP_DURATION: &str = "cascade_http_request_duration_seconds";
 /// Memory that is resident.
@@ -183,6 +187,16 @@ pub fn attempt_ended(failed: bool, pure: bool, fuel: u64, duration: Duration) {
     }
 }
 
+/// Notes whether the store tells what other servers change.
+pub fn changes_heard(heard: bool) {
+    gauge!(CHANGES_HEARD).set(if heard { 1.0 } else { 0.0 });
+}
+
+/// Counts a change that was taken in.
+pub fn change_taken_in(duration: Duration) {
+    histogram!(CHANGES_DURATION).record(duration.as_secs_f64());
+}
+
 /// Counts a request. `route` is the template of the path, so that ids stay out.
 pub fn request(method: &Method, route: &str, status: StatusCode, duration: Duration) {
     // What clients make up must not become a label.
@@ -272,6 +286,16 @@ fn describe() {
     );
     describe_counter!(STORE_COMMITS, Unit::Count, "Transactions, each synced once");
     describe_counter!(STORE_EVENTS, Unit::Count, "Events that the store took");
+    describe_gauge!(
+        CHANGES_HEARD,
+        Unit::Count,
+        "Whether the store tells what other servers change"
+    );
+    describe_histogram!(
+        CHANGES_DURATION,
+        seconds,
+        "Time in which a change that the store told was taken in"
+    );
     describe_histogram!(
         HTTP_DURATION,
         seconds,

@@ -13,6 +13,7 @@
 //! the server itself (`server.admin_keys`), which nobody can make over HTTP.
 
 pub mod key;
+mod others;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -29,8 +30,9 @@ use crate::store::{self, ApiKey, Store, TenantRow};
 pub use key::Digest;
 
 /// How long a key of the store is taken for valid without asking again. Then
-/// it still is, until the answer is here. This process forgets a key at once
-/// when it is revoked here; elsewhere, at its first use after that time.
+/// it still is, until the answer is here. A key that is revoked is forgotten at once
+/// here, and elsewhere as soon as the store tells; while it does not tell, none is
+/// remembered ([`Tenancy::doubt_keys`]).
 const KEY_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Keys that are remembered: 200 bytes each. Beyond it, the store is asked.
@@ -212,6 +214,8 @@ struct Remembered {
     keys: HashMap<String, Known>,
     /// Counts revocations: a lookup that was under way during one is not remembered.
     generation: u64,
+    /// Whether nothing is to be remembered.
+    in_doubt: bool,
 }
 
 /// A key of the store.
@@ -232,10 +236,8 @@ impl Tenancy {
     pub async fn load(config: &Config, store: Arc<dyn Store>) -> Result<Self, store::Error> {
         let mut tenants = HashMap::new();
         for row in store.tenants().await? {
-            let settings: Settings = serde_json::from_str(&row.settings).map_err(|error| {
-                store::Error::Damaged(format!("settings of tenant {}: {error}", row.id))
-            })?;
-            tenants.insert(row.id.clone(), Arc::new(settings.tenant(row.id)));
+            let tenant = others::read(row)?;
+            tenants.insert(tenant.id.clone(), Arc::new(tenant));
         }
         let mut configured_keys = HashMap::new();
         let mut secrets = HashMap::new();
@@ -331,14 +333,8 @@ impl Tenancy {
             created_at: now,
         };
         self.0.store.put_tenant(row).await?;
-        let tenant = Arc::new(settings.tenant(id.clone()));
-        let mut tenants = HashMap::clone(&tenants);
-        tenants.insert(id, Arc::clone(&tenant));
-        *self
-            .0
-            .tenants
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+        let tenant = Arc::new(settings.tenant(id));
+        self.swap_in(&tenant);
         Ok(tenant)
     }
 
@@ -393,10 +389,10 @@ impl Tenancy {
         if label.len() > MAX_LABEL || label.chars().any(char::is_control) {
             return Err(Error::Label);
         }
-        let _change = self.0.changes.lock().await;
-        if self.tenant(tenant).is_none() {
+        if self.look_for(tenant).await?.is_none() {
             return Err(Error::NoTenant(tenant.clone()));
         }
+        let _change = self.0.changes.lock().await;
         let count = self.0.store.keys(tenant).await?.len();
         if count >= MAX_KEYS {
             return Err(Error::TooMany(count));
@@ -471,7 +467,7 @@ impl Tenancy {
         let key = found.filter(|key| key.id == id).ok_or(Denied::Unknown)?;
         let role = Role::of_name(&key.role)
             .ok_or_else(|| store::Error::Damaged(format!("key {id} has role `{}`", key.role)))?;
-        if self.tenant(&key.tenant).is_none() {
+        if self.look_for(&key.tenant).await?.is_none() {
             return Err(Denied::Unknown);
         }
         let principal = Principal::Tenant {
@@ -480,7 +476,7 @@ impl Tenancy {
             key: id.into(),
         };
         let mut remembered = self.remembered();
-        if remembered.generation == generation {
+        if remembered.generation == generation && !remembered.in_doubt {
             if remembered.keys.len() >= MAX_REMEMBERED {
                 remembered
                     .keys
@@ -513,6 +509,16 @@ impl Tenancy {
             .remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Principal {
+    /// Whose it is; of no tenant if it is the server's.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Tenant { tenant, .. } => Some(tenant),
+            Self::Server { .. } => None,
+        }
     }
 }
 

@@ -289,9 +289,14 @@ impl Server {
         http::request(&self.url, KEY, method, path, headers, body)
     }
 
+    /// One request with another key than the tenant's.
+    pub fn request_with(&self, key: &str, method: &str, path: &str) -> std::io::Result<Answer> {
+        http::request(&self.url, key, method, path, &[], "")
+    }
+
     /// One request of another tenant's.
     pub fn attack(&self, method: &str, path: &str) -> std::io::Result<Answer> {
-        http::request(&self.url, ATTACKER_KEY, method, path, &[], "")
+        self.request_with(ATTACKER_KEY, method, path)
     }
 
     /// Starts an execution under an idempotency key; an error if the server

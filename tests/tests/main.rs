@@ -17,5 +17,6 @@ mod readme;
 mod recovery;
 mod schedules;
 mod secrets;
+mod shared;
 mod sim;
 mod testing;

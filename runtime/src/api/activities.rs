@@ -134,7 +134,8 @@ async fn show(
     caller: Caller<Viewer>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let versions = state.catalog.versions(&caller.tenant.id, &name);
+    let (tenant, catalog) = (&caller.tenant.id, &state.catalog);
+    let versions = catalog.find_versions(tenant, &name, None).await?;
     let newest = versions
         .last()
         .ok_or_else(|| Problem::not_found("activity"))?;
@@ -169,7 +170,8 @@ async fn show_version(
     caller: Caller<Viewer>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let versions = state.catalog.versions(&caller.tenant.id, &name);
+    let (tenant, wanted) = (&caller.tenant.id, Some(version.as_str()));
+    let versions = state.catalog.find_versions(tenant, &name, wanted).await?;
     let found = versions
         .iter()
         .find(|activity| *activity.version == *version);

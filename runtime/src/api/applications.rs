@@ -223,7 +223,7 @@ async fn show(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let tenant = &caller.tenant.id;
-    let entry = state.catalog.application(tenant, &name);
+    let entry = state.catalog.find_application(tenant, &name).await?;
     let entry = entry.ok_or_else(|| Problem::not_found("application"))?;
     let shown = view(&state, tenant, &entry);
     Ok(with_etag(json(StatusCode::OK, &shown), &entry.etag))

@@ -1,7 +1,6 @@
 //! `/v1/objects`: inputs and results of Maps. Contents stream in and out; no more than a
 //! block of one is in memory.
 
-use std::fs::File;
 use std::io::Read;
 
 use axum::body::{Body, BodyDataStream};
@@ -20,7 +19,7 @@ use utoipa_axum::routes;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Author, Caller, Path, Query, Viewer, header};
 use super::{ApiState, json, list};
-use crate::objects;
+use crate::objects::{self, Content};
 use crate::places::Place;
 use crate::store::{Object, PAGE_ITEMS};
 
@@ -130,18 +129,18 @@ async fn read(
     let place = state.transfers.take_within(tenant, super::PATIENCE).await;
     let place = place.ok_or_else(too_many)?;
     let found = state.objects.find(tenant, &name).await?;
-    let (object, file) = found.ok_or_else(missing)?;
+    let (object, found) = found.ok_or_else(missing)?;
     let etag = format!("\"{}\"", object.digest);
     if header(&headers, IF_NONE_MATCH.as_str())? == Some(&etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(ETAG, plain(&etag))]).into_response());
     }
-    let file = file.ok_or_else(missing)?;
+    let found = found.ok_or_else(missing)?;
     let headers = [
         (CONTENT_TYPE, plain("application/octet-stream")),
         (CONTENT_LENGTH, HeaderValue::from(object.size)),
         (ETAG, plain(&etag)),
     ];
-    Ok((headers, content(file, place)).into_response())
+    Ok((headers, content(found, place)).into_response())
 }
 
 /// Write an object, or replace it
@@ -217,16 +216,16 @@ async fn delete(
 }
 
 /// A content, block after block; the place is held until the last.
-fn content(file: File, place: Place) -> Body {
-    let blocks = stream::try_unfold((file, place), |(mut file, place)| async {
+fn content(content: Content, place: Place) -> Body {
+    let blocks = stream::try_unfold((content, place), |(mut content, place)| async {
         let read = tokio::task::spawn_blocking(move || {
             let mut block = vec![0; BLOCK];
-            let length = file.read(&mut block)?;
+            let length = content.read(&mut block)?;
             block.truncate(length);
-            std::io::Result::Ok((file, block))
+            std::io::Result::Ok((content, block))
         });
-        let (file, block) = read.await.map_err(std::io::Error::other)??;
-        let next = (!block.is_empty()).then(|| (Bytes::from(block), (file, place)));
+        let (content, block) = read.await.map_err(std::io::Error::other)??;
+        let next = (!block.is_empty()).then(|| (Bytes::from(block), (content, place)));
         std::io::Result::Ok(next)
     });
     Body::from_stream(blocks)

@@ -196,7 +196,7 @@ async fn plan(
         application: compiled.0,
         mapping,
     };
-    let in_force = state.catalog.application(tenant, &name);
+    let in_force = state.catalog.find_application(tenant, &name).await?;
     let version = in_force.as_ref().map(|entry| entry.version);
     let old = in_force.map(|entry| Arc::clone(&entry.compiled));
     let (target, workflows) = apart(move || {
@@ -252,7 +252,7 @@ async fn migrate(
         .cursor
         .map(|text| list::read_cursor(&text, tenant, &filter))
         .transpose()?;
-    let in_force = state.catalog.application(tenant, &name);
+    let in_force = state.catalog.find_application(tenant, &name).await?;
     let in_force = in_force.ok_or_else(|| Problem::not_found("application"))?;
     let application = Arc::clone(&in_force.compiled);
     let mapping = apart(move || {

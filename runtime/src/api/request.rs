@@ -90,10 +90,8 @@ impl<L: Least> FromRequestParts<ApiState> for Caller<L> {
                 }
             },
         };
-        let tenant = state
-            .tenancy
-            .tenant(&id)
-            .ok_or_else(|| Problem::not_found("tenant"))?;
+        let tenant = state.tenancy.look_for(&id).await?;
+        let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
         Ok(Self {
             tenant,
             key,

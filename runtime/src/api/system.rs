@@ -33,7 +33,7 @@ async fn health() -> Response {
     get, path = "/ready", tag = "system", security(()),
     responses(
         (status = 200, description = "It does"),
-        (status = 503, description = "It stops, or its store does not answer", body = ProblemDocument),
+        (status = 503, description = "It stops, its store does not answer, or does not tell what other servers change", body = ProblemDocument),
     )
 )]
 async fn ready(State(state): State<ApiState>) -> Result<Response, Problem> {
@@ -41,6 +41,10 @@ async fn ready(State(state): State<ApiState>) -> Result<Response, Problem> {
         return Err(Problem::new(Code::Unavailable, "the server stops"));
     }
     state.store.ping().await?;
+    if state.tenancy.doubts_keys() {
+        let detail = "what other servers change does not get here";
+        return Err(Problem::new(Code::Unavailable, detail));
+    }
     Ok(json(
         StatusCode::OK,
         &serde_json::json!({ "status": "ready" }),

@@ -110,11 +110,9 @@ async fn show(
     _: ServerCaller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let tenant = id
-        .parse()
-        .ok()
-        .and_then(|id: TenantId| state.tenancy.tenant(&id));
-    let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
+    let missing = || Problem::not_found("tenant");
+    let id: TenantId = id.parse().map_err(|_| missing())?;
+    let tenant = state.tenancy.look_for(&id).await?.ok_or_else(missing)?;
     Ok(json(StatusCode::OK, &view(&tenant)))
 }
 

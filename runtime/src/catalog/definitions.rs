@@ -8,7 +8,7 @@ use cascade_cdl::program::{Program, Resource};
 
 use super::{Activity, Catalog};
 use crate::engine::{Admission, Definitions};
-use crate::store::{self, PausedWorkflow};
+use crate::store::{self, PausedWorkflow, Subject};
 
 #[async_trait]
 impl Definitions for Catalog {
@@ -19,6 +19,19 @@ impl Definitions for Catalog {
         workflow: &str,
     ) -> Option<(u32, Arc<Program>)> {
         self.program(tenant, application, workflow)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.store.is_shared()
+    }
+
+    async fn look_for_workflow(
+        &self,
+        tenant: &TenantId,
+        application: &str,
+    ) -> Result<(), store::Error> {
+        let subject = Subject::Application(application.to_owned());
+        self.look_for(tenant, &subject).await
     }
 
     async fn workflow_at(
@@ -43,6 +56,15 @@ impl Definitions for Catalog {
 
     fn activity(&self, tenant: &TenantId, resource: &Resource) -> Option<Arc<Activity>> {
         Catalog::activity(self, tenant, resource)
+    }
+
+    async fn look_for_activity(
+        &self,
+        tenant: &TenantId,
+        resource: &Resource,
+    ) -> Result<(), store::Error> {
+        let subject = Subject::Activity(resource.name.to_string());
+        self.look_for(tenant, &subject).await
     }
 
     fn admission(&self, tenant: &TenantId) -> Admission {

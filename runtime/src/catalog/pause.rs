@@ -9,7 +9,7 @@ use cascade_cdl::TenantId;
 
 use super::{Catalog, Error};
 use crate::change::to_its_end;
-use crate::store::PausedWorkflow;
+use crate::store::{PausedWorkflow, Subject};
 
 /// Paused workflows of one tenant, each with a reason in memory: more are paused
 /// one by one by nobody.
@@ -39,6 +39,9 @@ impl Catalog {
         tenant: &TenantId,
         pause: PausedWorkflow,
     ) -> Result<Arc<PausedWorkflow>, Error> {
+        self.look_for(tenant, &Subject::Pauses).await?;
+        let of = Subject::Application(pause.application.clone());
+        self.look_for(tenant, &of).await?;
         let (this, owner) = (self.clone(), tenant.clone());
         to_its_end(async move {
             let _change = this.0.changes.lock().await;
@@ -74,6 +77,9 @@ impl Catalog {
         application: &str,
         workflow: &str,
     ) -> Result<(), Error> {
+        self.look_for(tenant, &Subject::Pauses).await?;
+        let of = Subject::Application(application.to_owned());
+        self.look_for(tenant, &of).await?;
         let (this, owner) = (self.clone(), tenant.clone());
         let key = (application.to_owned(), workflow.to_owned());
         to_its_end(async move {

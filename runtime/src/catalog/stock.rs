@@ -157,8 +157,13 @@ impl Stock {
         }
     }
 
+    /// Puts a version in force, unless another server has been here with a newer one.
     pub(super) fn add_application(&mut self, name: &str, entry: impl Into<Arc<ApplicationEntry>>) {
-        self.applications.insert(name.into(), entry.into());
+        let entry = entry.into();
+        let known = self.applications.get(name);
+        if known.is_none_or(|known| known.version <= entry.version) {
+            self.applications.insert(name.into(), entry);
+        }
     }
 
     pub(super) fn pause(&mut self, paused: Arc<PausedWorkflow>) {

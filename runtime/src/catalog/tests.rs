@@ -7,18 +7,18 @@ use crate::config::{Config, Policy, TenantLimits, Weight};
 use crate::sandbox::{KeyValue, KeyValueError, ModuleSource, SandboxConfig, SourceError};
 use crate::store::ModelStore;
 
-const NOW: Timestamp = Timestamp(1_000);
+pub(super) const NOW: Timestamp = Timestamp(1_000);
 
-fn id(text: &str) -> TenantId {
+pub(super) fn id(text: &str) -> TenantId {
     text.parse().expect("valid")
 }
 
-fn source(name: &str) -> Bytes {
+pub(super) fn source(name: &str) -> Bytes {
     format!("states: [{{name: {name}, type: Succeed}}]").into()
 }
 
 /// A catalog whose sandbox compiles nothing.
-async fn load(config: &str, store: &Arc<ModelStore>) -> (Catalog, tempfile::TempDir) {
+pub(super) async fn load(config: &str, store: &Arc<ModelStore>) -> (Catalog, tempfile::TempDir) {
     let config = Config::parse("test.yaml", config, &|_| None).expect("valid");
     let store: Arc<dyn Store> = Arc::clone(store) as _;
     let tenancy = Tenancy::load(&config, Arc::clone(&store)).await;

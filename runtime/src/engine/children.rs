@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::live::Key;
 use super::spread::Trouble;
+use super::wanted::{Wanted, look};
 use super::{Control, ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError};
 use crate::dispatch::AttemptKey;
 
@@ -54,6 +55,8 @@ pub(super) type Asks = mpsc::UnboundedSender<Ask>;
 pub(super) enum Ask {
     /// To start a child.
     Start(Box<ChildStart>),
+    /// To look for an activity that is not known here.
+    Look(Box<Wanted>),
     /// Nobody waits for the outcome of this attempt any more.
     GiveUp(AttemptKey),
     /// The same of what may be a child that an earlier life of a shard started.
@@ -104,6 +107,15 @@ pub(super) async fn run(
                     let token = CancellationToken::new();
                     given_up.insert(key, token.clone());
                     started.spawn(guarded(engine.clone(), *child, token));
+                }
+                Some(Ask::Look(wanted)) => {
+                    let key = key(&wanted.attempt);
+                    if given_up.contains_key(&key) {
+                        continue;
+                    }
+                    let token = CancellationToken::new();
+                    given_up.insert(key, token.clone());
+                    started.spawn(look(engine.clone(), *wanted, token));
                 }
                 Some(Ask::GiveUp(attempt)) => {
                     if let Some(token) = given_up.remove(&key(&attempt)) {

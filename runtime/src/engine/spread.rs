@@ -5,8 +5,6 @@
 //! and results are objects whose names derive from the Map's run and the chunk's number.
 //! So the second time gives what the first did, or names what is in the way.
 
-use std::fs::File;
-
 use cascade_cdl::spread::{
     ChunkOutput, ChunkTask, File as Name, Format, Found, Outcome, Place, ReadTask, Source, Style,
     WriteTask, Written,
@@ -16,7 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::objects::cut::{self, Cut, Fault, Sizes};
-use crate::objects::{self, Objects};
+use crate::objects::{self, Content, Objects};
 use crate::places::Places;
 use crate::store;
 
@@ -65,14 +63,14 @@ impl Spreads {
         let name = objects::name(&bucket, &key).map_err(|error| unread(&shown, &error))?;
         let found = self.objects.find(tenant, &name).await;
         let found = found.map_err(|error| of_objects(&error))?;
-        let (object, file) = found.ok_or_else(|| unread(&shown, &"there is no such object"))?;
+        let (object, content) = found.ok_or_else(|| unread(&shown, &"there is no such object"))?;
         let digest = object.digest;
-        let mut file = file.ok_or_else(|| gone(&shown, &digest))?;
+        let mut content = content.ok_or_else(|| gone(&shown, &digest))?;
         let found = blocking(move || {
             if task.whole {
-                return cut::whole(&mut file, &format, max_items).map(|list| (Some(list), None));
+                return cut::whole(&mut content, &format, max_items).map(|list| (Some(list), None));
             }
-            let cut = cut::cut(&mut file, &format, max_items, Sizes::of(task.batch))?;
+            let cut = cut::cut(&mut content, &format, max_items, Sizes::of(task.batch))?;
             Ok((None, Some(cut)))
         });
         let found = match found.await.map_err(|fault| of_fault(&shown, fault))? {
@@ -137,20 +135,18 @@ impl Spreads {
         };
         let shown = format!("{}/{}", origin.source.bucket, origin.source.key);
         let _place = self.places.take(tenant).await;
-        let mut file = self.content(tenant, &origin.digest, &shown)?;
+        let mut content = self.content(tenant, &origin.digest, &shown).await?;
         let format = origin.source.format;
-        let list = blocking(move || cut::items(&mut file, &format, span));
+        let list = blocking(move || cut::items(&mut content, &format, span));
         let list = list.await.map_err(|fault| of_fault(&shown, fault))?;
         task.portion.items = Some(json_of(list)?);
         Ok(task)
     }
 
-    fn content(&self, tenant: &TenantId, digest: &str, shown: &str) -> Answer<File> {
-        let file = self
-            .objects
-            .content(tenant, digest)
-            .map_err(|error| of_objects(&error))?;
-        file.ok_or_else(|| gone(shown, digest))
+    async fn content(&self, tenant: &TenantId, digest: &str, shown: &str) -> Answer<Content> {
+        let content = self.objects.content(tenant, digest).await;
+        let content = content.map_err(|error| of_objects(&error))?;
+        content.ok_or_else(|| gone(shown, digest))
     }
 
     /// Writes the results of a chunk, if there is a place for them; what the Map is told.

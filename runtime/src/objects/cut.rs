@@ -4,7 +4,6 @@
 //! and end; each chunk is read by itself later. No more than one record is in memory.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
@@ -433,9 +432,13 @@ fn check_json(text: &[u8]) -> Result<(), String> {
 }
 
 /// The items of a chunk, as the text of a JSON list.
-pub fn items(file: &mut File, format: &Format, span: Span) -> Result<String, Fault> {
+pub fn items(
+    content: &mut (impl Read + Seek),
+    format: &Format,
+    span: Span,
+) -> Result<String, Fault> {
     let Span(offset, bytes, _) = span;
-    let text = read(file, offset, bytes)?;
+    let text = read(content, offset, bytes)?;
     let list = match format {
         Format::Json => format!("[{text}]"),
         Format::Ndjson => {
@@ -455,14 +458,14 @@ pub fn items(file: &mut File, format: &Format, span: Span) -> Result<String, Fau
     Ok(list)
 }
 
-fn read(file: &mut File, offset: u64, bytes: u64) -> Result<String, Fault> {
+fn read(from: &mut (impl Read + Seek), offset: u64, bytes: u64) -> Result<String, Fault> {
     let most = ITEM_BYTES + CHUNK_BYTES;
     if bytes > most {
         return Err(Fault::TooMuch(format!("a chunk has at most {most} bytes")));
     }
     let mut content = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(&mut content)?;
+    from.seek(SeekFrom::Start(offset))?;
+    from.read_exact(&mut content)?;
     String::from_utf8(content).map_err(|_| fault(0, offset, "not UTF-8".to_owned()))
 }
 
@@ -494,8 +497,12 @@ fn objects(text: &str, headers: &[String], delimiter: char) -> Result<String, St
 }
 
 /// All items of a content, as the text of a JSON list, if one execution can have them.
-pub fn whole(file: &mut File, format: &Format, max_items: Option<u64>) -> Result<String, Fault> {
-    let Cut { headers, chunks } = cut(&mut *file, format, max_items, Sizes::of(1))?;
+pub fn whole(
+    content: &mut (impl Read + Seek),
+    format: &Format,
+    max_items: Option<u64>,
+) -> Result<String, Fault> {
+    let Cut { headers, chunks } = cut(&mut *content, format, max_items, Sizes::of(1))?;
     let count: u64 = chunks.iter().map(|chunk| u64::from(chunk.2)).sum();
     let bytes: u64 = chunks.iter().map(|chunk| chunk.1).sum();
     if count > u64::from(MAX_ITEMS) || bytes > MAX_CONTEXT_BYTES {
@@ -514,7 +521,7 @@ pub fn whole(file: &mut File, format: &Format, max_items: Option<u64>) -> Result
     };
     let mut parts = Vec::new();
     for chunk in chunks {
-        let list = items(file, &format, chunk)?;
+        let list = items(content, &format, chunk)?;
         parts.push(list[1..list.len() - 1].to_owned());
     }
     Ok(format!("[{}]", parts.join(",")))

@@ -3,7 +3,9 @@
 //! A new backend adds a variant to [`Subject`] and a line to [`on_each!`].
 
 mod catalog;
+mod contents;
 mod executions;
+mod feed;
 mod key_values;
 mod objects;
 mod random;

@@ -4,6 +4,8 @@
 //! Nothing survives a crash. Tests can stop it between a cause and its effect
 //! ([`ModelStore::hold_commits`]) and make commits fail ([`ModelStore::fail_next`]).
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
@@ -14,6 +16,8 @@ use bytes::Bytes;
 use cascade_cdl::{Event, Execution, ExecutionId, TenantId};
 use tokio::sync::watch;
 
+use self::changes::Changes;
+use super::feed::{Feed, Subject};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease,
@@ -41,6 +45,7 @@ pub struct ModelStore {
     held: watch::Sender<usize>,
     /// Whether executions may be loaded.
     loads: watch::Sender<bool>,
+    changes: Changes,
 }
 
 #[derive(Default)]
@@ -94,6 +99,7 @@ impl Default for ModelStore {
             gate: watch::Sender::new(true),
             held: watch::Sender::new(0),
             loads: watch::Sender::new(true),
+            changes: Changes::default(),
         }
     }
 }
@@ -119,6 +125,12 @@ impl ModelStore {
     pub fn release(&self) {
         self.gate.send_replace(true);
         self.loads.send_replace(true);
+    }
+
+    /// Keeps from who follows it what changes, as a network does that breaks, or lets it
+    /// know again.
+    pub fn tell_changes(&self, tells: bool) {
+        self.changes.tell(tells);
     }
 
     /// Returns once `count` commits wait to be released.
@@ -527,10 +539,22 @@ impl Store for ModelStore {
         match next_activity(versions, activity) {
             Ok(new) => {
                 versions.push(new.clone());
+                let subject = Subject::Activity(new.name.clone());
+                self.changes.note(tenant, subject);
                 Ok(new)
             }
             Err(existing) => Ok(existing),
         }
+    }
+
+    async fn activity_versions(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Vec<ActivityVersion>, Error> {
+        let key = (tenant.clone(), name.to_owned());
+        let found = self.open()?.activities.get(&key).cloned();
+        Ok(found.unwrap_or_default())
     }
 
     async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error> {
@@ -546,6 +570,10 @@ impl Store for ModelStore {
         expected: Option<u32>,
     ) -> Result<Result<ApplicationVersion, u32>, Error> {
         let put = self.open()?.put_application(tenant, application, expected);
+        if let Ok(new) = &put {
+            let subject = Subject::Application(new.name.clone());
+            self.changes.note(tenant, subject);
+        }
         self.pass_gate().await;
         Ok(put)
     }
@@ -579,6 +607,7 @@ impl Store for ModelStore {
         let (application, workflow) = (paused.application.clone(), paused.workflow.clone());
         let key = (tenant.clone(), application, workflow);
         self.open()?.paused.entry(key).or_insert(paused);
+        self.changes.note(tenant, Subject::Pauses);
         self.pass_gate().await;
         Ok(())
     }
@@ -591,6 +620,7 @@ impl Store for ModelStore {
     ) -> Result<(), Error> {
         let key = (tenant.clone(), application.to_owned(), workflow.to_owned());
         self.open()?.paused.remove(&key);
+        self.changes.note(tenant, Subject::Pauses);
         self.pass_gate().await;
         Ok(())
     }
@@ -708,9 +738,15 @@ impl Store for ModelStore {
     }
 
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
-        self.open()?.tenants.insert(tenant.id.clone(), tenant);
+        let id = tenant.id.clone();
+        self.open()?.tenants.insert(id.clone(), tenant);
+        self.changes.note(&id, Subject::Tenant);
         self.pass_gate().await;
         Ok(())
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, Error> {
+        Ok(self.open()?.tenants.get(id).cloned())
     }
 
     async fn tenants(&self) -> Result<Vec<TenantRow>, Error> {
@@ -743,6 +779,9 @@ impl Store for ModelStore {
 
     async fn delete_key(&self, tenant: &TenantId, id: &str) -> Result<bool, Error> {
         let deleted = self.open()?.delete_key(tenant, id);
+        if deleted {
+            self.changes.note(tenant, Subject::Keys);
+        }
         self.pass_gate().await;
         Ok(deleted)
     }
@@ -792,6 +831,15 @@ impl Store for ModelStore {
         Ok(())
     }
 
+    fn is_shared(&self) -> bool {
+        true // by whoever has it in this process
+    }
+
+    async fn follow(&self) -> Result<Option<Feed>, Error> {
+        self.open()?;
+        Ok(Some(self.changes.follow()))
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         self.open().map(drop)
     }
@@ -802,5 +850,6 @@ impl Store for ModelStore {
 
     async fn close(&self) {
         self.lock().closed = true;
+        self.changes.close();
     }
 }

@@ -8,8 +8,10 @@
 //! that is safe; a commit in doubt is settled ([`writer`]).
 
 mod catalog;
+mod changes;
 mod commit;
 mod connect;
+mod contents;
 #[cfg(test)]
 mod isolation;
 mod key_value;
@@ -35,11 +37,14 @@ use cascade_cdl::{Event, ExecutionId, TenantId};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use tokio::sync::{Mutex, Notify};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use self::changes::Follower;
 use self::connect::{Connections, Connector};
 use self::scope::Scope;
 use self::writer::Writer;
+use super::contents::{ContentId, Contents, KeptContent};
+use super::feed::Feed;
 use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
@@ -54,11 +59,14 @@ pub use self::connect::PostgresSettings;
 /// The store in a database.
 pub struct PostgresStore {
     requests: Requests,
+    connector: Connector,
     connections: Connections,
     tally: Arc<Tally>,
     closing: Arc<Notify>,
     /// The writer, until it is joined.
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// What tells of changes: one task for each that follows them.
+    followers: Mutex<JoinSet<()>>,
 }
 
 impl PostgresStore {
@@ -87,9 +95,11 @@ impl PostgresStore {
         Ok(Self {
             requests,
             connections: Connections::new(&connector, most),
+            connector,
             tally,
             closing,
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
+            followers: Mutex::default(),
         })
     }
 }
@@ -215,7 +225,19 @@ impl Store for PostgresStore {
     }
 
     async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error> {
-        let read = |tx| catalog::activities(tx, tenant);
+        let read = |tx| catalog::activities(tx, tenant, None);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn activity_versions(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Vec<ActivityVersion>, Error> {
+        if !may_be_text(name) {
+            return Ok(Vec::new());
+        }
+        let read = |tx| catalog::activities(tx, tenant, Some(name));
         self.connections.read(Scope::Of(tenant), read).await
     }
 
@@ -306,7 +328,7 @@ impl Store for PostgresStore {
         object: Object,
         quota: u64,
     ) -> Result<Replaced, Error> {
-        let write = |tx| objects::put(tx, tenant, &object, quota);
+        let write = |tx| objects::put(tx, tenant, &object, None, quota);
         self.connections.write(Scope::Of(tenant), write).await
     }
 
@@ -349,6 +371,11 @@ impl Store for PostgresStore {
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
         let write = |tx| catalog::put_tenant(tx, &tenant);
         self.connections.write(Scope::Of(&tenant.id), write).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, Error> {
+        let read = |tx| catalog::tenant(tx, id);
+        self.connections.read(Scope::Of(id), read).await
     }
 
     async fn tenants(&self) -> Result<Vec<TenantRow>, Error> {
@@ -418,6 +445,22 @@ impl Store for PostgresStore {
         self.requests.delete(tenant, key).await.map(drop)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn follow(&self) -> Result<Option<Feed>, Error> {
+        let (follower, feed) = Follower::start(&self.connector).await?;
+        let mut followers = self.followers.lock().await;
+        while followers.try_join_next().is_some() {} // those that nobody listens to any more
+        followers.spawn(follower.run());
+        Ok(Some(feed))
+    }
+
+    fn contents(&self) -> Option<&dyn Contents> {
+        Some(self)
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         self.connections.read(Scope::Nobody, read::ping).await
     }
@@ -427,6 +470,7 @@ impl Store for PostgresStore {
     }
 
     async fn close(&self) {
+        self.followers.lock().await.shutdown().await;
         self.closing.notify_one();
         if let Some(writer) = self.writer.lock().await.take()
             && let Err(error) = writer.await
@@ -434,6 +478,74 @@ impl Store for PostgresStore {
             tracing::error!(%error, "the writer of the store ended early");
         }
         self.connections.close().await;
+    }
+}
+
+#[async_trait]
+impl Contents for PostgresStore {
+    async fn begin_content(&self, tenant: &TenantId, id: ContentId) -> Result<(), Error> {
+        let write = |tx| contents::begin(tx, tenant, id);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn add_block(
+        &self,
+        tenant: &TenantId,
+        id: ContentId,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let write = |tx| contents::add(tx, tenant, id, number, bytes);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn put_content(
+        &self,
+        tenant: &TenantId,
+        id: ContentId,
+        object: Object,
+        quota: u64,
+    ) -> Result<Replaced, Error> {
+        let write = |tx| objects::put(tx, tenant, &object, Some(id), quota);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn adopt_content(
+        &self,
+        tenant: &TenantId,
+        id: ContentId,
+        digest: &str,
+    ) -> Result<bool, Error> {
+        let write = |tx| contents::adopt(tx, tenant, id, digest);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn drop_content(&self, tenant: &TenantId, id: ContentId) -> Result<(), Error> {
+        let write = |tx| contents::give_up(tx, tenant, id);
+        self.connections.write(Scope::Of(tenant), write).await
+    }
+
+    async fn content(&self, tenant: &TenantId, digest: &str) -> Result<Option<KeptContent>, Error> {
+        let read = |tx| contents::content(tx, tenant, digest);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn block(
+        &self,
+        tenant: &TenantId,
+        id: ContentId,
+        number: u64,
+    ) -> Result<Option<Bytes>, Error> {
+        let read = |tx| contents::block(tx, tenant, id, number);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn sweep_contents(&self) -> Result<bool, Error> {
+        let Some(tenant) = self.connections.read(Scope::Sweep, contents::due).await? else {
+            return Ok(false);
+        };
+        let sweep = |tx| contents::sweep(tx, &tenant);
+        self.connections.write(Scope::Of(&tenant), sweep).await
     }
 }
 

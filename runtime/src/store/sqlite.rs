@@ -288,7 +288,15 @@ impl Store for SqliteStore {
     }
 
     async fn activities(&self, tenant: &TenantId) -> Result<Vec<ActivityVersion>, Error> {
-        catalog::activities(&self.readers, tenant).await
+        catalog::activities(&self.readers, tenant, None).await
+    }
+
+    async fn activity_versions(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Vec<ActivityVersion>, Error> {
+        catalog::activities(&self.readers, tenant, Some(name)).await
     }
 
     async fn put_application(
@@ -394,6 +402,10 @@ impl Store for SqliteStore {
     async fn put_tenant(&self, tenant: TenantRow) -> Result<(), Error> {
         let mut connection = self.connection().await?;
         catalog::put_tenant(&mut connection.sqlite, &tenant).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, Error> {
+        catalog::tenant(&self.readers, id).await
     }
 
     async fn tenants(&self) -> Result<Vec<TenantRow>, Error> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::ModelStore;
+use crate::store::{ModelStore, Subject};
 
 const NOW: Timestamp = Timestamp(1_000);
 
@@ -239,4 +239,72 @@ async fn a_change_holds_though_its_client_hung_up() {
     hang_up(&store, &tenancy, revoke).await;
     let refused = tenancy.authenticate(&key.text).await;
     assert!(matches!(refused, Err(Denied::Unknown)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_key_revoked_elsewhere_is_refused_as_soon_as_that_is_told() {
+    let store = Arc::new(ModelStore::new());
+    let (here, there) = (
+        load("tenants: [{id: a}, {id: b}]", &store).await,
+        load("tenants: [{id: a}, {id: b}]", &store).await,
+    );
+    let key = make(&there).await;
+    here.authenticate(&key.text).await.expect("looked up");
+    there.revoke(&id("a"), &key.key.id).await.expect("revokes");
+    let other = here.take_in(&id("b"), &Subject::Keys).await;
+    other.expect("is not about it");
+    here.authenticate(&key.text).await.expect("remembered");
+    let told = here.take_in(&id("a"), &Subject::Keys).await;
+    told.expect("takes it in");
+    let refused = here.authenticate(&key.text).await;
+    assert!(matches!(refused, Err(Denied::Unknown)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn no_key_is_remembered_while_nobody_tells_of_revocations() {
+    let store = Arc::new(ModelStore::new());
+    let (here, there) = (
+        load("tenants: [{id: a}]", &store).await,
+        load("tenants: [{id: a}]", &store).await,
+    );
+    let key = make(&there).await;
+    here.authenticate(&key.text).await.expect("looked up");
+    here.doubt_keys(true);
+    assert!(here.doubts_keys());
+    here.authenticate(&key.text).await.expect("looked up again");
+    there.revoke(&id("a"), &key.key.id).await.expect("revokes");
+    let refused = here.authenticate(&key.text).await;
+    assert!(matches!(refused, Err(Denied::Unknown)), "{refused:?}");
+    here.doubt_keys(false);
+    let second = make(&there).await;
+    here.authenticate(&second.text).await.expect("valid");
+    assert_eq!(here.remembered().keys.len(), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_made_elsewhere_is_known_with_its_first_key_and_changed_when_told() {
+    let store = Arc::new(ModelStore::new());
+    let here = load("tenants: [{id: mine}]", &store).await;
+    let there = load("", &store).await;
+    let put = |bytes| {
+        let mut settings = Settings::default();
+        settings.limits.memory_bytes = bytes;
+        there.put(id("a"), settings, NOW)
+    };
+    put(7).await.expect("fits");
+    let key = make(&there).await;
+    here.authenticate(&key.text).await.expect("looked for");
+    let bytes = |of: &Tenancy| of.tenant(&id("a")).map(|it| it.limits.memory_bytes);
+    assert_eq!(bytes(&here), Some(7));
+    put(8).await.expect("fits");
+    let told = here.take_in(&id("a"), &Subject::Tenant).await;
+    told.expect("takes it in");
+    assert_eq!(bytes(&here), Some(8));
+    // The file wins, whatever another server's file lacks.
+    let other = there.put(id("mine"), Settings::default(), NOW).await;
+    other.expect("is not in that file");
+    let told = here.take_in(&id("mine"), &Subject::Tenant).await;
+    told.expect("takes it in");
+    assert!(here.tenant(&id("mine")).expect("there").configured);
+    assert!(here.look_for(&id("nobody")).await.expect("reads").is_none());
 }

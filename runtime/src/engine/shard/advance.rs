@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use cascade_cdl::program::{Child, Priority};
 use cascade_cdl::{
-    ActivityFailure, ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS,
-    Timestamp,
+    ActivityTask, ApplyError, Command, EventKind, ExecutionId, Parent, SEMANTICS, Timestamp,
 };
 
 use super::{DEFER_BYTES, Move, Shard, StartRequest, Touch};
 use crate::dispatch::{AttemptKey, QueuedTask};
-use crate::engine::children::ChildStart;
+use crate::engine::children::{Ask, ChildStart};
 use crate::engine::live::{Effect, Live};
+use crate::engine::wanted::{Wanted, not_found};
 use crate::engine::{Admission, Report, Start, StartError, bucket};
 use crate::store::{StatusName, Summary};
 use crate::telemetry;
@@ -276,10 +276,14 @@ impl Shard {
             attempt: task.attempt,
             scheduled_at: task.scheduled_at,
         };
-        let Some(activity) = self.context.definitions.activity(tenant, &task.resource) else {
+        let definitions = &self.context.definitions;
+        let Some(activity) = definitions.activity(tenant, &task.resource) else {
+            if definitions.is_shared() {
+                return self.look_for_activity(live, task, attempt);
+            }
             self.follow_ups.push_back(Report {
                 attempt: attempt.clone(),
-                result: Err(activity_not_found(&task)),
+                result: Err(not_found(&task)),
                 receipt: None,
             });
             return live.ask(attempt);
@@ -302,6 +306,21 @@ impl Shard {
             live.urgent = true;
             live.held.push(Effect::Dispatch(Box::new(queued)));
         }
+    }
+
+    /// Has the activity of a task looked for, once the task is durable.
+    fn look_for_activity(&self, live: &mut Live, task: ActivityTask, attempt: AttemptKey) {
+        let wanted = Box::new(Wanted {
+            attempt: attempt.clone(),
+            task,
+            summary: live.summary.clone(),
+        });
+        let children = self.context.children.clone();
+        live.ask(attempt);
+        live.urgent = true;
+        // Nobody takes it when the engine stops; recovery asks again.
+        let look = move || drop(children.send(Ask::Look(wanted)));
+        live.held.push(Effect::Tell(Box::new(look)));
     }
 }
 
@@ -364,17 +383,5 @@ fn ended(report: Report) -> EventKind {
             failure,
             receipt: report.receipt,
         },
-    }
-}
-
-fn activity_not_found(task: &ActivityTask) -> ActivityFailure {
-    ActivityFailure {
-        error: "ActivityNotFound".to_owned(),
-        message: format!(
-            "no activity `{}` has been uploaded; push it with `cascade activity push`",
-            task.resource
-        ),
-        retryable: None,
-        details: None,
     }
 }

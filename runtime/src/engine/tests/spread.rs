@@ -61,7 +61,7 @@ async fn content(bench: &Bench, key: &str) -> String {
     let name = objects::name("out", key).expect("valid");
     let object = bench.objects.get(&tenant(), &name).await.expect("reads");
     let object = object.unwrap_or_else(|| panic!("there is no {key}"));
-    let file = bench.objects.content(&tenant(), &object.digest);
+    let file = bench.objects.content(&tenant(), &object.digest).await;
     let mut text = String::new();
     let mut file = file.expect("reads").expect("is there");
     file.read_to_string(&mut text).expect("text");

@@ -2,12 +2,14 @@
 
 use std::sync::Mutex;
 
-use cascade_cdl::program::Application;
+use async_trait::async_trait;
+use cascade_cdl::program::{Application, Resource};
 use cascade_cdl::{ActivityFailure, Source};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::super::*;
+use crate::catalog::Activity;
 use crate::dispatch::local::{Capacity, LocalQueue, Share};
 use crate::dispatch::{HeldTask, QueuedTask};
 use crate::sandbox::Limits;
@@ -206,6 +208,21 @@ pub(crate) struct OneFile {
     versions: Versions,
     limits: Arc<Mutex<Admission>>,
     paused: Paused,
+}
+
+impl OneFile {
+    pub(crate) fn new() -> Self {
+        let limits = Admission {
+            input_bytes: 100,
+            open_executions: 100,
+            open_bytes: 1 << 30,
+        };
+        Self {
+            versions: Arc::new(Mutex::new(vec![compile(WORKFLOWS)])),
+            limits: Arc::new(Mutex::new(limits)),
+            paused: Paused::default(),
+        }
+    }
 }
 
 #[async_trait]

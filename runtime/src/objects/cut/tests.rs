@@ -1,5 +1,6 @@
 //! Cutting: every record in one chunk, in order, whatever the sizes.
 
+use std::fs::File;
 use std::io::{Cursor, Write};
 
 use proptest::prelude::*;

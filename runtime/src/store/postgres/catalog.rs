@@ -6,10 +6,12 @@ use bytes::Bytes;
 use cascade_cdl::TenantId;
 use sqlx::postgres::PgRow;
 
+use super::super::feed::Subject;
 use super::super::{
     ActivityVersion, ApiKey, ApplicationVersion, Error, PausedWorkflow, TenantRow, VERSION_BYTES,
     codec, next_activity,
 };
+use super::changes::note;
 use super::connect::{Failure, Tx};
 use super::{column, text};
 
@@ -93,16 +95,19 @@ pub(super) async fn put_activity(
     .bind(codec::to_i64(activity.created_at.0))
     .execute(&mut *tx)
     .await?;
+    note(&mut tx, tenant, &Subject::Activity(activity.name.clone())).await?;
     Ok((tx, activity))
 }
 
+/// Those of one name, or all.
 pub(super) async fn activities(
     mut tx: Tx,
     tenant: &TenantId,
+    name: Option<&str>,
 ) -> Result<Vec<ActivityVersion>, Failure> {
     let rows = sqlx::query(ACTIVITIES)
         .bind(tenant.as_str())
-        .bind(None::<&str>)
+        .bind(name)
         .fetch_all(&mut *tx)
         .await?;
     Ok(rows.iter().map(activity_of).collect::<Result<_, _>>()?)
@@ -139,6 +144,8 @@ pub(super) async fn put_application(
     .bind(codec::to_i64(application.created_at.0))
     .execute(&mut *tx)
     .await?;
+    let subject = Subject::Application(application.name.clone());
+    note(&mut tx, tenant, &subject).await?;
     Ok((tx, Ok(application)))
 }
 
@@ -184,6 +191,7 @@ pub(super) async fn pause_workflow(
     .bind(codec::to_i64(paused.paused_at.0))
     .execute(&mut *tx)
     .await?;
+    note(&mut tx, tenant, &Subject::Pauses).await?;
     Ok((tx, ()))
 }
 
@@ -201,6 +209,7 @@ pub(super) async fn resume_workflow(
     .bind(workflow)
     .execute(&mut *tx)
     .await?;
+    note(&mut tx, tenant, &Subject::Pauses).await?;
     Ok((tx, ()))
 }
 
@@ -246,21 +255,23 @@ pub(super) async fn put_tenant(mut tx: Tx, tenant: &TenantRow) -> Result<(Tx, ()
     .bind(codec::to_i64(tenant.created_at.0))
     .execute(&mut *tx)
     .await?;
+    note(&mut tx, &tenant.id, &Subject::Tenant).await?;
     Ok((tx, ()))
+}
+
+pub(super) async fn tenant(mut tx: Tx, id: &TenantId) -> Result<Option<TenantRow>, Failure> {
+    let row = sqlx::query("SELECT tenant, settings, created_at FROM tenants WHERE tenant = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    Ok(row.map(|row| tenant_of(&row)).transpose()?)
 }
 
 pub(super) async fn tenants(mut tx: Tx) -> Result<Vec<TenantRow>, Failure> {
     let rows = sqlx::query("SELECT tenant, settings, created_at FROM tenants ORDER BY tenant")
         .fetch_all(&mut *tx)
         .await?;
-    let tenants = rows.iter().map(|row| {
-        Ok(TenantRow {
-            id: column::<&str>(row, 0)?.parse().map_err(codec::damaged)?,
-            settings: text(row, 1)?,
-            created_at: codec::to_time(column(row, 2)?)?,
-        })
-    });
-    Ok(tenants.collect::<Result<_, Error>>()?)
+    Ok(rows.iter().map(tenant_of).collect::<Result<_, _>>()?)
 }
 
 pub(super) async fn put_key(mut tx: Tx, key: &ApiKey) -> Result<(Tx, ()), Failure> {
@@ -315,7 +326,11 @@ pub(super) async fn delete_key(
         .bind(id)
         .execute(&mut *tx)
         .await?;
-    Ok((tx, done.rows_affected() > 0))
+    let was_there = done.rows_affected() > 0;
+    if was_there {
+        note(&mut tx, tenant, &Subject::Keys).await?;
+    }
+    Ok((tx, was_there))
 }
 
 /// Waits until nobody else changes what the tenant has here.
@@ -345,6 +360,14 @@ fn application_of(row: &PgRow) -> Result<ApplicationVersion, Error> {
         file: text(row, 2)?,
         source: text(row, 3)?,
         created_at: codec::to_time(column(row, 4)?)?,
+    })
+}
+
+fn tenant_of(row: &PgRow) -> Result<TenantRow, Error> {
+    Ok(TenantRow {
+        id: column::<&str>(row, 0)?.parse().map_err(codec::damaged)?,
+        settings: text(row, 1)?,
+        created_at: codec::to_time(column(row, 2)?)?,
     })
 }
 

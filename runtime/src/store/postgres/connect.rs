@@ -8,13 +8,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
 
 use super::super::{Error, codec};
 use super::nodelay;
-use super::scope::{Bound, Scope};
+use super::scope::{self, Bound, Scope};
 
 /// Whoever waits longer for a connection gets an error: the server is down, or
 /// has far too much to do.
@@ -28,8 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(40);
 
 /// Pauses between attempts to reach the server double between these.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What every session sets. Statements here are short: one that takes half a minute,
 /// or waits five seconds for a lock, helps nobody by going on. The plans are those
@@ -251,6 +251,34 @@ impl Connector {
         let session = sqlx::raw_sql(WRITER_SESSION).execute(&mut connection);
         answered(async { Ok(session.await?) }).await?;
         Ok(connection)
+    }
+
+    /// A session that sees what is told of all tenants ([`scope::FEED`]), and hears what is said in a channel. It is not made
+    /// again when it is lost.
+    pub(super) async fn listener(&self, channel: &str) -> Result<PgListener, Failure> {
+        // The driver makes listeners out of pools only.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(self.options.clone());
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.eager_reconnect(false);
+            let session = session(&self.bound);
+            sqlx::raw_sql(session).execute(&mut listener).await?;
+            sqlx::raw_sql(scope::FEED).execute(&mut listener).await?;
+            listener.listen(channel).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        match timeout(CONNECT_TIMEOUT, listening).await {
+            Ok(Ok(listener)) => Ok(listener),
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
+                Err(Failure::lost("no connection within 5 s"))
+            }
+            Ok(Err(error)) => Err(error.into()),
+        }
     }
 
     /// A bare session, as soon as the server is up: at start it may be starting, too.

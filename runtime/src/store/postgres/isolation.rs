@@ -13,11 +13,21 @@ use super::*;
 use crate::store::contract::{commit, id, lease, row, tenant};
 
 /// Tables that hold nothing of tenants.
-const SHARED: [&str; 3] = ["cascade_migrations", "compatibility", "leases"];
+const SHARED: [&str; 7] = [
+    "cascade_migrations",
+    "change_counter",
+    "cluster_secret",
+    "compatibility",
+    "leases",
+    "nodes",
+    "shards",
+];
 
 /// What looks across tenants: all that there is.
-const ACROSS: [(&str, &str); 3] = [
+const ACROSS: [(&str, &str); 5] = [
     ("api_keys", "authentication"),
+    ("changes", "feed"),
+    ("contents", "sweep"),
     ("executions", "recovery"),
     ("tenants", "administration"),
 ];
@@ -254,6 +264,7 @@ async fn what_looks_across_tenants_sees_no_more_than_it_needs() {
         for (scope, its, rows) in [
             (Scope::Recovery, "executions", 2),
             (Scope::Tenants, "tenants", 2),
+            (Scope::Sweep, "contents", 2),
             (key, "api_keys", 1),
             (Scope::Key("' OR true --"), "", 0),
             (Scope::Key("\\' OR true --"), "", 0),

@@ -1,11 +1,13 @@
-//! Rows of objects; their contents are files. A write holds a lock of its tenant's, so that
-//! what is counted is what is there.
+//! Rows of objects, and which content goes with them. A write holds a lock of its tenant's,
+//! so that what is counted is what is there.
 
 use cascade_cdl::{TenantId, Timestamp};
 
+use super::super::contents::ContentId;
 use super::super::{OBJECT_BYTES, Object, ObjectKey, Replaced, check_objects, codec};
 use super::catalog::lock;
 use super::connect::{Failure, Tx};
+use super::contents;
 
 /// Adds to what a tenant keeps, in objects and in bytes.
 const COUNT: &str = "INSERT INTO object_usage AS kept (tenant, objects, bytes) \
@@ -15,10 +17,12 @@ const COUNT: &str = "INSERT INTO object_usage AS kept (tenant, objects, bytes) \
 /// Keys are kept as bytes, and ordered by them.
 type Row = (String, Vec<u8>, String, i64, i64);
 
+/// Makes or replaces an object, with a content that was written if there is one.
 pub(super) async fn put(
     mut tx: Tx,
     tenant: &TenantId,
     object: &Object,
+    content: Option<ContentId>,
     quota: u64,
 ) -> Result<(Tx, Replaced), Failure> {
     lock(&mut tx, tenant).await?;
@@ -47,6 +51,9 @@ pub(super) async fn put(
     .bind(codec::to_i64(object.created_at.0))
     .execute(&mut *tx)
     .await?;
+    if let Some(content) = content {
+        contents::keep(&mut tx, tenant, content, &object.digest).await?;
+    }
     let added = codec::to_i64(object.size);
     let Some(before) = before else {
         count(&mut tx, tenant, 1, added).await?;
@@ -136,7 +143,7 @@ async fn count(tx: &mut Tx, tenant: &TenantId, objects: i64, bytes: i64) -> Resu
     Ok(())
 }
 
-/// A content, if no object has it any more.
+/// A content, which is let go, if no object has it any more.
 async fn orphan(tx: &mut Tx, tenant: &TenantId, digest: String) -> Result<Option<String>, Failure> {
     let held: Option<(i32,)> =
         sqlx::query_as("SELECT 1 FROM objects WHERE tenant = $1 AND digest = $2 LIMIT 1")
@@ -144,7 +151,11 @@ async fn orphan(tx: &mut Tx, tenant: &TenantId, digest: String) -> Result<Option
             .bind(&digest)
             .fetch_optional(&mut **tx)
             .await?;
-    Ok(held.is_none().then_some(digest))
+    if held.is_some() {
+        return Ok(None);
+    }
+    contents::let_go(tx, tenant, &digest).await?;
+    Ok(Some(digest))
 }
 
 fn object_of((bucket, key, digest, size, created_at): Row) -> Result<Object, Failure> {

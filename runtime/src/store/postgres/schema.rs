@@ -13,7 +13,7 @@ use super::connect::{Connector, Failure};
 use super::scope::{self, Bound};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "initial",
@@ -41,8 +41,18 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
     ),
     (
         6,
+        "changes",
+        include_str!("../../../migrations/postgres/0006_changes.sql"),
+    ),
+    (
+        7,
+        "contents",
+        include_str!("../../../migrations/postgres/0007_contents.sql"),
+    ),
+    (
+        9,
         "tenant_scopes",
-        include_str!("../../../migrations/postgres/0006_tenant_scopes.sql"),
+        include_str!("../../../migrations/postgres/0009_tenant_scopes.sql"),
     ),
 ];
 

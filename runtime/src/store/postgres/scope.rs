@@ -23,7 +23,17 @@ use super::connect::Failure;
 const ROLE: &str = "cascade_tenant";
 
 /// Tables that have no rows of tenants. The others are known by their policy.
-const SHARED_TABLES: [&str; 2] = ["leases", "compatibility"];
+const SHARED_TABLES: [&str; 6] = [
+    "leases",
+    "compatibility",
+    "change_counter",
+    "nodes",
+    "shards",
+    "cluster_secret",
+];
+
+/// What a session that follows the changes of all tenants says: it reads them, and nothing else.
+pub(super) const FEED: &str = "SET cascade.scope = 'feed'";
 
 /// Whether the login stands above policies.
 const IS_ABOVE: &str = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user";
@@ -63,6 +73,8 @@ pub(super) enum Scope<'a> {
     Recovery,
     /// Reads the list of tenants, and nothing that they have.
     Tenants,
+    /// Reads which contents no object has any more.
+    Sweep,
     /// Reads the API key with this hash.
     Key(&'a str),
     /// Nobody's: leases, and whether the database answers.
@@ -78,6 +90,7 @@ impl Scope<'_> {
             Self::Among(tenants) => list_sql(&list(tenants)),
             Self::Recovery => "; SET LOCAL cascade.scope = 'recovery'".to_owned(),
             Self::Tenants => "; SET LOCAL cascade.scope = 'tenants'".to_owned(),
+            Self::Sweep => "; SET LOCAL cascade.scope = 'sweep'".to_owned(),
             Self::Key(hash) => format!("; SET LOCAL cascade.key = {}", literal(hash)),
             Self::Nobody => String::new(),
         }

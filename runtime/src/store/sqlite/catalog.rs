@@ -96,13 +96,15 @@ pub(super) async fn put_activity(
     Ok(activity)
 }
 
+/// Those of one name, or all.
 pub(super) async fn activities(
     pool: &SqlitePool,
     tenant: &TenantId,
+    name: Option<&str>,
 ) -> Result<Vec<ActivityVersion>, Error> {
     sqlx::query(ACTIVITIES)
         .bind(tenant.as_str())
-        .bind(None::<&str>)
+        .bind(name)
         .fetch_all(pool)
         .await
         .map_err(|error| unavailable(&error))?
@@ -270,14 +272,17 @@ pub(super) async fn tenants(pool: &SqlitePool) -> Result<Vec<TenantRow>, Error> 
         .await
         .map_err(|error| unavailable(&error))?
         .iter()
-        .map(|row| {
-            Ok(TenantRow {
-                id: column::<&str>(row, 0)?.parse().map_err(codec::damaged)?,
-                settings: column(row, 1)?,
-                created_at: codec::to_time(column(row, 2)?)?,
-            })
-        })
+        .map(tenant_of)
         .collect()
+}
+
+pub(super) async fn tenant(pool: &SqlitePool, id: &TenantId) -> Result<Option<TenantRow>, Error> {
+    let row = sqlx::query("SELECT id, settings, created_at FROM tenants WHERE id = ?")
+        .bind(id.as_str())
+        .fetch_optional(pool)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    row.map(|row| tenant_of(&row)).transpose()
 }
 
 pub(super) async fn put_key(sqlite: &mut SqliteConnection, key: &ApiKey) -> Result<(), Error> {
@@ -356,6 +361,14 @@ fn application_of(row: &SqliteRow) -> Result<ApplicationVersion, Error> {
         file: column(row, 2)?,
         source: column(row, 3)?,
         created_at: codec::to_time(column(row, 4)?)?,
+    })
+}
+
+fn tenant_of(row: &SqliteRow) -> Result<TenantRow, Error> {
+    Ok(TenantRow {
+        id: column::<&str>(row, 0)?.parse().map_err(codec::damaged)?,
+        settings: column(row, 1)?,
+        created_at: codec::to_time(column(row, 2)?)?,
     })
 }
 

@@ -27,6 +27,12 @@ CREATE POLICY administration ON tenants FOR SELECT
 -- Finds the tenant of a request: the one key that it has shown.
 CREATE POLICY authentication ON api_keys FOR SELECT
     USING (hash = current_setting('cascade.key', true));
+-- Follows what servers tell each other of what they keep in memory.
+CREATE POLICY feed ON changes FOR SELECT
+    USING (current_setting('cascade.scope', true) = 'feed');
+-- Finds contents that no object has any more.
+CREATE POLICY sweep ON contents FOR SELECT
+    USING (digest IS NULL AND current_setting('cascade.scope', true) = 'sweep');
 
 -- Programs from before name `*`, and would see nothing.
-UPDATE compatibility SET oldest = 6;
+UPDATE compatibility SET oldest = 9;
