@@ -45,8 +45,10 @@ const SESSION: &str = "\
 
 /// What the writer sets beside it: it writes for all tenants, by indexes, and never
 /// plans a statement twice.
+/// In the middle of a transaction it never pauses: if it does, its process stands still, and
+/// must not keep others from its shards.
 const WRITER_SESSION: &str = "\
-    SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET idle_in_transaction_session_timeout = '1s'; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SET plan_cache_mode = force_generic_plan; SET cascade.tenant = '*'";
 
 /// Where a PostgreSQL database is.
@@ -286,13 +288,24 @@ pub(super) enum Scope<'a> {
 /// The connections that everything but commits shares.
 pub(super) struct Connections {
     pool: PgPool,
+    listener: PgPool,
     most: u32,
 }
 
 impl Connections {
     pub(super) fn new(connector: &Connector, most: u32) -> Self {
         let pool = connector.pool(most);
-        Self { pool, most }
+        let listener = connector.pool(1);
+        Self {
+            pool,
+            listener,
+            most,
+        }
+    }
+
+    /// Of one connection, for what waits to be told something by the server.
+    pub(super) fn listener(&self) -> &PgPool {
+        &self.listener
     }
 
     /// Asks something. What a lost connection did not answer is asked again.
@@ -355,6 +368,7 @@ impl Connections {
     }
 
     pub(super) async fn close(&self) {
+        self.listener.close().await;
         self.pool.close().await;
     }
 }
