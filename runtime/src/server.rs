@@ -4,6 +4,7 @@
 //! requests, then no new attempts, then the last commits. A kill at any point
 //! is a crash, from which the next start recovers.
 
+mod membership;
 mod services;
 
 use std::net::SocketAddr;
@@ -24,14 +25,15 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Place};
 use crate::dispatch::TaskQueue;
 use crate::dispatch::local::{Capacity, LocalQueue, Share, Shares};
-use crate::engine::{Engine, Settings};
+use crate::engine::Engine;
 use crate::objects::{self, Objects, Quota};
 use crate::sandbox::{self, Sandbox, SandboxConfig};
-use crate::schedules::{InForce, Schedules};
+use crate::schedules::{AllInForce, InForce, Schedules};
 use crate::store::{self, PostgresStore, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
 use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, CROWDED_PACE, SandboxRunner, Workers};
+use membership::{Membership, connect, is_clustered, settings};
 use services::StoreServices;
 
 /// Between two times that the metrics' memory is tidied.
@@ -71,6 +73,14 @@ pub enum Error {
     Worker(#[source] io::Error),
     #[error("cannot find the path of this program")]
     Compiler(#[source] io::Error),
+    #[error("cannot say which process this is, in {}", path.display())]
+    Presence {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make connections to other nodes: {0}")]
+    Link(String),
     #[error(transparent)]
     Objects(objects::Error),
     #[error(transparent)]
@@ -87,6 +97,8 @@ pub struct Running {
     pub engine: Engine,
     /// What is durable, likewise.
     pub store: Arc<dyn Store>,
+    /// Absent if this process is the only one to use its store.
+    membership: Option<Membership>,
     schedules: Schedules,
     queue: Arc<dyn TaskQueue>,
     workers: Workers,
@@ -114,12 +126,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     };
     let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(capacity, shares(tenancy.clone())));
     let engine = Engine::open(
-        Settings {
-            shards: config.engine.shards,
-            mailbox: config.engine.queue,
-            filter_shards: config.sharding.shards,
-            ..Settings::default()
-        },
+        settings(&config, &store).await?,
         store.clone(),
         queue.clone(),
         clock.clone(),
@@ -127,22 +134,23 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         objects.clone(),
     )
     .await?;
-    let runner: Arc<dyn ActivityRunner> = Arc::new(SandboxRunner {
-        sandbox,
-        clock: clock.clone(),
-        secrets: {
-            let tenancy = tenancy.clone();
-            Arc::new(move |tenant, name| tenancy.secret(tenant, name))
-        },
-    });
+    let runner = runner(sandbox, &clock, &tenancy);
     let workers =
         Workers::start(threads as usize, &queue, &runner, &engine).map_err(Error::Worker)?;
-    let in_force = schedules_in_force(&tenancy, &catalog);
+    let in_force: AllInForce = {
+        let (tenancy, catalog) = (tenancy.clone(), catalog.clone());
+        Arc::new(move || schedules_in_force(&tenancy, &catalog))
+    };
     let schedules = Schedules::open(engine.clone(), store.clone(), clock.clone(), in_force).await?;
     let address = config.server.listen;
     let listen = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
+    let link = if is_clustered(&config) {
+        Some(connect(&engine, &store).await?)
+    } else {
+        None
+    };
     let stopping = CancellationToken::new();
     let router = api::router(Api::new(api::Parts {
         engine: engine.clone(),
@@ -155,16 +163,23 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         config: config.clone(),
         telemetry: telemetry.clone(),
         stopping: stopping.clone(),
+        link: link.clone(),
     }));
     let serving = {
         let (config, stopping) = (config.clone(), stopping.clone());
         tokio::spawn(async move { api::serve(listener, router, &config.server, stopping).await })
+    };
+    // Others ask as soon as they know of this node, and so it serves first.
+    let membership = match link {
+        Some(_) => Some(Membership::join(&config, &url, &engine, &store).await?),
+        None => None,
     };
     tracing::info!(url, "serving");
     Ok(Running {
         url,
         engine,
         store,
+        membership,
         schedules,
         queue,
         workers,
@@ -179,6 +194,12 @@ impl Running {
     /// Stops: lets requests and attempts end for a while, commits, closes.
     pub async fn shutdown(self) {
         self.stopping.cancel();
+        if let Some(membership) = &self.membership
+            && !membership.cluster.is_alone()
+        {
+            // First, so that the others go on at once.
+            membership.cluster.leave().await;
+        }
         self.schedules.shutdown().await;
         // No new attempts; what waits is asked for again after the next start.
         self.queue.close();
@@ -199,10 +220,23 @@ impl Running {
             // Past that, the process ends with the attempt in it.
             let _ = tokio::time::timeout(ABANDON_GRACE, ended).await;
         }
+        if let Some(membership) = self.membership {
+            membership.cluster.leave().await;
+        }
         self.upkeep.abort();
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// What runs attempts.
+fn runner(sandbox: Sandbox, clock: &Arc<dyn Clock>, tenancy: &Tenancy) -> Arc<dyn ActivityRunner> {
+    let tenancy = tenancy.clone();
+    Arc::new(SandboxRunner {
+        sandbox,
+        clock: clock.clone(),
+        secrets: Arc::new(move |tenant, name| tenancy.secret(tenant, name)),
+    })
 }
 
 /// The schedules of all applications.
