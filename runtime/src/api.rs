@@ -11,11 +11,13 @@
 mod activities;
 mod applications;
 mod callbacks;
+mod cluster;
 mod connection;
 mod executions;
 mod history;
 mod list;
 mod objects;
+mod onward;
 mod plan;
 pub mod problem;
 mod request;
@@ -45,6 +47,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::cluster::Link;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::objects::Objects;
@@ -94,6 +97,8 @@ pub struct Api {
     /// Cancelled when the server is told to stop: it is no longer ready, and
     /// live histories end.
     pub stopping: CancellationToken,
+    /// The way to other nodes, if there may be any.
+    pub link: Option<Link>,
     uploads: Places,
     streams: Places,
     replays: Places,
@@ -115,6 +120,7 @@ pub struct Parts {
     pub config: Arc<Config>,
     pub telemetry: Telemetry,
     pub stopping: CancellationToken,
+    pub link: Option<Link>,
 }
 
 impl Api {
@@ -131,6 +137,7 @@ impl Api {
             config: parts.config,
             telemetry: parts.telemetry,
             stopping: parts.stopping,
+            link: parts.link,
             uploads: Places::new(MAX_UPLOADS),
             streams: Places::new(MAX_STREAMS),
             replays: Places::new(MAX_REPLAYS),
@@ -168,6 +175,7 @@ impl utoipa::Modify for KeyScheme {
 pub fn router(state: ApiState) -> Router {
     let (router, _) = routes().split_for_parts();
     router
+        .route(crate::cluster::link::PATH, axum::routing::post(onward::ask))
         .fallback(|| async { Problem::not_found("path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(
@@ -198,13 +206,18 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(activities::routes())
         .merge(objects::routes())
         .merge(tenants::routes())
+        .merge(cluster::routes())
         .merge(system::routes())
 }
 
 /// Around every handler: an id, a count, and no panic gets further.
-async fn envelope(request: Request, next: Next) -> Response {
+async fn envelope(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let request_id = request_id(&request);
+    if let Ok(value) = HeaderValue::try_from(&*request_id) {
+        // Wherever the request goes from here, it keeps its name.
+        request.headers_mut().insert(REQUEST_ID, value);
+    }
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);

@@ -8,6 +8,7 @@ mod activity;
 mod apply;
 mod bench;
 mod client;
+mod cluster;
 mod completions;
 mod conformance;
 mod context;
@@ -135,6 +136,10 @@ enum Command {
     Replay(replay::Replay),
     /// Say where executions with a shard key are
     Shard(shard::Shard),
+    /// List the nodes that share a database
+    Nodes(cluster::Nodes),
+    /// List the shards, and which node has each
+    Shards(cluster::Shards),
     /// Tenants of the server
     #[command(subcommand)]
     Tenant(tenant::Tenant),
@@ -229,6 +234,8 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Object(object) => one_thread(object.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Shard(shard) => shard.run(session),
+        Command::Nodes(nodes) => one_thread(nodes.run(session)),
+        Command::Shards(shards) => one_thread(shards.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),
         Command::Key(key) => one_thread(key.run(session)),
         Command::Bench(bench) => bench.run(session),

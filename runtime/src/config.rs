@@ -30,6 +30,10 @@ pub use secrets::{MAX_SECRETS, TenantSecret};
 pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 
+/// Fewest connections to PostgreSQL: one for commits, one for leases, one for news of
+/// changes, one for all else.
+const LEAST_CONNECTIONS: u32 = 4;
+
 /// Most connections to PostgreSQL: more than its machine has use for, whatever it is.
 const MOST_CONNECTIONS: u32 = 1_000;
 
@@ -61,6 +65,8 @@ pub struct Config {
     pub workers: Workers,
     /// The `shard` filter of expressions.
     pub sharding: Sharding,
+    /// This process as one of several on one PostgreSQL.
+    pub cluster: ClusterConfig,
 }
 
 impl Default for Config {
@@ -73,6 +79,7 @@ impl Default for Config {
             engine: EngineConfig::default(),
             workers: Workers::default(),
             sharding: Sharding::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 }
@@ -191,9 +198,9 @@ impl Database {
     }
 
     fn check(&mut self, path: &Path, reader: &mut Reader, environment: Environment<'_>) {
-        if self.connections < 2 || self.connections > MOST_CONNECTIONS {
+        if self.connections < LEAST_CONNECTIONS || self.connections > MOST_CONNECTIONS {
             let message = format!(
-                "must be from 2 to {MOST_CONNECTIONS}, not {}",
+                "must be from {LEAST_CONNECTIONS} to {MOST_CONNECTIONS}, not {}",
                 self.connections
             );
             reader.problem(&path.join("connections"), message);
@@ -541,6 +548,55 @@ impl Default for Sharding {
     }
 }
 
+/// `cluster`: this process as one of several on one PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// URL where the other nodes reach the API of this one; made of the address that it
+    /// listens on if absent, and of the machine's name where that is all addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Shards that a new database gets. Those that it has are kept.
+    pub shards: u32,
+    /// How long a node may be silent before others take what it held.
+    #[serde(with = "units::duration")]
+    pub lease_ttl: Duration,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            advertise: None,
+            // Even parts for one to five nodes, nearly, and few enough to open in no time.
+            shards: 16,
+            // A node that died is replaced within three seconds, its shards opened included.
+            lease_ttl: Duration::from_secs(2),
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Shortest and longest lease: four renewals have to fit in, each a commit of the
+    /// database; and nobody waits minutes for a node that is gone.
+    const TTL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+
+    fn check(&self, path: &Path, reader: &mut Reader) {
+        let (least, most) = Self::TTL;
+        if !(least..=most).contains(&self.lease_ttl) {
+            let message = "must be from 500ms to 1m".to_owned();
+            reader.problem(&path.join("lease_ttl"), message);
+        }
+        let is_url = |url: &str| {
+            let host = url.strip_prefix("http://").or(url.strip_prefix("https://"));
+            host.is_some_and(|host| !host.is_empty() && !host.contains(['?', '#', '@']))
+        };
+        if self.advertise.as_deref().is_some_and(|url| !is_url(url)) {
+            let message = "must be `http://HOST:PORT` or `https://HOST:PORT`".to_owned();
+            reader.problem(&path.join("advertise"), message);
+        }
+    }
+}
+
 /// Looks a variable of the environment up.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -611,6 +667,8 @@ impl Config {
             // Far beyond any machine; a slip would exhaust its memory.
             ("workers", "threads", self.workers.threads, 1024),
             ("sharding", "shards", self.sharding.shards, 1_000_000),
+            // A bucket belongs to one shard; each is an actor and a row to renew.
+            ("cluster", "shards", self.cluster.shards, 256),
         ] {
             if value == 0 || value > most {
                 let path = root.join(block).join(key);
@@ -625,6 +683,7 @@ impl Config {
                 reader.problem(&root.join(block).join(key), "must be at least 1".to_owned());
             }
         }
+        self.cluster.check(&root.join("cluster"), reader);
         let database = root.join("database");
         self.database.check(&database, reader, environment);
         let mut ids = BTreeSet::new();

@@ -10,6 +10,8 @@ mod children;
 mod definitions;
 mod live;
 mod moves;
+mod notices;
+mod owners;
 mod pacing;
 mod placing;
 mod replay;
@@ -20,8 +22,8 @@ mod standing;
 mod usage;
 mod wanted;
 mod watch;
+mod wire;
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -35,7 +37,7 @@ use cascade_cdl::{
     ActivityFailure, ActivityTask, BUCKETS, Callback, Execution, ExecutionId, Json, NoShardKey,
     Parent, Receipt, Status, TaskId, TaskToken, TenantId, Timestamp, bucket_of,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -47,11 +49,15 @@ use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use asked::path;
 pub use definitions::{Admission, Definitions};
 pub use moves::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
+pub use owners::{OWNER_PATIENCE, OpenShard, Peer, Peers, Whereabouts};
+use owners::{Owners, Seat, ShardHandle};
 pub use replay::Traced;
+use serde::{Deserialize, Serialize};
 use shard::{Control, ControlRequest, Request, Shard, StartRequest};
 pub use standing::Standing;
 use usage::{Place, Usage, Usages};
 pub use watch::Watch;
+pub use wire::{Ask, Told};
 
 /// How long a shutdown waits for a shard's last commit. A commit takes some
 /// milliseconds; one that takes this long will not come.
@@ -71,8 +77,16 @@ const REPORT_BYTES: usize = 32 << 20;
 /// Reports with less output than this do not count, so that most take no permit.
 const SMALL_REPORT: usize = 64 << 10;
 
+/// The bucket whose owner keeps the schedules.
+pub const KEEPER_BUCKET: u32 = 0;
+
+/// How often an id is drawn until it is of a bucket that is here: with a tenth of all
+/// buckets it is found in all cases but one of a thousand, and that one is started elsewhere.
+const FRESH_IDS: usize = 64;
+
 /// Why a tenant may have nothing more.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Full {
     #[error("{open} executions are open, the limit is {limit} (tenants[].limits.open_executions)")]
     Executions { open: u64, limit: u64 },
@@ -86,8 +100,11 @@ pub enum Full {
 /// How an engine is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Number of shards in this process.
+    /// Number of shards, here and elsewhere.
     pub shards: u32,
+    /// Whether other processes have shards, too: then none is open at first, and
+    /// [`Engine::open_shard`] opens them.
+    pub clustered: bool,
     /// Requests that wait in front of a shard; beyond it a start is refused
     /// with [`StartError::Busy`].
     pub mailbox: usize,
@@ -107,6 +124,7 @@ impl Default for Settings {
             // One actor moves far more executions than SQLite's one writer
             // commits, and its batches are larger than those of two.
             shards: 1,
+            clustered: false,
             // A tenth of a second of work at 30,000 requests/s and more.
             mailbox: 4_096,
             filter_shards: 10,
@@ -119,7 +137,7 @@ impl Default for Settings {
 }
 
 /// A request to start an execution.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
     pub tenant: TenantId,
     pub application: Arc<str>,
@@ -196,6 +214,12 @@ pub enum StartError {
     /// The engine stops, or restarts from the store.
     #[error("the engine stopped before it could tell; ask again with the same idempotency key")]
     Interrupted,
+    /// Another process has the bucket, or will have it soon. Nothing was done.
+    #[error("the execution belongs to another node; ask again")]
+    Elsewhere { bucket: u32 },
+    /// What another process said of the input.
+    #[error("{0}")]
+    Invalid(String),
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -263,6 +287,9 @@ pub enum ControlError {
     /// The engine stops, or restarts from the store.
     #[error("the engine stopped before it could tell; look again and repeat if needed")]
     Interrupted,
+    /// Another process has the bucket, or will have it soon. Nothing was done.
+    #[error("the execution belongs to another node; ask again")]
+    Elsewhere { bucket: u32 },
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -316,17 +343,9 @@ pub struct Engine {
 }
 
 struct Inner {
-    shards: Vec<ShardHandle>,
-    /// The task that brings children to their ends.
-    children: std::sync::Mutex<Option<JoinHandle<()>>>,
+    /// The tasks that bring children to their ends, and tell other processes of ends.
+    helpers: std::sync::Mutex<Vec<JoinHandle<()>>>,
     context: Arc<Context>,
-}
-
-struct ShardHandle {
-    requests: mpsc::Sender<Request>,
-    /// Permits for bytes of reports on their way.
-    report_bytes: Arc<Semaphore>,
-    task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What all shards share.
@@ -343,7 +362,9 @@ struct Context {
     started: AtomicU64,
     closed: AtomicU64,
     stopping: CancellationToken,
+    owners: Owners,
     children: children::Asks,
+    notices: notices::Notices,
     placements: Arc<placing::Placements>,
     paces: pacing::Paces,
     spreads: spread::Spreads,
@@ -360,10 +381,12 @@ impl Engine {
         objects: Objects,
     ) -> Result<Self, store::Error> {
         let count = settings.shards.clamp(1, BUCKETS);
-        let mailbox = settings.mailbox.max(1);
         let (children, asks) = mpsc::unbounded_channel();
+        let (notices, ends) = notices::channel();
         let context = Arc::new(Context {
+            owners: Owners::default(),
             children,
+            notices,
             placements: Arc::default(),
             paces: pacing::Paces::default(),
             spreads: spread::Spreads::new(objects),
@@ -382,28 +405,28 @@ impl Engine {
             closed: AtomicU64::new(0),
             stopping: CancellationToken::new(),
         });
-        let mut shards = Vec::new();
-        for index in 0..count {
-            let shard = Shard::open(ShardId(index), context.clone()).await?;
-            let (requests, inbox) = mpsc::channel(mailbox);
-            let task = std::sync::Mutex::new(Some(tokio::spawn(shard.run(inbox))));
-            shards.push(ShardHandle {
-                requests,
-                report_bytes: Arc::new(Semaphore::new(REPORT_BYTES)),
-                task,
-            });
-        }
         let stopping = context.stopping.clone();
         let inner = Arc::new(Inner {
-            shards,
-            children: std::sync::Mutex::new(None),
-            context,
+            helpers: std::sync::Mutex::default(),
+            context: context.clone(),
         });
         let engine = Self { inner };
+        let alone = if settings.clustered { 0 } else { count };
+        for index in 0..alone {
+            let seat = Seat::new(&context, ShardId(index), buckets(index, count), None);
+            let Some(lease) = seat.acquire(&context).await? else {
+                continue; // whoever is alone gets it
+            };
+            let shard = Shard::open(seat.clone(), lease, context.clone()).await?;
+            engine.serve(seat, shard);
+        }
         let weak = Arc::downgrade(&engine.inner);
-        let task = tokio::spawn(children::run(weak, asks, stopping));
-        let slot = engine.inner.children.lock();
-        *slot.unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let helpers = [
+            tokio::spawn(children::run(weak.clone(), asks, stopping.clone())),
+            tokio::spawn(notices::run(weak, ends, stopping)),
+        ];
+        let slot = engine.inner.helpers.lock();
+        slot.unwrap_or_else(PoisonError::into_inner).extend(helpers);
         Ok(engine)
     }
 
@@ -441,7 +464,8 @@ impl Engine {
         let started = answer.await.map_err(|_| StartError::Interrupted)??;
         let closed = tokio::select! {
             biased;
-            closed = closed => Some(closed.map_err(|_| StartError::Interrupted)?),
+            // Nobody is left to tell if the shard goes to another process; the start stays.
+            closed = closed => closed.ok(),
             () = &mut enough => None,
         };
         Ok((started, closed))
@@ -481,7 +505,7 @@ impl Engine {
                 // A start by name may be of what is open already, and is
                 // answered at the limit too.
                 usage.admit(&admission)?;
-                (ExecutionId(uuid::Uuid::now_v7()), false)
+                (self.fresh_id(), false)
             }
         };
         let busy = || StartError::Busy {
@@ -507,10 +531,11 @@ impl Engine {
         } else {
             (None, wanted)
         };
-        let shard = self.shard(bucket);
+        let shard = context.owners.shard(bucket);
+        let shard = shard.ok_or(StartError::Elsewhere { bucket })?;
         let room = shard.requests.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => busy(),
-            mpsc::error::TrySendError::Closed(()) => StartError::Interrupted,
+            mpsc::error::TrySendError::Closed(()) => StartError::Elsewhere { bucket },
         })?;
         if let Some(turn) = &turn {
             turn.went_to(bucket);
@@ -528,6 +553,19 @@ impl Engine {
             closed,
         })));
         Ok(())
+    }
+
+    /// An id that nobody has used, of a bucket that is here if any is: then nobody else
+    /// needs to be asked.
+    fn fresh_id(&self) -> ExecutionId {
+        let owners = &self.inner.context.owners;
+        let fresh = || ExecutionId(uuid::Uuid::now_v7());
+        if owners.is_whole() {
+            return fresh();
+        }
+        let mut ids = (0..FRESH_IDS).map(|_| fresh());
+        let here = ids.find(|id| owners.shard(id.bucket()).is_some());
+        here.unwrap_or_else(fresh)
     }
 
     /// What a start runs, with the version of its application.
@@ -674,7 +712,9 @@ impl Engine {
         let place = self.place(usage, bytes).ok_or_else(busy)?;
         let (reply, answer) = oneshot::channel();
         let bucket = self.inner.context.find(tenant, id).await?;
-        self.shard(bucket)
+        let shard = self.inner.context.owners.shard(bucket);
+        shard
+            .ok_or(ControlError::Elsewhere { bucket })?
             .requests
             .try_send(Request::Control(Box::new(ControlRequest {
                 tenant: tenant.clone(),
@@ -685,7 +725,7 @@ impl Engine {
             })))
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => busy(),
-                mpsc::error::TrySendError::Closed(_) => ControlError::Interrupted,
+                mpsc::error::TrySendError::Closed(_) => ControlError::Elsewhere { bucket },
             })?;
         answer.await.map_err(|_| ControlError::Interrupted)?
     }
@@ -693,16 +733,19 @@ impl Engine {
     /// Takes the results of attempts. Waits while a shard is busy, which slows
     /// the workers down to its pace.
     pub async fn report(&self, reports: Vec<Report>) {
-        if let [only] = self.inner.shards.as_slice() {
-            return only.report(reports).await;
-        }
-        let mut by_shard: HashMap<usize, Vec<Report>> = HashMap::new();
+        let mut by_shard: Vec<(Arc<ShardHandle>, Vec<Report>)> = Vec::new();
         for report in reports {
-            let index = self.index(report.attempt.bucket);
-            by_shard.entry(index).or_default().push(report);
+            let bucket = report.attempt.bucket;
+            let known = by_shard.iter_mut().find(|(shard, _)| shard.has(bucket));
+            if let Some((_, reports)) = known {
+                reports.push(report);
+            } else if let Some(shard) = self.inner.context.owners.shard(bucket) {
+                by_shard.push((shard, vec![report]));
+            }
+            // Else its shard has gone to another process, which has asked for it again.
         }
-        for (index, reports) in by_shard {
-            self.inner.shards[index].report(reports).await;
+        for (shard, reports) in by_shard {
+            shard.report(reports).await;
         }
     }
 
@@ -745,56 +788,14 @@ impl Engine {
     /// Stops taking requests, commits what is known, and lets the shards end.
     pub async fn shutdown(&self) {
         self.inner.context.stopping.cancel();
-        let children = self.inner.children.lock();
-        let children = children.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = children
-            && let Err(error) = task.await
-        {
-            tracing::error!(%error, "what serves children ended badly");
-        }
-        for shard in &self.inner.shards {
-            let task = shard
-                .task
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            let Some(task) = task else { continue };
-            match tokio::time::timeout(LAST_COMMIT, task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a shard ended badly"),
-                Err(_) => tracing::error!("a shard's last commit takes too long; it is left"),
+        let helpers = self.inner.helpers.lock();
+        let helpers = std::mem::take(&mut *helpers.unwrap_or_else(PoisonError::into_inner));
+        for task in helpers {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a helper of the engine ended badly");
             }
         }
-    }
-
-    fn shard(&self, bucket: u32) -> &ShardHandle {
-        &self.inner.shards[self.index(bucket)]
-    }
-
-    fn index(&self, bucket: u32) -> usize {
-        shard_of(bucket, self.inner.context.settings.shards) as usize
-    }
-}
-
-impl ShardHandle {
-    async fn report(&self, reports: Vec<Report>) {
-        let bytes: usize = reports
-            .iter()
-            .map(|report| match &report.result {
-                Ok(output) => output.len(),
-                Err(failure) => failure.details.as_ref().map_or(0, Json::len),
-            })
-            .sum();
-        let permit = if bytes < SMALL_REPORT {
-            None
-        } else {
-            let permits = u32::try_from(bytes.min(REPORT_BYTES)).unwrap_or(u32::MAX);
-            let bytes = self.report_bytes.clone();
-            // The semaphore is never closed.
-            bytes.acquire_many_owned(permits).await.ok().map(Arc::new)
-        };
-        // A closed shard has stopped caring: recovery runs the task again.
-        let _ = self.requests.send(Request::Reports(reports, permit)).await;
+        self.join_shards().await;
     }
 }
 

@@ -8,6 +8,7 @@ pub mod catalog;
 mod change;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod dispatch;
 pub mod engine;

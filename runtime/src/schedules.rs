@@ -5,6 +5,10 @@
 //! makes the new states durable, many in one transaction, and then does what they say. It
 //! sleeps until the next time that is due; nothing is polled.
 //!
+//! Of several processes one keeps them all: the owner of the shard with [`KEEPER_BUCKET`],
+//! whose lease fences what it writes. When that changes hands, the next owner takes them up
+//! from the store.
+//!
 //! A crash loses nothing: what was decided is in the store, and is done again after the
 //! next start, by the same ids; what was not decided is still after the position.
 
@@ -15,18 +19,20 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use cascade_cdl::program::Application;
 use cascade_cdl::schedule::{BackfillError, Key, Overlap, Schedule, State, TriggerError};
 use cascade_cdl::{ExecutionId, TenantId, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, KEEPER_BUCKET};
 use crate::store::{self, Store};
 use keeper::Keeper;
+use work::Tools;
 
 /// Requests that may wait: people and scripts ask, not machines; beyond it they wait
 /// themselves.
@@ -124,6 +130,12 @@ enum Request {
     },
 }
 
+/// The schedules of all applications as they are in force, whenever somebody asks.
+pub type AllInForce = Arc<dyn Fn() -> Vec<InForce> + Send + Sync>;
+
+/// Pause before schedules that could not be taken up are taken up again.
+const TAKE_UP_AGAIN: Duration = Duration::from_secs(1);
+
 type Board = RwLock<BTreeMap<Key, Arc<Shown>>>;
 
 /// A handle to all schedules of this process. Cheap to clone.
@@ -133,12 +145,15 @@ pub struct Schedules(Arc<Inner>);
 struct Inner {
     requests: mpsc::Sender<Request>,
     board: Arc<Board>,
+    /// Whether the schedules are kept here, so that the board shows them.
+    kept: watch::Receiver<bool>,
     stopping: CancellationToken,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Schedules {
-    /// Takes up what the store knows of the schedules in force, and keeps them from now on.
+    /// Takes up what the store knows of the schedules in force, and keeps them for as long as
+    /// their bucket is here.
     ///
     /// # Errors
     ///
@@ -147,17 +162,27 @@ impl Schedules {
         engine: Engine,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        in_force: Vec<InForce>,
+        in_force: AllInForce,
     ) -> Result<Self, store::Error> {
         let board = Arc::new(Board::default());
-        let mut keeper = Keeper::new(engine, store, clock, board.clone());
-        keeper.load(in_force).await?;
+        let mut keeping = Keeping {
+            tools: Tools {
+                engine,
+                store,
+                clock,
+            },
+            board: board.clone(),
+            in_force,
+        };
+        let first = keeping.take_up().await?;
+        let (kept, is_kept) = watch::channel(first.is_some());
         let (requests, inbox) = mpsc::channel(WAITING);
         let stopping = CancellationToken::new();
-        let task = tokio::spawn(keeper.run(inbox, stopping.clone()));
+        let task = tokio::spawn(keeping.run(first, kept, inbox, stopping.clone()));
         Ok(Self(Arc::new(Inner {
             requests,
             board,
+            kept: is_kept,
             stopping,
             task: tokio::sync::Mutex::new(Some(task)),
         })))
@@ -172,6 +197,13 @@ impl Schedules {
             // If the server stops, the next start finds the version in the catalog.
             let _ = done.await;
         }
+    }
+
+    /// Whether the schedules are kept here, or soon will be.
+    pub async fn are_kept(&self, patience: Duration) -> bool {
+        let mut kept = self.0.kept.clone();
+        let soon = tokio::time::timeout(patience, kept.wait_for(|kept| *kept));
+        matches!(soon.await, Ok(Ok(_)))
     }
 
     /// The schedules of a tenant, by application and name.
@@ -254,6 +286,94 @@ impl Schedules {
             && let Err(error) = task.await
         {
             tracing::error!(%error, "the keeper of the schedules ended badly");
+        }
+    }
+}
+
+/// Keeps the schedules whenever they are to be kept here.
+struct Keeping {
+    tools: Tools,
+    board: Arc<Board>,
+    in_force: AllInForce,
+}
+
+impl Keeping {
+    /// Takes the schedules up, if they are to be kept here.
+    async fn take_up(&mut self) -> Result<Option<Keeper>, store::Error> {
+        let Some(lease) = self.tools.engine.lease_of(KEEPER_BUCKET) else {
+            return Ok(None);
+        };
+        let mut keeper = Keeper::new(self.tools.clone(), self.board.clone(), lease);
+        keeper.load((self.in_force)()).await?;
+        Ok(Some(keeper))
+    }
+
+    /// Serves until it is told to stop.
+    async fn run(
+        mut self,
+        first: Option<Keeper>,
+        kept: watch::Sender<bool>,
+        mut inbox: mpsc::Receiver<Request>,
+        stopping: CancellationToken,
+    ) {
+        let mut next = first;
+        loop {
+            let keeper = match next.take() {
+                Some(keeper) => keeper,
+                None => match self.turn(&mut inbox, &stopping).await {
+                    Some(keeper) => keeper,
+                    None => return,
+                },
+            };
+            kept.send_replace(true);
+            keeper.run(&mut inbox, &stopping).await;
+            kept.send_replace(false);
+            let board = self.board.write();
+            board.unwrap_or_else(PoisonError::into_inner).clear();
+            if stopping.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the schedules are to be kept here; `None` when the server stops.
+    async fn turn(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Request>,
+        stopping: &CancellationToken,
+    ) -> Option<Keeper> {
+        let mut moves = self.tools.engine.moves();
+        loop {
+            moves.mark_unchanged();
+            match self.take_up().await {
+                Ok(Some(keeper)) => return Some(keeper),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the schedules cannot be taken up; they are again");
+                    tokio::select! {
+                        () = tokio::time::sleep(TAKE_UP_AGAIN) => continue,
+                        () = stopping.cancelled() => return None,
+                    }
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return None,
+                request = inbox.recv() => refuse(request?),
+                changed = moves.changed() => changed.ok()?,
+            }
+        }
+    }
+}
+
+/// Answers what somebody else has to be asked for.
+fn refuse(request: Request) {
+    match request {
+        // Who keeps them takes up what is in force by then.
+        Request::Applied(_, reply) => drop(reply.send(())),
+        Request::Trigger { reply, .. } => drop(reply.send(Err(Error::Interrupted))),
+        Request::Backfill { reply, .. } => drop(reply.send(Err(Error::Interrupted))),
+        Request::Pause { reply, .. } | Request::Resume { reply, .. } => {
+            drop(reply.send(Err(Error::Interrupted)));
         }
     }
 }

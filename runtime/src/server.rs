@@ -5,6 +5,7 @@
 //! is a crash, from which the next start recovers.
 
 mod follower;
+mod membership;
 mod services;
 
 use std::net::SocketAddr;
@@ -25,15 +26,16 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Place};
 use crate::dispatch::TaskQueue;
 use crate::dispatch::local::{Capacity, LocalQueue, Share, Shares};
-use crate::engine::{Engine, Settings};
+use crate::engine::Engine;
 use crate::objects::{self, Objects, Quota};
 use crate::sandbox::{self, Sandbox, SandboxConfig};
-use crate::schedules::{InForce, Schedules};
+use crate::schedules::{AllInForce, InForce, Schedules};
 use crate::store::{self, PostgresStore, SqliteStore, Store};
 use crate::telemetry::Telemetry;
 use crate::tenancy::Tenancy;
 use crate::worker::{ATTEMPTS_PER_THREAD, ActivityRunner, CROWDED_PACE, SandboxRunner, Workers};
 use follower::Follower;
+use membership::{Membership, connect, is_clustered, settings};
 use services::StoreServices;
 
 /// Between two times that the metrics' memory is tidied.
@@ -73,6 +75,14 @@ pub enum Error {
     Worker(#[source] io::Error),
     #[error("cannot find the path of this program")]
     Compiler(#[source] io::Error),
+    #[error("cannot say which process this is, in {}", path.display())]
+    Presence {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make connections to other nodes: {0}")]
+    Link(String),
     #[error(transparent)]
     Objects(objects::Error),
     #[error(transparent)]
@@ -89,6 +99,8 @@ pub struct Running {
     pub engine: Engine,
     /// What is durable, likewise.
     pub store: Arc<dyn Store>,
+    /// Absent if this process is the only one to use its store.
+    membership: Option<Membership>,
     schedules: Schedules,
     queue: Arc<dyn TaskQueue>,
     workers: Workers,
@@ -120,12 +132,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     };
     let queue: Arc<dyn TaskQueue> = Arc::new(LocalQueue::new(capacity, shares(tenancy.clone())));
     let engine = Engine::open(
-        Settings {
-            shards: config.engine.shards,
-            mailbox: config.engine.queue,
-            filter_shards: config.sharding.shards,
-            ..Settings::default()
-        },
+        settings(&config, &store).await?,
         store.clone(),
         queue.clone(),
         clock.clone(),
@@ -133,22 +140,23 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         objects.clone(),
     )
     .await?;
-    let runner: Arc<dyn ActivityRunner> = Arc::new(SandboxRunner {
-        sandbox,
-        clock: clock.clone(),
-        secrets: {
-            let tenancy = tenancy.clone();
-            Arc::new(move |tenant, name| tenancy.secret(tenant, name))
-        },
-    });
+    let runner = runner(sandbox, &clock, &tenancy);
     let workers =
         Workers::start(threads as usize, &queue, &runner, &engine).map_err(Error::Worker)?;
-    let in_force = schedules_in_force(&tenancy, &catalog);
+    let in_force: AllInForce = {
+        let (tenancy, catalog) = (tenancy.clone(), catalog.clone());
+        Arc::new(move || schedules_in_force(&tenancy, &catalog))
+    };
     let schedules = Schedules::open(engine.clone(), store.clone(), clock.clone(), in_force).await?;
     let address = config.server.listen;
     let listen = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
+    let link = if is_clustered(&config) {
+        Some(connect(&engine, &store).await?)
+    } else {
+        None
+    };
     let stopping = CancellationToken::new();
     let router = api::router(Api::new(api::Parts {
         engine: engine.clone(),
@@ -161,6 +169,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         config: config.clone(),
         telemetry: telemetry.clone(),
         stopping: stopping.clone(),
+        link: link.clone(),
     }));
     let serving = {
         let (config, stopping) = (config.clone(), stopping.clone());
@@ -173,11 +182,17 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         schedules: schedules.clone(),
     });
     let background = background(telemetry, contents, &tenancy, follower);
+    // Others ask as soon as they know of this node, and so it serves first.
+    let membership = match link {
+        Some(_) => Some(Membership::join(&config, &url, &engine, &store).await?),
+        None => None,
+    };
     tracing::info!(url, "serving");
     Ok(Running {
         url,
         engine,
         store,
+        membership,
         schedules,
         queue,
         workers,
@@ -192,6 +207,12 @@ impl Running {
     /// Stops: lets requests and attempts end for a while, commits, closes.
     pub async fn shutdown(mut self) {
         self.stopping.cancel();
+        if let Some(membership) = &self.membership
+            && !membership.cluster.is_alone()
+        {
+            // First, so that the others go on at once.
+            membership.cluster.leave().await;
+        }
         self.schedules.shutdown().await;
         // No new attempts; what waits is asked for again after the next start.
         self.queue.close();
@@ -212,10 +233,23 @@ impl Running {
             // Past that, the process ends with the attempt in it.
             let _ = tokio::time::timeout(ABANDON_GRACE, ended).await;
         }
+        if let Some(membership) = self.membership {
+            membership.cluster.leave().await;
+        }
         self.background.shutdown().await;
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// What runs attempts.
+fn runner(sandbox: Sandbox, clock: &Arc<dyn Clock>, tenancy: &Tenancy) -> Arc<dyn ActivityRunner> {
+    let tenancy = tenancy.clone();
+    Arc::new(SandboxRunner {
+        sandbox,
+        clock: clock.clone(),
+        secrets: Arc::new(move |tenant, name| tenancy.secret(tenant, name)),
+    })
 }
 
 /// The schedules of all applications.

@@ -5,6 +5,7 @@
 //! tenants, but for those that rebuild a shard ([`Store::open_executions`]) or
 //! administer tenants. After a crash, what a method acknowledged is there.
 
+mod cluster;
 mod codec;
 mod contents;
 #[cfg(test)]
@@ -19,12 +20,15 @@ mod sqlite;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::{Event, Execution, ExecutionId, TaskId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+pub use cluster::{Hold, Node, NodeId, NodeRow, ShardRow, View};
 pub(crate) use codec::{decode_events, encode_events};
 pub use contents::{BLOCK_BYTES, ContentId, Contents, KeptContent, READ_GRACE};
 pub use feed::{Change, Feed, News, Subject};
@@ -549,8 +553,44 @@ fn bounded(what: &'static str, bytes: usize, limit: usize) -> Result<(), Error> 
 /// The seam to the database.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Takes `shard` over: raises its epoch, so that commits of earlier holders fail.
+    /// Takes `shard` over: raises its epoch, so that commits of earlier holders fail. For
+    /// whoever is the only one to use the store.
     async fn acquire(&self, shard: ShardId) -> Result<Lease, Error>;
+
+    /// Makes the shards that nodes share, if there are none yet: `count` even ranges of
+    /// buckets, held by nobody. Who has acquired shards before loses them by that.
+    async fn lay_out(&self, count: u32) -> Result<(), Error>;
+
+    /// Tells of a node, or that it is still there, for `ttl`; renews those of its leases that
+    /// have not ended. What there is afterwards.
+    async fn heartbeat(&self, node: &Node, ttl: Duration) -> Result<View, Error>;
+
+    /// What nodes and shards there are.
+    async fn cluster(&self) -> Result<View, Error>;
+
+    /// Takes a shard that nobody holds, and raises its epoch; `None` if somebody does.
+    async fn claim(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, Error>;
+
+    /// Raises the epoch of a shard that a node holds, so that what it has sent before is
+    /// fenced off; `None` if it does not hold it any more.
+    async fn raise(&self, node: NodeId, shard: ShardId) -> Result<Option<Lease>, Error>;
+
+    /// Gives back those of these shards that a node holds: others may take them at once.
+    async fn give_back(&self, node: NodeId, shards: &[ShardId]) -> Result<(), Error>;
+
+    /// Forgets a node and gives back all that it holds.
+    async fn leave(&self, node: NodeId) -> Result<(), Error>;
+
+    /// By which nodes know each other's requests: the same for all, and of nobody else.
+    async fn cluster_secret(&self) -> Result<Vec<u8>, Error>;
+
+    /// Counts changes of who holds what, as far as they are heard of: one may be missed.
+    fn changes(&self) -> watch::Receiver<u64>;
 
     /// Makes a batch of one shard durable, all or nothing. Batches that
     /// arrive while a commit is in flight share the next one (group commit).
@@ -666,15 +706,17 @@ pub trait Store: Send + Sync + 'static {
     /// The workflows of a tenant that are paused, by application and name.
     async fn paused_workflows(&self, tenant: &TenantId) -> Result<Vec<PausedWorkflow>, Error>;
 
-    /// Makes or replaces how far some schedules are, all or none.
-    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error>;
-    /// Forgets a schedule.
+    /// Makes or replaces how far some schedules are, all or none. Fenced as a commit is: who
+    /// keeps them holds a shard.
+    async fn put_schedules(&self, lease: &Lease, rows: &[ScheduleRow]) -> Result<(), CommitError>;
+    /// Forgets a schedule, fenced likewise.
     async fn delete_schedule(
         &self,
+        lease: &Lease,
         tenant: &TenantId,
         application: &str,
         name: &str,
-    ) -> Result<(), Error>;
+    ) -> Result<(), CommitError>;
     /// The schedules of a tenant, by application and name.
     async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error>;
 

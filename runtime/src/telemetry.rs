@@ -50,6 +50,14 @@ pub const CHANGES_HEARD: &str = "cascade_changes_heard";
 pub const CHANGES_DURATION: &str = "cascade_changes_duration_seconds";
 /// Time from a request's arrival to its answer, by `method`, `route` and `status`.
 pub const HTTP_DURATION: &str = "cascade_http_request_duration_seconds";
+/// Shards that this node holds.
+pub const LEASES_HELD: &str = "cascade_leases_held";
+/// Shards that this node took, at its start too.
+pub const LEASES_TAKEN: &str = "cascade_leases_taken_total";
+/// Shards that this node lost to another one, or whose lease it could not renew.
+pub const LEASES_LOST: &str = "cascade_leases_lost_total";
+/// Requests that were passed on to another node, by `outcome`.
+pub const REQUESTS_PASSED_ON: &str = "cascade_requests_passed_on_total";
 /// Memory that is resident.
 pub const PROCESS_MEMORY: &str = "process_resident_memory_bytes";
 /// Processor time used.
@@ -217,6 +225,27 @@ pub fn request(method: &Method, route: &str, status: StatusCode, duration: Durat
         .record(duration.as_secs_f64());
 }
 
+/// Notes how many shards this node holds.
+pub fn leases_held(count: usize) {
+    gauge!(LEASES_HELD).set(number(count as u64));
+}
+
+/// Counts a shard that this node took.
+pub fn lease_taken() {
+    counter!(LEASES_TAKEN).increment(1);
+}
+
+/// Counts a shard that this node lost.
+pub fn lease_lost() {
+    counter!(LEASES_LOST).increment(1);
+}
+
+/// Counts a request that belongs to another node: `answered` by it, `lost` on the way, without
+/// a `no_owner`, or in a `circle`.
+pub fn passed_on(outcome: &'static str) {
+    counter!(REQUESTS_PASSED_ON, "outcome" => outcome).increment(1);
+}
+
 /// What the operating system says of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -300,6 +329,14 @@ fn describe() {
         HTTP_DURATION,
         seconds,
         "Time from a request's arrival to its answer"
+    );
+    describe_gauge!(LEASES_HELD, Unit::Count, "Shards that this node holds");
+    describe_counter!(LEASES_TAKEN, Unit::Count, "Shards that this node took");
+    describe_counter!(LEASES_LOST, Unit::Count, "Shards that this node lost");
+    describe_counter!(
+        REQUESTS_PASSED_ON,
+        Unit::Count,
+        "Requests that were passed on to another node"
     );
     describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory that is resident");
     describe_gauge!(PROCESS_CPU, seconds, "Processor time used");

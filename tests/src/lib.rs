@@ -203,6 +203,22 @@ impl Server {
         child.wait().expect("a child can be waited for").success()
     }
 
+    /// Stops the process where it is, as a machine that stalls would: SIGSTOP.
+    pub fn freeze(&self) {
+        self.send(Signal::STOP);
+    }
+
+    /// Lets a process go on that was frozen: SIGCONT.
+    pub fn thaw(&self) {
+        self.send(Signal::CONT);
+    }
+
+    fn send(&self, signal: Signal) {
+        let id = self.pid().and_then(|id| i32::try_from(id).ok());
+        let id = id.and_then(Pid::from_raw).expect("the server runs");
+        kill_process(id, signal).expect("it is there to be told");
+    }
+
     /// Where it is, for load that does not go through the harness.
     pub fn url(&self) -> &str {
         &self.url
@@ -292,6 +308,11 @@ impl Server {
     /// One request with another key than the tenant's.
     pub fn request_with(&self, key: &str, method: &str, path: &str) -> std::io::Result<Answer> {
         http::request(&self.url, key, method, path, &[], "")
+    }
+
+    /// One request with the server's own key.
+    pub fn admin_request(&self, method: &str, path: &str) -> std::io::Result<Answer> {
+        http::request(&self.url, SERVER_KEY, method, path, &[], "")
     }
 
     /// One request of another tenant's.

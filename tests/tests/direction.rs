@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts of the runtime, and what none of their code may name.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     (
         "sandbox",
         &[
@@ -21,7 +21,16 @@ const FORBIDDEN: [(&str, &[&str]); 9] = [
         "dispatch",
         &["store", "api", "worker", "server", "cli", "engine"],
     ),
-    ("engine", &["api", "worker", "server", "cli", "tenancy"]),
+    (
+        "engine",
+        &["api", "worker", "server", "cli", "tenancy", "cluster"],
+    ),
+    (
+        "cluster",
+        &[
+            "api", "worker", "server", "cli", "catalog", "tenancy", "sandbox", "dispatch",
+        ],
+    ),
     (
         "schedules",
         &[

@@ -3,6 +3,7 @@
 mod chaos;
 mod children;
 mod cli;
+mod cluster;
 mod conformance;
 mod direction;
 mod examples;

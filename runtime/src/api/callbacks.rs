@@ -10,8 +10,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::executions::{self, ExecutionView};
+use super::onward::Held;
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{Caller, Operator, Path, parse_json, read_body};
+use super::request::{Caller, Operator, Path, parse_json};
 use super::{ApiState, signals};
 
 /// What a request may have beside the output.
@@ -78,10 +79,10 @@ async fn succeed(
 ) -> Result<Response, Problem> {
     let token = parse(&token)?;
     let limit = caller.tenant.limits.input_bytes;
-    let body = read_body(&state, request, limit.saturating_add(CALLBACK_OVERHEAD)).await?;
-    let body: SuccessBody = parse_json(&body)?;
+    let held = Held::read(&state, request, limit.saturating_add(CALLBACK_OVERHEAD)).await?;
+    let body: SuccessBody = parse_json(&held.body)?;
     let output = signals::payload("output", body.output)?;
-    tell(&state, &caller, token, Callback::Succeeded { output }).await
+    tell(&state, &caller, held, token, Callback::Succeeded { output }).await
 }
 
 /// Tell that a task failed
@@ -106,12 +107,13 @@ async fn fail(
     request: Request,
 ) -> Result<Response, Problem> {
     let token = parse(&token)?;
-    let body = read_body(&state, request, MAX_FAILURE_BYTES).await?;
-    let body: FailureBody = parse_json(&body)?;
+    let held = Held::read(&state, request, MAX_FAILURE_BYTES).await?;
+    let body: FailureBody = parse_json(&held.body)?;
     let error = bounded("error", body.error, MAX_ERROR)?;
     let error = error.unwrap_or_else(|| ANY_ERROR.to_owned());
     let cause = bounded("cause", body.cause, MAX_CAUSE)?.unwrap_or_default();
-    tell(&state, &caller, token, Callback::Failed { error, cause }).await
+    let callback = Callback::Failed { error, cause };
+    tell(&state, &caller, held, token, callback).await
 }
 
 /// Tell that a task goes on
@@ -131,19 +133,26 @@ async fn heartbeat(
     State(state): State<ApiState>,
     caller: Caller<Operator>,
     Path(token): Path<String>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    tell(&state, &caller, parse(&token)?, Callback::Heartbeat {}).await
+    let (token, held) = (parse(&token)?, Held::bare(&state, &request));
+    tell(&state, &caller, held, token, Callback::Heartbeat {}).await
 }
 
 async fn tell(
     state: &ApiState,
     caller: &Caller<Operator>,
+    held: Held,
     token: TaskToken,
     callback: Callback,
 ) -> Result<Response, Problem> {
     let tenant = &caller.tenant.id;
-    state.engine.callback(tenant, token, callback).await?;
-    executions::stand(state, tenant, token.execution).await
+    let serve = async |_| {
+        let told = state.engine.callback(tenant, token, callback.clone());
+        told.await?;
+        executions::stand(state, tenant, token.execution).await
+    };
+    held.serve(state, serve).await
 }
 
 /// What is no token gets the answer of one of an execution that is not there.

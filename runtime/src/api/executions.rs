@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use cascade_cdl::program::{Priority, Program, StateKind};
 use cascade_cdl::schedule::Scheduled;
 use cascade_cdl::{
@@ -18,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::list;
+use super::onward::{self, Held};
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{
     Caller, Operator, Path, Query, Viewer, execution_id, idempotency_key, parse_json, read_body,
@@ -255,8 +257,19 @@ async fn start(
         .limits
         .input_bytes
         .saturating_add(START_OVERHEAD);
-    let body = read_body(&state, request, limit).await?;
-    let body: StartBody = parse_json(&body)?;
+    let held = Held::read(&state, request, limit).await?;
+    let start = start_of(&held.body, caller.tenant.id.clone(), idempotency_key)?;
+    let serve = |_| begin(&state, start.clone(), patience);
+    held.serve(&state, serve).await
+}
+
+/// The start that a body asks for.
+fn start_of(
+    body: &[u8],
+    tenant: TenantId,
+    idempotency_key: Option<String>,
+) -> Result<Start, Problem> {
+    let body: StartBody = parse_json(body)?;
     let input = match body.input {
         Some(input) => {
             sandbox::check_json(input.as_str())
@@ -265,8 +278,8 @@ async fn start(
         }
         None => Json::from_value(&Value::Object(serde_json::Map::new())),
     };
-    let start = Start {
-        tenant: caller.tenant.id.clone(),
+    Ok(Start {
+        tenant,
         application: body.application.into(),
         workflow: body.workflow.into(),
         input,
@@ -276,11 +289,16 @@ async fn start(
         schedule: None,
         priority: body.priority,
         version: None,
-    };
+    })
+}
+
+/// Starts an execution and waits for its end, if somebody asks for that.
+async fn begin(state: &Api, start: Start, patience: Option<Duration>) -> Result<Response, Problem> {
+    let tenant = start.tenant.clone();
     let (application, workflow) = (start.application.clone(), start.workflow.clone());
     let (started, closed) = match patience {
         Some(patience) => {
-            let enough = until_late(&state, patience);
+            let enough = until_late(state, patience);
             state.engine.start_and_wait_until(start, enough).await?
         }
         None => (state.engine.start(start).await?, None),
@@ -288,7 +306,7 @@ async fn start(
     let view = if started.created || closed.is_some() {
         ExecutionView::of_start(&application, &workflow, started, closed)
     } else {
-        let summary = state.store.summary(&caller.tenant.id, started.id).await?;
+        let summary = state.store.summary(&tenant, started.id).await?;
         ExecutionView::of_summary(summary.ok_or_else(|| Problem::not_found("execution"))?)
     };
     let status = if view.closed_at.is_some() {
@@ -358,15 +376,19 @@ async fn show(
     caller: Caller<Viewer>,
     Path(id): Path<String>,
     Query(query): Query<ShowQuery>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let tenant = &caller.tenant.id;
-    if let Some(patience) = wait(&state, query.wait.as_deref(), &headers)? {
-        until_closed(&state, tenant, id, patience).await?;
-    }
-    let view = load(&state, tenant, id, query.context).await?;
-    Ok(json(StatusCode::OK, &view))
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let patience = wait(state, query.wait.as_deref(), request.headers())?;
+    let serve = async |_| {
+        if let Some(patience) = patience {
+            until_closed(state, tenant, id, patience).await?;
+        }
+        let view = load(state, tenant, id, query.context).await?;
+        Ok(json(StatusCode::OK, &view))
+    };
+    Held::bare(state, &request).serve(state, serve).await
 }
 
 /// Cancel an execution
@@ -388,10 +410,13 @@ async fn cancel(
     request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let reason = read_reason(&state, request).await?;
-    let tenant = &caller.tenant.id;
-    state.engine.cancel(tenant, id, reason).await?;
-    afterwards(&state, tenant, id).await
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let held = Held::read(state, request, MAX_REASON_BODY).await?;
+    let serve = async |body: Bytes| {
+        state.engine.cancel(tenant, id, reason(&body)?).await?;
+        afterwards(state, tenant, id).await
+    };
+    held.serve(state, serve).await
 }
 
 /// Let a failed execution go on from the state that failed
@@ -409,11 +434,15 @@ async fn retry(
     State(state): State<ApiState>,
     caller: Caller<Operator>,
     Path(id): Path<String>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let tenant = &caller.tenant.id;
-    state.engine.retry(tenant, id).await?;
-    afterwards(&state, tenant, id).await
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let serve = async |_| {
+        state.engine.retry(tenant, id).await?;
+        afterwards(state, tenant, id).await
+    };
+    Held::bare(state, &request).serve(state, serve).await
 }
 
 /// Let nothing new begin in an execution
@@ -439,10 +468,13 @@ async fn pause(
     request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let reason = read_reason(&state, request).await?;
-    let tenant = &caller.tenant.id;
-    state.engine.pause(tenant, id, reason).await?;
-    afterwards(&state, tenant, id).await
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let held = Held::read(state, request, MAX_REASON_BODY).await?;
+    let serve = async |body: Bytes| {
+        state.engine.pause(tenant, id, reason(&body)?).await?;
+        afterwards(state, tenant, id).await
+    };
+    held.serve(state, serve).await
 }
 
 /// Let a paused execution go on
@@ -462,11 +494,15 @@ async fn resume(
     State(state): State<ApiState>,
     caller: Caller<Operator>,
     Path(id): Path<String>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let tenant = &caller.tenant.id;
-    state.engine.resume(tenant, id).await?;
-    afterwards(&state, tenant, id).await
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let serve = async |_| {
+        state.engine.resume(tenant, id).await?;
+        afterwards(state, tenant, id).await
+    };
+    Held::bare(state, &request).serve(state, serve).await
 }
 
 /// How an execution stands after something was done to it.
@@ -482,10 +518,15 @@ async fn afterwards(
 /// The reason that a request gives; a request without a body has none.
 pub(super) async fn read_reason(state: &ApiState, request: Request) -> Result<String, Problem> {
     let body = read_body(state, request, MAX_REASON_BODY).await?;
+    reason(&body)
+}
+
+/// The reason that a body gives.
+pub(super) fn reason(body: &[u8]) -> Result<String, Problem> {
     if body.is_empty() {
         return Ok(String::new());
     }
-    let reason = parse_json::<ReasonBody>(&body)?.reason;
+    let reason = parse_json::<ReasonBody>(body)?.reason;
     if reason.len() > MAX_REASON {
         let detail = format!("`reason` may have at most {MAX_REASON} bytes");
         return Err(Problem::new(Code::InvalidRequest, detail));
@@ -514,13 +555,12 @@ async fn until_closed(
     let mut commits = state.engine.watch(tenant, id);
     loop {
         let summary = state.store.summary(tenant, id).await?;
-        if summary
-            .ok_or_else(|| Problem::not_found("execution"))?
-            .closed_at
-            .is_some()
-        {
+        let summary = summary.ok_or_else(|| Problem::not_found("execution"))?;
+        if summary.closed_at.is_some() {
             return Ok(());
         }
+        // Who moves it on tells of its commits.
+        onward::here(&state.engine, summary.bucket)?;
         tokio::select! {
             changed = commits.changed() => if changed.is_err() { return Ok(()) },
             () = &mut late => return Ok(()),

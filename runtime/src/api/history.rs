@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response, sse};
 use cascade_cdl::{Event, ExecutionId, Record, TenantId};
@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::onward::{self, Held};
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Caller, Path, Query, Viewer, execution_id, header};
 use super::{ApiState, PATIENCE, json, list};
@@ -154,21 +155,34 @@ async fn events(
     caller: Caller<Viewer>,
     Path(id): Path<String>,
     Query(query): Query<EventsQuery>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
-    let after = match header(&headers, "last-event-id")? {
+    let after = match header(request.headers(), "last-event-id")? {
         Some(text) => text.parse().map_err(|_| {
             let detail = "`Last-Event-ID` must be the id of an event of this stream";
             Problem::new(Code::InvalidRequest, detail)
         })?,
         None => query.after,
     };
-    let tenant = caller.tenant.id.clone();
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let serve = |_| follow(state.clone(), tenant.clone(), id, after);
+    Held::bare(state, &request).serve(state, serve).await
+}
+
+async fn follow(
+    state: ApiState,
+    tenant: TenantId,
+    id: ExecutionId,
+    after: u64,
+) -> Result<Response, Problem> {
     // Watched before it is read, so that no commit in between is missed.
     let commits = state.engine.watch(&tenant, id);
-    if state.store.summary(&tenant, id).await?.is_none() {
-        return Err(Problem::not_found("execution"));
+    let summary = state.store.summary(&tenant, id).await?;
+    let summary = summary.ok_or_else(|| Problem::not_found("execution"))?;
+    if summary.closed_at.is_none() {
+        // Who moves it on tells of its commits.
+        onward::here(&state.engine, summary.bucket)?;
     }
     let place = state
         .streams
@@ -277,6 +291,12 @@ impl Live {
         }
         if self.after >= summary.version {
             self.phase = Phase::Waiting;
+            if summary.closed_at.is_none()
+                && onward::here(&self.state.engine, summary.bucket).is_err()
+            {
+                // Another node tells of its commits by now: the client comes again.
+                self.phase = Phase::Ended;
+            }
             if summary.closed_at.is_some() {
                 self.phase = Phase::Ended;
                 let status = serde_json::json!({ "status": summary.status });

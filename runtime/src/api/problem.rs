@@ -95,6 +95,8 @@ pub struct Problem {
     errors: Option<Box<RawValue>>,
     /// For the log only.
     cause: Option<String>,
+    /// The bucket that the request is about, if another node has it.
+    elsewhere: Option<u32>,
 }
 
 /// A problem document.
@@ -132,6 +134,7 @@ impl Problem {
             retry_after: waits.then_some(RETRY_SOON),
             errors: None,
             cause: None,
+            elsewhere: None,
         }
     }
 
@@ -148,6 +151,17 @@ impl Problem {
     /// What is for the log only.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
+    }
+
+    /// The same, because another node has this bucket. Nothing was done.
+    pub(super) fn at(mut self, bucket: u32) -> Self {
+        self.elsewhere = Some(bucket);
+        self
+    }
+
+    /// The bucket that another node has to be asked about.
+    pub(super) fn elsewhere(&self) -> Option<u32> {
+        self.elsewhere
     }
 
     /// The answer to the request with this id.
@@ -248,13 +262,16 @@ impl From<StartError> for Problem {
             StartError::TooFast { retry_after, .. } => {
                 Self::new(Code::RateLimited, detail).retry_after(retry_after)
             }
-            StartError::NoShardKey(_) => Self::new(Code::InvalidInput, detail),
+            StartError::NoShardKey(_) | StartError::Invalid(_) => {
+                Self::new(Code::InvalidInput, detail)
+            }
             StartError::Full(_) => Self::new(Code::LimitReached, detail),
             StartError::KeyReused(_) => Self::new(Code::KeyReused, detail),
             StartError::Busy { retry_after } => {
                 Self::new(Code::Busy, detail).retry_after(retry_after)
             }
             StartError::Interrupted => Self::new(Code::Unavailable, detail),
+            StartError::Elsewhere { bucket } => Self::new(Code::Unavailable, detail).at(bucket),
             StartError::Store(error) => error.into(),
         }
     }
@@ -279,6 +296,7 @@ impl From<ControlError> for Problem {
                 Self::new(Code::Busy, detail).retry_after(retry_after)
             }
             ControlError::Interrupted => Self::new(Code::Unavailable, detail),
+            ControlError::Elsewhere { bucket } => Self::new(Code::Unavailable, detail).at(bucket),
             ControlError::Store(error) => error.into(),
         }
     }

@@ -3,6 +3,7 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use bytes::Bytes;
 use cascade_cdl::schedule::{Cause, Key, Opened, Outcome, Overlap, Record, Schedule, Skip, When};
 use cascade_cdl::{ExecutionId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -10,11 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::executions::{ReasonBody, read_reason};
+use super::executions::{ReasonBody, reason};
+use super::onward::{Held, keeps_schedules};
 use super::problem::{Problem, ProblemDocument};
-use super::request::{
-    Caller, Operator, Path, Query, Viewer, idempotency_key, parse_json, read_body,
-};
+use super::request::{Caller, Operator, Path, Query, Viewer, idempotency_key, parse_json};
 use super::{Api, ApiState, json};
 use crate::schedules::Shown;
 use crate::store::{self, StatusName};
@@ -197,15 +197,21 @@ async fn list(
     State(state): State<ApiState>,
     caller: Caller<Viewer>,
     Query(query): Query<ListQuery>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let mut items = Vec::new();
-    for shown in state.schedules.list(&caller.tenant.id) {
-        let of = query.application.as_deref();
-        if of.is_none_or(|of| *of == *shown.key.application) {
-            items.push(view(&state, &shown, 1, 1).await?);
+    let state = &state;
+    let serve = async |_| {
+        keeps_schedules(state).await?;
+        let mut items = Vec::new();
+        for shown in state.schedules.list(&caller.tenant.id) {
+            let of = query.application.as_deref();
+            if of.is_none_or(|of| *of == *shown.key.application) {
+                items.push(view(state, &shown, 1, 1).await?);
+            }
         }
-    }
-    Ok(json(StatusCode::OK, &ScheduleList { items }))
+        Ok(json(StatusCode::OK, &ScheduleList { items }))
+    };
+    Held::bare(state, &request).serve(state, serve).await
 }
 
 /// Show a schedule, its next times and what became of the last ones
@@ -223,9 +229,14 @@ async fn show(
     caller: Caller<Viewer>,
     Path(names): Path<(String, String)>,
     Query(query): Query<ShowQuery>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let key = key(&caller.tenant.id, names);
-    shown(&state, &key, query.next.unwrap_or(NEXT).min(MAX_NEXT)).await
+    let (state, key) = (&state, key(&caller.tenant.id, names));
+    let serve = async |_| {
+        keeps_schedules(state).await?;
+        shown(state, &key, query.next.unwrap_or(NEXT).min(MAX_NEXT)).await
+    };
+    Held::bare(state, &request).serve(state, serve).await
 }
 
 /// Let a schedule start nothing by the time
@@ -249,10 +260,14 @@ async fn pause(
     Path(names): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let reason = read_reason(&state, request).await?;
-    let key = key(&caller.tenant.id, names);
-    state.schedules.pause(key.clone(), reason).await?;
-    shown(&state, &key, NEXT).await
+    let held = Held::read(&state, request, MAX_BODY).await?;
+    let (state, key) = (&state, key(&caller.tenant.id, names));
+    let serve = async |body: Bytes| {
+        keeps_schedules(state).await?;
+        state.schedules.pause(key.clone(), reason(&body)?).await?;
+        shown(state, &key, NEXT).await
+    };
+    held.serve(state, serve).await
 }
 
 /// Let a paused schedule go on
@@ -269,10 +284,15 @@ async fn resume(
     State(state): State<ApiState>,
     caller: Caller<Operator>,
     Path(names): Path<(String, String)>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let key = key(&caller.tenant.id, names);
-    state.schedules.resume(key.clone()).await?;
-    shown(&state, &key, NEXT).await
+    let (state, key) = (&state, key(&caller.tenant.id, names));
+    let serve = async |_| {
+        keeps_schedules(state).await?;
+        state.schedules.resume(key.clone()).await?;
+        shown(state, &key, NEXT).await
+    };
+    Held::bare(state, &request).serve(state, serve).await
 }
 
 /// Start an execution of a schedule now
@@ -299,25 +319,30 @@ async fn trigger(
     request: Request,
 ) -> Result<Response, Problem> {
     let words = idempotency_key(request.headers())?;
-    let body = read_body(&state, request, MAX_BODY).await?;
-    let body = if body.is_empty() {
+    let held = Held::read(&state, request, MAX_BODY).await?;
+    let body = if held.body.is_empty() {
         TriggerBody::default()
     } else {
-        parse_json(&body)?
+        parse_json(&held.body)?
     };
     // Keys of clients and random words differ in their first character.
     let words = match words {
         Some(words) => format!("k{words}"),
         None => format!("r{}", uuid::Uuid::new_v4().simple()),
     };
-    let key = key(&caller.tenant.id, names);
-    let triggered = state.schedules.trigger(key, &words, body.overlap).await?;
-    let view = TriggeredView {
-        execution: triggered.id,
-        at: triggered.at,
-        waits: triggered.waits,
+    let (state, key) = (&state, key(&caller.tenant.id, names));
+    let serve = async |_| {
+        keeps_schedules(state).await?;
+        let schedules = &state.schedules;
+        let triggered = schedules.trigger(key.clone(), &words, body.overlap).await?;
+        let view = TriggeredView {
+            execution: triggered.id,
+            at: triggered.at,
+            waits: triggered.waits,
+        };
+        Ok(json(StatusCode::ACCEPTED, &view))
     };
-    Ok(json(StatusCode::ACCEPTED, &view))
+    held.serve(state, serve).await
 }
 
 /// Start what a schedule left out in the past
@@ -342,12 +367,17 @@ async fn backfill(
     Path(names): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let body = read_body(&state, request, MAX_BODY).await?;
-    let body: BackfillBody = parse_json(&body)?;
-    let key = key(&caller.tenant.id, names);
+    let held = Held::read(&state, request, MAX_BODY).await?;
+    let body: BackfillBody = parse_json(&held.body)?;
+    let (state, key) = (&state, key(&caller.tenant.id, names));
     let range = (body.from, body.until);
-    let times = state.schedules.backfill(key, range, body.overlap).await?;
-    Ok(json(StatusCode::ACCEPTED, &BackfilledView { times }))
+    let serve = async |_| {
+        keeps_schedules(state).await?;
+        let schedules = &state.schedules;
+        let times = schedules.backfill(key.clone(), range, body.overlap).await?;
+        Ok(json(StatusCode::ACCEPTED, &BackfilledView { times }))
+    };
+    held.serve(state, serve).await
 }
 
 fn key(tenant: &TenantId, (application, name): (String, String)) -> Key {

@@ -2,6 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use cascade_cdl::Json;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -10,10 +11,9 @@ use utoipa_axum::routes;
 
 use super::ApiState;
 use super::executions::{self, ExecutionView};
+use super::onward::Held;
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{
-    Caller, Operator, Path, execution_id, idempotency_key, parse_json, read_body,
-};
+use super::request::{Caller, Operator, Path, execution_id, idempotency_key, parse_json};
 use crate::engine::Signal;
 use crate::sandbox;
 
@@ -62,16 +62,19 @@ async fn signal(
     let id = execution_id(&id)?;
     let idempotency_key = idempotency_key(request.headers())?;
     let limit = caller.tenant.limits.input_bytes;
-    let body = read_body(&state, request, limit.saturating_add(SIGNAL_OVERHEAD)).await?;
-    let body: SignalBody = parse_json(&body)?;
-    let signal = Signal {
-        name: body.name,
-        payload: payload("payload", body.payload)?,
-        idempotency_key,
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let held = Held::read(state, request, limit.saturating_add(SIGNAL_OVERHEAD)).await?;
+    let serve = async |body: Bytes| {
+        let body: SignalBody = parse_json(&body)?;
+        let signal = Signal {
+            name: body.name,
+            payload: payload("payload", body.payload)?,
+            idempotency_key: idempotency_key.clone(),
+        };
+        state.engine.signal(tenant, id, signal).await?;
+        executions::stand(state, tenant, id).await
     };
-    let tenant = &caller.tenant.id;
-    state.engine.signal(tenant, id, signal).await?;
-    executions::stand(&state, tenant, id).await
+    held.serve(state, serve).await
 }
 
 /// What goes into an execution from outside; `null` if absent.

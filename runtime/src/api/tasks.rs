@@ -11,8 +11,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::executions::{self, ExecutionView};
+use super::onward::Held;
 use super::problem::{Code, Problem, ProblemDocument};
-use super::request::{Caller, Operator, Path, Query, Viewer, execution_id, parse_json, read_body};
+use super::request::{Caller, Operator, Path, Query, Viewer, execution_id, parse_json};
 use super::{ApiState, json, list, signals};
 use crate::engine::{Answer, View, path};
 use crate::store::{HumanTask, TaskFilter};
@@ -216,16 +217,19 @@ async fn complete(
     let id = execution_id(&id)?;
     let task = task.parse().map_err(|_| Problem::not_found("task"))?;
     let limit = caller.tenant.limits.input_bytes;
-    let body = read_body(&state, request, limit.saturating_add(ANSWER_OVERHEAD)).await?;
-    let body: AnswerBody = parse_json(&body)?;
+    let held = Held::read(&state, request, limit.saturating_add(ANSWER_OVERHEAD)).await?;
+    let body: AnswerBody = parse_json(&held.body)?;
     let answer = Answer {
         task: TaskId(task),
         output: signals::payload("output", body.output)?,
         by: by(body.by, &caller.key)?,
     };
-    let tenant = &caller.tenant.id;
-    state.engine.answer(tenant, id, answer).await?;
-    executions::stand(&state, tenant, id).await
+    let (state, tenant) = (&state, &caller.tenant.id);
+    let serve = async |_| {
+        state.engine.answer(tenant, id, answer.clone()).await?;
+        executions::stand(state, tenant, id).await
+    };
+    held.serve(state, serve).await
 }
 
 /// Who answers, as the history has it.

@@ -345,6 +345,33 @@ pub(crate) struct Items<T> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeView {
+    pub id: String,
+    pub address: String,
+    pub version: String,
+    pub status: String,
+    pub started_at: Timestamp,
+    pub seen_at: Timestamp,
+    pub shards: u64,
+    pub open_executions: u64,
+    pub queued: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ShardView {
+    pub shard: u32,
+    pub buckets: [u32; 2],
+    pub epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    pub open: u64,
+    pub waiting: u64,
+    pub commit_micros: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TenantView {
     pub id: String,
     pub limits: Value,

@@ -142,7 +142,7 @@ fn a_database_that_cannot_be_is_a_problem_that_keeps_the_password() {
         ),
         (
             "connections: 1",
-            "1:12: database.connections: must be from 2",
+            "1:12: database.connections: must be from 4",
         ),
     ] {
         let text = format!("database: {{{text}}}");
@@ -233,4 +233,35 @@ fn the_documented_example_is_valid() {
     let example = &page[start..];
     let example = &example[..example.find("```").expect("the example ends")];
     parse(example).expect("the example of docs/configuration.md");
+}
+
+#[test]
+fn a_cluster_has_leases_of_a_sensible_length_and_an_address() {
+    let config = parse("cluster: {advertise: 'http://10.0.0.7:7420', lease_ttl: 5s}");
+    let cluster = config.expect("valid").cluster;
+    assert_eq!(cluster.advertise.as_deref(), Some("http://10.0.0.7:7420"));
+    assert_eq!(cluster.lease_ttl, Duration::from_secs(5));
+    assert_eq!(cluster.shards, ClusterConfig::default().shards);
+    for (text, problem) in [
+        (
+            "lease_ttl: 100ms",
+            "1:11: cluster.lease_ttl: must be from 500ms to 1m",
+        ),
+        (
+            "lease_ttl: 2m",
+            "1:11: cluster.lease_ttl: must be from 500ms to 1m",
+        ),
+        ("shards: 0", "1:11: cluster.shards: must be from 1 to 256"),
+        (
+            "advertise: 'node:7420'",
+            "1:11: cluster.advertise: must be `http://",
+        ),
+        (
+            "advertise: 'http://'",
+            "1:11: cluster.advertise: must be `http://",
+        ),
+        ("heartbeat: 1s", "1:11: cluster.heartbeat: "),
+    ] {
+        check(&format!("cluster: {{{text}}}"), &[problem]);
+    }
 }

@@ -6,13 +6,14 @@
 //! is what the executions say. A paused one takes answers, and so its questions stay.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use cascade_cdl::program::Program;
 use cascade_cdl::{Execution, Frame, Step, TaskId};
 
 use super::live::{Key, read};
 use super::{Context, View};
-use crate::store::{self, HumanTask, ShardId, Summary, TaskChanges};
+use crate::store::{self, HumanTask, Summary, TaskChanges};
 
 /// What an execution asks.
 pub(super) type Asked = BTreeMap<TaskId, HumanTask>;
@@ -76,8 +77,7 @@ pub fn path(execution: &Execution, program: &Program, frame: &Frame) -> String {
 
 /// Lists what executions of a shard ask that an older release has written. Nothing is
 /// committed meanwhile; after a crash it goes on where it was.
-pub(super) async fn list_old(context: &Context, shard: ShardId) -> Result<(), store::Error> {
-    let buckets = super::buckets(shard.0, context.settings.shards);
+pub(super) async fn list_old(context: &Context, buckets: &Range<u32>) -> Result<(), store::Error> {
     loop {
         let old = context.store.unlisted(buckets.clone()).await?;
         if old.is_empty() {

@@ -6,10 +6,14 @@
 //! id, which derives from the attempt; if the child has ended, its end comes at
 //! once. The parent's policy goes with the child: a child that is read from the
 //! store asks whether it is still waited for, and recovery reads every open one.
+//! A child may be of a bucket that another process has: that one starts it, tells when it has
+//! ended, and the end itself is read from the store.
 //! So a crash between the commit of a parent that gives a child up and the child's
 //! end leaves none behind.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,13 +27,13 @@ use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::live::Key;
 use super::spread::Trouble;
 use super::wanted::{Wanted, look};
-use super::{Control, ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError};
+use super::{ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError};
 use crate::dispatch::AttemptKey;
 
 /// Why a child was cancelled that nobody waits for any more.
@@ -43,6 +47,10 @@ const PAUSED_AGAIN: Duration = Duration::from_secs(30);
 /// How the pause grows of a chunk that its tenant's limits keep from beginning, until it
 /// fails: after a quarter of an hour.
 const FULL_FOR_LONG: Duration = Duration::from_hours(1);
+
+/// How often the store is asked whether a child has ended that another process moves on:
+/// its end is told of at once, but a process may die in between.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Checks at a time: each replays a child and its parent.
 const CHECKS: usize = 8;
@@ -63,6 +71,16 @@ pub(super) enum Ask {
     Orphan(TenantId, ExecutionId),
     /// An open execution was read that goes with its parent: is that so still?
     Check(TenantId, ExecutionId),
+    /// Another process serves the parents in these buckets now.
+    Left(Range<u32>),
+}
+
+/// A child that is served.
+struct Served {
+    /// The bucket of its parent.
+    bucket: u32,
+    given_up: CancellationToken,
+    task: AbortHandle,
 }
 
 /// A child to start.
@@ -81,7 +99,7 @@ pub(super) async fn run(
     mut asks: mpsc::UnboundedReceiver<Ask>,
     stopping: CancellationToken,
 ) {
-    let mut given_up: HashMap<Key, CancellationToken> = HashMap::new();
+    let mut served: HashMap<Key, Served> = HashMap::new();
     // Each is an open execution, so they are bounded, too.
     let mut to_check: VecDeque<Key> = VecDeque::new();
     // Each is a task: what one of a tenant waits for keeps no other from going on.
@@ -101,40 +119,53 @@ pub(super) async fn run(
                 Some(Ask::Start(child)) => {
                     // A shard that starts again asks again, and is served already.
                     let key = key(&child.attempt);
-                    if given_up.contains_key(&key) {
+                    if served.contains_key(&key) {
                         continue;
                     }
-                    let token = CancellationToken::new();
-                    given_up.insert(key, token.clone());
-                    started.spawn(guarded(engine.clone(), *child, token));
+                    let (bucket, given_up) = (child.attempt.bucket, CancellationToken::new());
+                    let task = started.spawn(guarded(engine.clone(), *child, given_up.clone()));
+                    served.insert(key, Served { bucket, given_up, task });
                 }
                 Some(Ask::Look(wanted)) => {
                     let key = key(&wanted.attempt);
-                    if given_up.contains_key(&key) {
+                    if served.contains_key(&key) {
                         continue;
                     }
-                    let token = CancellationToken::new();
-                    given_up.insert(key, token.clone());
-                    started.spawn(look(engine.clone(), *wanted, token));
+                    let (bucket, given_up) = (wanted.attempt.bucket, CancellationToken::new());
+                    let task = started.spawn(look(engine.clone(), *wanted, given_up.clone()));
+                    served.insert(key, Served { bucket, given_up, task });
                 }
                 Some(Ask::GiveUp(attempt)) => {
-                    if let Some(token) = given_up.remove(&key(&attempt)) {
-                        token.cancel();
+                    if let Some(child) = served.remove(&key(&attempt)) {
+                        child.given_up.cancel();
                     }
                 }
                 Some(Ask::Orphan(tenant, id)) => {
                     let key = (tenant, id);
-                    match given_up.remove(&key) {
-                        Some(token) => token.cancel(),
+                    match served.remove(&key) {
+                        Some(child) => child.given_up.cancel(),
                         None => to_check.push_back(key),
                     }
                 }
+                Some(Ask::Left(buckets)) => served.retain(|_, child| {
+                    let stays = !buckets.contains(&child.bucket);
+                    if !stays {
+                        child.task.abort();
+                    }
+                    stays
+                }),
                 Some(Ask::Check(tenant, id)) => to_check.push_back((tenant, id)),
             },
-            Some(served) = started.join_next(), if !started.is_empty() => match served {
-                Ok(attempt) => {
-                    given_up.remove(&key(&attempt));
+            Some(ended) = started.join_next_with_id(), if !started.is_empty() => match ended {
+                Ok((task, attempt)) => {
+                    // It may have been asked for once more since.
+                    if let Entry::Occupied(child) = served.entry(key(&attempt))
+                        && child.get().task.id() == task
+                    {
+                        child.remove();
+                    }
                 }
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => tracing::error!(%error, "a child is not served any more"),
             },
             Some(()) = checks.next(), if !checks.is_empty() => {}
@@ -309,13 +340,17 @@ async fn attempt(
 ) -> Result<Option<Result<Json, ActivityFailure>>, StartError> {
     let (reply, started) = oneshot::channel();
     let (closed_reply, closed) = oneshot::channel();
-    {
+    let submitted = {
         let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
         let closed_reply = child.waits.then_some(closed_reply);
         Engine { inner }
             .submit(child.start.clone(), reply, closed_reply)
-            .await?;
+            .await
+    };
+    if let Err(StartError::Elsewhere { bucket }) = submitted {
+        return attempt_elsewhere(engine, child, bucket).await;
     }
+    submitted?;
     let started = started.await.map_err(|_| StartError::Interrupted)??;
     if !child.waits {
         let output = json!({ "execution_id": started.id.to_string() });
@@ -325,19 +360,59 @@ async fn attempt(
     Ok(outcome_of_child(started.id, &closed.status))
 }
 
+/// The same where another process has the child's bucket.
+async fn attempt_elsewhere(
+    engine: &Weak<Inner>,
+    child: &ChildStart,
+    bucket: u32,
+) -> Result<Option<Result<Json, ActivityFailure>>, StartError> {
+    let started = {
+        let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
+        let asked = Engine { inner };
+        asked.start_elsewhere(bucket, child.start.clone()).await?
+    };
+    if !child.waits {
+        let output = json!({ "execution_id": started.id.to_string() });
+        return Ok(Some(Ok(output.into())));
+    }
+    let tenant = &child.start.tenant;
+    loop {
+        let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
+        let engine = Engine { inner };
+        // First, so that no notice comes in between.
+        let mut versions = engine.watch(tenant, started.id);
+        let row = engine
+            .inner
+            .context
+            .store
+            .summary(tenant, started.id)
+            .await?;
+        if row.is_some_and(|row| row.closed_at.is_some())
+            && let Some(view) = engine.show(tenant, started.id).await?
+        {
+            return Ok(outcome_of_child(started.id, &view.execution.status));
+        }
+        drop(engine); // nothing holds it while its end is waited for
+        // Notices may be lost.
+        let _ = tokio::time::timeout(LOOK_AGAIN, versions.changed()).await;
+    }
+}
+
 /// When to try again, unless the refusal is the outcome.
 fn refused(error: &StartError) -> Result<Duration, ActivityFailure> {
     let (name, retryable) = match error {
         StartError::Busy { retry_after } | StartError::TooFast { retry_after, .. } => {
             return Ok(*retry_after);
         }
-        StartError::Paused(_) | StartError::Interrupted | StartError::Store(_) => {
-            return Ok(RETRY_AFTER);
-        }
+        StartError::Paused(_)
+        | StartError::Interrupted
+        | StartError::Elsewhere { .. }
+        | StartError::Store(_) => return Ok(RETRY_AFTER),
         StartError::UnknownWorkflow { .. } => (errors::WORKFLOW_NOT_FOUND, Some(false)),
-        StartError::InputTooLarge { .. } | StartError::Unfit(_) | StartError::NoShardKey(_) => {
-            (errors::INVALID_INPUT, Some(false))
-        }
+        StartError::InputTooLarge { .. }
+        | StartError::Unfit(_)
+        | StartError::NoShardKey(_)
+        | StartError::Invalid(_) => (errors::INVALID_INPUT, Some(false)),
         StartError::Full(_) => ("ExecutionLimitExceeded", None),
         // Somebody took the id; another try has another one.
         StartError::KeyReused(_) => ("ChildConflict", Some(true)),
@@ -356,14 +431,14 @@ async fn cancel(engine: &Weak<Inner>, tenant: &TenantId, id: ExecutionId) {
         let Some(inner) = engine.upgrade() else {
             return;
         };
-        let control = Control::Cancel(REASON.to_owned());
-        match (Engine { inner })
-            .control(tenant, id, REASON.len(), control)
-            .await
-        {
-            Err(ControlError::Busy { .. } | ControlError::Interrupted | ControlError::Store(_)) => {
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
+        let cancelled = (Engine { inner }).cancel_anywhere(tenant, id, REASON).await;
+        match cancelled {
+            Err(
+                ControlError::Busy { .. }
+                | ControlError::Interrupted
+                | ControlError::Elsewhere { .. }
+                | ControlError::Store(_),
+            ) => tokio::time::sleep(RETRY_AFTER).await,
             // It has ended, or never began.
             _ => return,
         }

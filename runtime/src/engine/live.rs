@@ -291,6 +291,11 @@ impl Live {
         self.asked.push(attempt);
     }
 
+    /// Attempts that have been asked for and not been heard of.
+    pub(super) fn asked(&self) -> &[AttemptKey] {
+        &self.asked
+    }
+
     /// Whether nothing new begins.
     pub(super) fn is_paused(&self) -> bool {
         self.execution().paused.is_some()
@@ -596,6 +601,11 @@ impl Away {
             closers: live.closers,
             charge: live.charge,
         }
+    }
+
+    /// Attempts that have been asked for and not been heard of.
+    pub(super) fn asked(&self) -> &[AttemptKey] {
+        &self.asked
     }
 
     /// Whether anything is lost without it.

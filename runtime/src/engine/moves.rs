@@ -20,7 +20,7 @@ use futures::future;
 use super::live;
 use super::replay::in_turns;
 use super::shard::{Control, Move};
-use super::{Context, ControlError, Engine, View};
+use super::{Ask, Context, ControlError, Engine, Told, View, Whereabouts};
 use crate::store::{self, Cursor, Filter, Page, Stored, Summary};
 
 /// Executions that one request judges or moves. Each may be a history to replay;
@@ -130,12 +130,53 @@ impl Engine {
         store.list(tenant, &filter, before, PAGE).await
     }
 
+    /// Moves an execution wherever it is; one of a bucket of another process by that one.
     async fn migrate_one(
         &self,
         tenant: &TenantId,
         summary: &Summary,
         mapping: &Mapping,
     ) -> Result<Option<Moved>, store::Error> {
+        let outcome = match self.whereabouts(summary.bucket) {
+            Whereabouts::Here => self.migrate_row(tenant, summary, mapping).await?,
+            Whereabouts::There(_) | Whereabouts::Nobody => {
+                let ask = Ask::Migrate {
+                    tenant: tenant.clone(),
+                    id: summary.id,
+                    mapping: mapping.clone(),
+                };
+                let bucket = summary.bucket;
+                if let Some(Told::Moved(outcome)) = self.ask(bucket, &ask).await {
+                    outcome.map(Outcome::from)
+                } else {
+                    let why = ControlError::Elsewhere { bucket };
+                    Some(Outcome::Later(why.to_string()))
+                }
+            }
+        };
+        let summary = summary.clone();
+        Ok(outcome.map(|outcome| Moved { summary, outcome }))
+    }
+
+    /// Moves an execution of which only the id is known, as another process asks.
+    pub(super) async fn migrate_here(
+        &self,
+        tenant: &TenantId,
+        id: ExecutionId,
+        mapping: &Mapping,
+    ) -> Result<Option<Outcome>, store::Error> {
+        match self.inner.context.store.summary(tenant, id).await? {
+            Some(summary) => self.migrate_row(tenant, &summary, mapping).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn migrate_row(
+        &self,
+        tenant: &TenantId,
+        summary: &Summary,
+        mapping: &Mapping,
+    ) -> Result<Option<Outcome>, store::Error> {
         let definitions = &self.inner.context.definitions;
         let target = definitions.workflow(tenant, &summary.application, &summary.workflow);
         let version = target.as_ref().map(|(version, _)| *version);
@@ -185,8 +226,7 @@ impl Engine {
                 }
             }
         }
-        let summary = summary.clone();
-        Ok(Some(Moved { summary, outcome }))
+        Ok(Some(outcome))
     }
 
     /// An execution as it was committed last, and whether it can go on under this

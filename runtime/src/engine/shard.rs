@@ -32,14 +32,17 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::asked::list_old;
+use super::children::Ask;
 use super::live::{Away, Frozen, Key, Live, Restored};
+use super::owners::Seat;
 use super::placing::Turn;
 use super::usage::{Charge, Holding, Place};
 use super::{
     Admission, Answer, Closed, Context, ControlError, Report, Signal, Start, StartError, Started,
 };
 use crate::dispatch::QueuedTask;
-use crate::store::{self, CommitError, Lease, ShardId};
+use crate::store::{self, CommitError, Lease};
+use crate::telemetry;
 
 /// Requests handled between two looks at the other inputs: a few milliseconds.
 const TURN: usize = 256;
@@ -196,6 +199,8 @@ enum Input {
 enum Fault {
     #[error("commit: {0}")]
     Commit(#[from] CommitError),
+    #[error("its lease has ended")]
+    Expired,
     #[error("the shard panicked")]
     Panic,
 }
@@ -207,6 +212,7 @@ type Load = BoxFuture<'static, (Key, LoadResult)>;
 
 pub(super) struct Shard {
     context: Arc<Context>,
+    seat: Seat,
     lease: Lease,
     slots: HashMap<Key, Slot>,
     frozen_bytes: usize,
@@ -234,17 +240,22 @@ pub(super) struct Shard {
 }
 
 struct InFlight {
+    since: Duration,
     keys: Vec<Key>,
     done: BoxFuture<'static, Result<(), CommitError>>,
 }
 
 impl Shard {
-    /// Takes the shard over and reads what is open.
-    pub(super) async fn open(id: ShardId, context: Arc<Context>) -> Result<Self, store::Error> {
-        let lease = context.store.acquire(id).await?;
-        list_old(&context, id).await?;
+    /// Reads what is open of a shard that has been taken.
+    pub(super) async fn open(
+        seat: Seat,
+        lease: Lease,
+        context: Arc<Context>,
+    ) -> Result<Self, store::Error> {
+        list_old(&context, &seat.buckets).await?;
         let mut shard = Self {
             context,
+            seat,
             lease,
             slots: HashMap::new(),
             frozen_bytes: 0,
@@ -268,18 +279,22 @@ impl Shard {
 
     /// Serves until it is told to stop; after a fault, from the store again.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
+        let seat = self.seat.clone();
         loop {
-            let served = AssertUnwindSafe(self.serve(&mut inbox)).catch_unwind();
-            let fault = match served.await {
-                Ok(Ok(())) => return,
-                Ok(Err(fault)) => fault,
-                Err(_) => Fault::Panic,
+            let fault = tokio::select! {
+                served = AssertUnwindSafe(self.serve(&mut inbox)).catch_unwind() => match served {
+                    Ok(Ok(())) => break,
+                    Ok(Err(fault)) => fault,
+                    Err(_) => Fault::Panic,
+                },
+                () = seat.lost.cancelled() => Fault::Expired,
             };
-            let id = self.lease.shard;
-            if let Fault::Commit(CommitError::LeaseLost { .. }) = fault {
+            let id = seat.shard;
+            if let Fault::Commit(CommitError::LeaseLost { .. }) | Fault::Expired = fault {
                 // Somebody else moves these executions on now.
-                tracing::error!(shard.id = id.0, %fault, "shard stops");
-                return;
+                tracing::warn!(shard.id = id.0, %fault, "shard stops");
+                telemetry::lease_lost();
+                break;
             }
             tracing::error!(shard.id = id.0, %fault, "shard starts again from the store");
             // Callers learn at once that their answer is lost. The old count of
@@ -287,10 +302,56 @@ impl Shard {
             // too low meanwhile.
             self.slots.clear();
             let context = self.context.clone();
-            self = tokio::select! {
-                fresh = load::reopen(id, &context) => fresh,
-                () = context.stopping.cancelled() => return,
+            let fresh = tokio::select! {
+                fresh = load::reopen(&seat, &context) => fresh,
+                () = seat.closing.cancelled() => None,
+                () = seat.lost.cancelled() => None,
             };
+            match fresh {
+                Some(fresh) => self = fresh,
+                None => break,
+            }
+        }
+        self.leave_to_others(inbox);
+    }
+
+    /// What waits is for whoever has the shard next.
+    fn leave_to_others(mut self, mut inbox: mpsc::Receiver<Request>) {
+        let Seat { buckets, node, .. } = &self.seat;
+        if node.is_none() {
+            return; // nobody else is there
+        }
+        let bucket = buckets.start;
+        drop(self.context.children.send(Ask::Left(buckets.clone())));
+        inbox.close();
+        while let Ok(request) = inbox.try_recv() {
+            match request {
+                Request::Start(start) => turn_away(Touch::Start(start), bucket),
+                Request::Control(control) => turn_away(Touch::Control(control), bucket),
+                Request::Reports(..) => {}
+            }
+        }
+        for (_, slot) in self.slots.drain() {
+            match slot {
+                Slot::Loading(touches, _) => {
+                    for touch in touches {
+                        turn_away(touch, bucket);
+                    }
+                }
+                // They are asked for again. What runs is let run: if it were cancelled, and
+                // the shard came back meanwhile, it would count as having failed.
+                Slot::Live(live) => {
+                    for attempt in live.asked() {
+                        self.context.queue.withdraw(attempt);
+                    }
+                }
+                Slot::Away(away) => {
+                    for attempt in away.asked() {
+                        self.context.queue.withdraw(attempt);
+                    }
+                }
+                Slot::Frozen(_) => {}
+            }
         }
     }
 
@@ -299,7 +360,8 @@ impl Shard {
         if !self.holdings.contains_key(tenant) {
             let usage = self.context.usages.of(tenant);
             let admission = self.context.definitions.admission(tenant);
-            let holding = Holding::new(usage, self.share(&admission));
+            let open = self.seat.vitals.clone();
+            let holding = Holding::new(usage, self.share(&admission), open);
             self.holdings.insert(tenant.clone(), Arc::new(holding));
         }
         &self.holdings[tenant]
@@ -346,6 +408,7 @@ impl Shard {
         let over = self.deferred.front().map(|(at, _)| *at);
         let Self {
             context,
+            seat,
             in_flight,
             loads,
             follow_ups,
@@ -361,7 +424,7 @@ impl Shard {
                 if count == 0 { Input::Stop } else { Input::Requests(requests) }
             }
             () = std::future::ready(()), if open && !follow_ups.is_empty() => Input::FollowUps,
-            () = context.stopping.cancelled(), if !*stopping => Input::Stop,
+            () = seat.closing.cancelled(), if !*stopping => Input::Stop,
             Some((key, result)) = loads.next(), if !loads.is_empty() => {
                 Input::Loaded(key, result)
             }
@@ -561,6 +624,17 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+/// Tells who asks for something that another process has the shard, or will have it soon.
+fn turn_away(touch: Touch, bucket: u32) {
+    match touch {
+        Touch::Start(start) => drop(start.started.send(Err(StartError::Elsewhere { bucket }))),
+        Touch::Control(request) => {
+            drop(request.reply.send(Err(ControlError::Elsewhere { bucket })));
+        }
+        Touch::Report(..) | Touch::Wake | Touch::Resume => {}
     }
 }
 

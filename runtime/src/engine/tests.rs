@@ -625,6 +625,7 @@ async fn a_clock_that_is_set_back_holds_no_commit_up() {
 
 mod bounds;
 mod children;
+mod cluster;
 mod elsewhere;
 mod moves;
 mod outside;

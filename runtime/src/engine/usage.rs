@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use cascade_cdl::TenantId;
 
+use super::owners::Vitals;
 use super::{Admission, Full};
 
 /// Bytes of a start's input that take about as long to read as the rest of it.
@@ -115,12 +116,15 @@ pub(super) struct Holding {
     bytes: AtomicU64,
     /// How many bytes it may have before executions leave memory.
     share: AtomicU64,
+    /// Where the shard's open executions are counted.
+    vitals: Arc<Vitals>,
 }
 
 impl Holding {
-    pub(super) fn new(usage: Arc<Usage>, share: u64) -> Self {
+    pub(super) fn new(usage: Arc<Usage>, share: u64, vitals: Arc<Vitals>) -> Self {
         Self {
             usage,
+            vitals,
             open: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             share: AtomicU64::new(share),
@@ -136,6 +140,7 @@ impl Holding {
     pub(super) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.usage.open.fetch_add(1, Ordering::Relaxed);
+        self.vitals.open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One less.
@@ -144,6 +149,7 @@ impl Holding {
         if self.open.load(Ordering::Relaxed) > 0 {
             self.open.fetch_sub(1, Ordering::Relaxed);
             self.usage.open.fetch_sub(1, Ordering::Relaxed);
+            self.vitals.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -166,6 +172,7 @@ impl Drop for Holding {
     fn drop(&mut self) {
         let open = self.open.load(Ordering::Relaxed);
         self.usage.open.fetch_sub(open, Ordering::Relaxed);
+        self.vitals.open.fetch_sub(open, Ordering::Relaxed);
     }
 }
 
@@ -235,7 +242,7 @@ mod tests {
     #[test]
     fn what_is_dropped_is_not_counted_any_more() {
         let usage = Arc::new(Usage::default());
-        let holding = Arc::new(Holding::new(usage.clone(), 100));
+        let holding = Arc::new(Holding::new(usage.clone(), 100, Arc::default()));
         let mut charge = Charge::new(holding.clone());
         charge.set(150);
         assert!(holding.is_full());

@@ -39,6 +39,13 @@ impl Watch {
         }
     }
 
+    /// Has all who watch look again: somebody else may tell of commits by now.
+    pub fn look(&self) {
+        for sender in self.senders().values() {
+            sender.send_modify(|_| ());
+        }
+    }
+
     fn senders(&self) -> MutexGuard<'_, HashMap<(TenantId, ExecutionId), watch::Sender<u64>>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::work::{Done, Tools};
 use super::{Board, Error, InForce, Reply, Request, Shown, Triggered};
-use crate::clock::Clock;
-use crate::engine::Engine;
-use crate::store::{self, ScheduleRow, Store};
+use crate::engine::{Engine, KEEPER_BUCKET};
+use crate::store::{self, CommitError, Lease, ScheduleRow};
 
 /// What is taken in between two commits: with what it sets off, some milliseconds.
 const TURN: usize = 256;
@@ -61,6 +60,10 @@ struct Starts {
 
 pub(super) struct Keeper {
     tools: Tools,
+    /// By which its states are written.
+    lease: Lease,
+    /// Somebody else keeps them by now.
+    lost: bool,
     board: Arc<Board>,
     entries: BTreeMap<Key, Entry>,
     versions: HashMap<(TenantId, Arc<str>), u32>,
@@ -81,22 +84,17 @@ enum Input {
     Due,
     Done(Done),
     Again,
+    /// The bucket of the schedules has another owner, or another lease.
+    Moved,
     Stop,
 }
 
 impl Keeper {
-    pub(super) fn new(
-        engine: Engine,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        board: Arc<Board>,
-    ) -> Self {
+    pub(super) fn new(tools: Tools, board: Arc<Board>, lease: Lease) -> Self {
         Self {
-            tools: Tools {
-                engine,
-                store,
-                clock,
-            },
+            tools,
+            lease,
+            lost: false,
             board,
             entries: BTreeMap::new(),
             versions: HashMap::new(),
@@ -155,12 +153,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is told to stop, or somebody else keeps the schedules.
     pub(super) async fn run(
         mut self,
-        mut inbox: mpsc::Receiver<Request>,
-        stopping: CancellationToken,
+        inbox: &mut mpsc::Receiver<Request>,
+        stopping: &CancellationToken,
     ) {
+        let engine = self.tools.engine.clone();
         loop {
             if self.again.is_none() {
                 tokio::select! {
@@ -170,7 +169,10 @@ impl Keeper {
                     () = stopping.cancelled() => return,
                 }
             }
-            match self.next(&mut inbox, &stopping).await {
+            if self.lost {
+                return;
+            }
+            match self.next(inbox, stopping, &engine).await {
                 Input::Requests(requests) => {
                     for request in requests {
                         self.request(request);
@@ -187,7 +189,7 @@ impl Keeper {
                     }
                 }
                 Input::Again => self.again = None,
-                Input::Stop => return,
+                Input::Moved | Input::Stop => return,
             }
         }
     }
@@ -196,14 +198,18 @@ impl Keeper {
         &mut self,
         inbox: &mut mpsc::Receiver<Request>,
         stopping: &CancellationToken,
+        engine: &Engine,
     ) -> Input {
         let due = self.timers.first().map(|(at, _)| *at);
         let again = self.again;
-        let Self { tools, work, .. } = self;
+        let Self {
+            tools, work, lease, ..
+        } = self;
         let clock = &tools.clock;
         let mut requests = Vec::new();
         tokio::select! {
             () = stopping.cancelled() => Input::Stop,
+            () = moved(engine, lease) => Input::Moved,
             count = inbox.recv_many(&mut requests, TURN) => {
                 if count == 0 { Input::Stop } else { Input::Requests(requests) }
             }
@@ -224,7 +230,8 @@ impl Keeper {
                 application,
                 name,
             } = &key;
-            let deleted = self.tools.store.delete_schedule(tenant, application, name);
+            let store = &self.tools.store;
+            let deleted = store.delete_schedule(&self.lease, tenant, application, name);
             if let Err(error) = deleted.await {
                 return self.fail(&error);
             }
@@ -233,7 +240,7 @@ impl Keeper {
         while !self.dirty.is_empty() {
             let batch: Vec<Key> = self.dirty.iter().take(COMMIT).cloned().collect();
             let rows: Vec<ScheduleRow> = batch.iter().map(|key| self.row(key)).collect();
-            if let Err(error) = self.tools.store.put_schedules(&rows).await {
+            if let Err(error) = self.tools.store.put_schedules(&self.lease, &rows).await {
                 return self.fail(&error);
             }
             for key in batch {
@@ -249,7 +256,12 @@ impl Keeper {
         }
     }
 
-    fn fail(&mut self, error: &store::Error) {
+    fn fail(&mut self, error: &CommitError) {
+        if let CommitError::LeaseLost { .. } = error {
+            tracing::warn!(%error, "the schedules are kept elsewhere by now");
+            self.lost = true;
+            return;
+        }
         tracing::error!(%error, "the states of schedules cannot be written; they are again");
         self.again = Some(self.tools.clock.passed() + AGAIN);
     }
@@ -550,6 +562,18 @@ impl Keeper {
         self.gone.insert(key.clone());
         let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
         board.remove(key);
+    }
+}
+
+/// Returns when the bucket of the schedules has another owner, or another lease.
+async fn moved(engine: &Engine, lease: &Lease) {
+    let mut moves = engine.moves();
+    loop {
+        moves.mark_unchanged();
+        let held = engine.lease_of(KEEPER_BUCKET);
+        if held.as_ref() != Some(lease) || moves.changed().await.is_err() {
+            return;
+        }
     }
 }
 

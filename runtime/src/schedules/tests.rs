@@ -59,11 +59,12 @@ impl World {
     }
 
     async fn on(bench: Bench, schedules: &[&str]) -> Self {
+        let all = in_force(1, schedules);
         let opened = Schedules::open(
             bench.engine.clone(),
             bench.store.clone(),
             bench.clock.clone(),
-            vec![in_force(1, schedules)],
+            Arc::new(move || vec![all.clone()]),
         );
         let schedules = opened.await.expect("the model opens");
         Self { bench, schedules }
@@ -194,7 +195,13 @@ async fn a_crash_between_decision_and_start_neither_loses_a_time_nor_starts_it_t
         name: "s".to_owned(),
         state: serde_json::to_string(&state).expect("plain"),
     };
-    world.bench.store.put_schedules(&[row]).await.expect("puts");
+    let lease = world.bench.engine.lease_of(0).expect("it is here");
+    world
+        .bench
+        .store
+        .put_schedules(&lease, &[row])
+        .await
+        .expect("puts");
     let mut world = world;
     for _ in 0..3 {
         world = world.crash(&schedules).await;

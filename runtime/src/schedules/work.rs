@@ -14,6 +14,9 @@ use crate::store::Store;
 /// store or a shard is back in less, or not at all.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How often the store is asked whether an execution has ended that another process may have.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Why an execution is cancelled.
 const REASON: &str = "the next time of its schedule has come";
 
@@ -66,7 +69,7 @@ impl Tools {
             }),
         };
         loop {
-            let error = match self.engine.start(start.clone()).await {
+            let error = match self.engine.start_anywhere(start.clone()).await {
                 Ok(started) => return Done::Started(key, id, started.started_at),
                 Err(error) => error,
             };
@@ -75,7 +78,7 @@ impl Tools {
                     self.pause(*retry_after).await;
                     continue;
                 }
-                StartError::Interrupted | StartError::Store(_) => {
+                StartError::Interrupted | StartError::Elsewhere { .. } | StartError::Store(_) => {
                     self.pause(AGAIN).await;
                     continue;
                 }
@@ -87,7 +90,9 @@ impl Tools {
                 StartError::UnknownWorkflow { .. } => "unknown_workflow",
                 StartError::InputTooLarge { .. } => "too_large",
                 StartError::Paused(_) => "workflow_paused",
-                StartError::Unfit(_) | StartError::NoShardKey(_) => "invalid_input",
+                StartError::Unfit(_) | StartError::NoShardKey(_) | StartError::Invalid(_) => {
+                    "invalid_input"
+                }
                 StartError::Full(_) => "limit_reached",
             };
             let reason = error.to_string();
@@ -102,8 +107,19 @@ impl Tools {
         loop {
             match self.store.summary(&key.tenant, id).await {
                 Ok(Some(summary)) if summary.status.is_open() => {
-                    if versions.changed().await.is_err() {
-                        versions = self.engine.watch(&key.tenant, id);
+                    let changed = async {
+                        if versions.changed().await.is_err() {
+                            versions = self.engine.watch(&key.tenant, id);
+                        }
+                    };
+                    if self.engine.is_whole() {
+                        changed.await;
+                    } else {
+                        // Another process tells of it, and may die before it does.
+                        tokio::select! {
+                            () = changed => {}
+                            () = self.pause(LOOK_AGAIN) => {}
+                        }
                     }
                 }
                 Ok(_) => return Done::Ended(key, id),
@@ -115,9 +131,13 @@ impl Tools {
     /// Cancels an execution, however often it takes.
     pub(super) async fn cancel(self, key: Key, id: ExecutionId) -> Done {
         loop {
-            match self.engine.cancel(&key.tenant, id, REASON.to_owned()).await {
+            match self.engine.cancel_anywhere(&key.tenant, id, REASON).await {
                 Err(ControlError::Busy { retry_after }) => self.pause(retry_after).await,
-                Err(ControlError::Interrupted | ControlError::Store(_)) => self.pause(AGAIN).await,
+                Err(
+                    ControlError::Interrupted
+                    | ControlError::Elsewhere { .. }
+                    | ControlError::Store(_),
+                ) => self.pause(AGAIN).await,
                 // Or it has ended by itself.
                 _ => return Done::Nothing, // its end is watched for
             }

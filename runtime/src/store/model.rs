@@ -5,11 +5,14 @@
 //! ([`ModelStore::hold_commits`]) and make commits fail ([`ModelStore::fail_next`]).
 
 mod changes;
+mod cluster;
+mod list;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,13 +20,15 @@ use cascade_cdl::{Event, Execution, ExecutionId, TenantId};
 use tokio::sync::watch;
 
 use self::changes::Changes;
+use self::cluster::Cluster;
+use self::list::{page, shows};
 use super::feed::{Feed, Subject};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease,
-    MODULE_BYTES, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow,
-    ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow, VERSION_BYTES, bounded,
-    codec, next_activity, page_size,
+    MODULE_BYTES, Node, NodeId, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced,
+    ScheduleRow, ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow,
+    VERSION_BYTES, View, bounded, codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -46,6 +51,10 @@ pub struct ModelStore {
     /// Whether executions may be loaded.
     loads: watch::Sender<bool>,
     changes: Changes,
+    /// Whether nodes may tell that they are there.
+    heartbeats: watch::Sender<bool>,
+    moves: watch::Sender<u64>,
+    secret: [u8; 32],
 }
 
 #[derive(Default)]
@@ -54,6 +63,7 @@ struct State {
     fault: Option<Fault>,
     counters: Counters,
     leases: BTreeMap<ShardId, Epoch>,
+    cluster: Cluster,
     executions: BTreeMap<(TenantId, ExecutionId), Row>,
     /// Executions in the order of creation; the first has the number 1.
     order: Vec<(TenantId, ExecutionId)>,
@@ -100,6 +110,9 @@ impl Default for ModelStore {
             held: watch::Sender::new(0),
             loads: watch::Sender::new(true),
             changes: Changes::default(),
+            heartbeats: watch::Sender::new(true),
+            moves: watch::Sender::new(0),
+            secret: [7; 32], // nobody else sees this memory
         }
     }
 }
@@ -121,10 +134,32 @@ impl ModelStore {
         self.loads.send_replace(false);
     }
 
-    /// Lets commits and loads pass again, those that wait first.
+    /// Keeps what nodes tell of themselves waiting until [`ModelStore::release`].
+    pub fn hold_heartbeats(&self) {
+        self.heartbeats.send_replace(false);
+    }
+
+    /// Lets commits, loads and heartbeats pass again, those that wait first.
     pub fn release(&self) {
         self.gate.send_replace(true);
         self.loads.send_replace(true);
+        self.heartbeats.send_replace(true);
+    }
+
+    /// Lets time pass for leases: the model's clock stands otherwise.
+    pub fn pass(&self, time: Duration) {
+        self.lock().cluster.now += time;
+        self.changed();
+    }
+
+    async fn pass_heartbeats(&self) {
+        let mut heartbeats = self.heartbeats.subscribe();
+        // Fails only if the sender is gone, and it is borrowed.
+        let _ = heartbeats.wait_for(|open| *open).await;
+    }
+
+    fn changed(&self) {
+        self.moves.send_modify(|moves| *moves += 1);
     }
 
     /// Keeps from who follows it what changes, as a network does that breaks, or lets it
@@ -179,8 +214,8 @@ impl Drop for Leaves<'_> {
 }
 
 impl State {
-    /// Finds what forbids a batch, before anything is written.
-    fn check(&self, lease: &Lease, batch: &[Commit]) -> Result<(), CommitError> {
+    /// Refuses who does not hold a shard any more.
+    fn fence(&self, lease: &Lease) -> Result<(), CommitError> {
         let held = self.leases.get(&lease.shard).copied().unwrap_or(Epoch(0));
         if held != lease.epoch {
             return Err(CommitError::LeaseLost {
@@ -189,6 +224,30 @@ impl State {
                 presented: lease.epoch,
             });
         }
+        Ok(())
+    }
+
+    fn raise(&mut self, shard: ShardId) -> Lease {
+        let epoch = self.leases.entry(shard).or_insert(Epoch(0));
+        epoch.0 += 1;
+        let epoch = *epoch;
+        Lease { shard, epoch }
+    }
+
+    fn lay_out(&mut self, count: u32) {
+        if self.cluster.lay_out(count) {
+            self.leases.values_mut().for_each(|epoch| epoch.0 += 1);
+        }
+    }
+
+    fn view(&self) -> View {
+        let epoch = |shard| self.leases.get(&shard).copied().unwrap_or(Epoch(0));
+        self.cluster.view(epoch)
+    }
+
+    /// Finds what forbids a batch, before anything is written.
+    fn check(&self, lease: &Lease, batch: &[Commit]) -> Result<(), CommitError> {
+        self.fence(lease)?;
         let mut moved = BTreeMap::new();
         for commit in batch {
             let key = (commit.summary.tenant.clone(), commit.summary.id);
@@ -331,46 +390,70 @@ impl Row {
     }
 }
 
-/// Whether a list with this filter shows an execution.
-fn shows(filter: &Filter, summary: &Summary) -> bool {
-    let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|it| it == name);
-    is(&filter.application, &summary.application)
-        && is(&filter.workflow, &summary.workflow)
-        && filter
-            .shard_key
-            .as_deref()
-            .is_none_or(|key| summary.shard_key.as_deref() == Some(key))
-        && filter.status.is_none_or(|status| status == summary.status)
-        && (!filter.open || summary.status.is_open())
-        && filter
-            .started_after
-            .is_none_or(|at| summary.started_at > at)
-        && filter
-            .started_before
-            .is_none_or(|at| summary.started_at < at)
-}
-
-/// One page of rows that come with the cursor after them.
-fn page<'a>(rows: impl Iterator<Item = (Cursor, &'a Summary)>, limit: u32) -> Page<Summary> {
-    let limit = usize::try_from(page_size(limit)).unwrap_or(usize::MAX);
-    let rows: Vec<_> = rows.take(limit).collect();
-    let next = rows.last().map(|(cursor, _)| *cursor);
-    Page {
-        next: next.filter(|_| rows.len() == limit),
-        items: rows.into_iter().map(|(_, row)| row.clone()).collect(),
-    }
-}
-
 #[async_trait]
 impl Store for ModelStore {
     async fn acquire(&self, shard: ShardId) -> Result<Lease, Error> {
+        Ok(self.open()?.raise(shard))
+    }
+
+    async fn lay_out(&self, count: u32) -> Result<(), Error> {
+        self.open()?.lay_out(count);
+        Ok(())
+    }
+
+    async fn heartbeat(&self, node: &Node, ttl: Duration) -> Result<View, Error> {
+        self.pass_heartbeats().await;
         let mut state = self.open()?;
-        let epoch = state.leases.entry(shard).or_insert(Epoch(0));
-        epoch.0 += 1;
-        Ok(Lease {
-            shard,
-            epoch: *epoch,
-        })
+        state.cluster.heartbeat(node, ttl);
+        Ok(state.view())
+    }
+
+    async fn cluster(&self) -> Result<View, Error> {
+        Ok(self.open()?.view())
+    }
+
+    async fn claim(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, Error> {
+        let mut state = self.open()?;
+        if !state.cluster.claim(node, shard, ttl) {
+            return Ok(None);
+        }
+        self.changed();
+        Ok(Some(state.raise(shard)))
+    }
+
+    async fn raise(&self, node: NodeId, shard: ShardId) -> Result<Option<Lease>, Error> {
+        let mut state = self.open()?;
+        let holds = state.cluster.holder(shard) == Some(node);
+        Ok(holds.then(|| state.raise(shard)))
+    }
+
+    async fn give_back(&self, node: NodeId, shards: &[ShardId]) -> Result<(), Error> {
+        self.open()?
+            .cluster
+            .release(node, |shard| shards.contains(&shard));
+        self.changed();
+        Ok(())
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), Error> {
+        let mut state = self.open()?;
+        state.cluster.release(node, |_| true);
+        state.cluster.nodes.remove(&node);
+        self.changed();
+        Ok(())
+    }
+
+    async fn cluster_secret(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.secret.to_vec())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
     }
 
     async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
@@ -631,9 +714,10 @@ impl Store for ModelStore {
         Ok(own.map(|(_, paused)| paused.clone()).collect())
     }
 
-    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
+    async fn put_schedules(&self, lease: &Lease, rows: &[ScheduleRow]) -> Result<(), CommitError> {
         self.pass_gate().await;
         let mut state = self.open()?;
+        state.fence(lease)?;
         let fault = state.fault.take();
         if fault != Some(Fault::Lost) {
             for row in rows {
@@ -644,18 +728,21 @@ impl Store for ModelStore {
         }
         match fault {
             None => Ok(()),
-            Some(_) => Err(Error::Unavailable("a test made it fail".to_owned())),
+            Some(_) => Err(Error::Unavailable("a test made it fail".to_owned()).into()),
         }
     }
 
     async fn delete_schedule(
         &self,
+        lease: &Lease,
         tenant: &TenantId,
         application: &str,
         name: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CommitError> {
         let key = (tenant.clone(), application.to_owned(), name.to_owned());
-        self.open()?.schedules.remove(&key);
+        let mut state = self.open()?;
+        state.fence(lease)?;
+        state.schedules.remove(&key);
         Ok(())
     }
 

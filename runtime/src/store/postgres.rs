@@ -1,7 +1,8 @@
 //! The store in PostgreSQL: durable on another machine, and shared by many.
 //!
 //! One connection commits ([`writer`]: group commit, each group one statement where
-//! it can be), a bounded pool does everything else ([`connect`]). Nothing here rests on being
+//! it can be), two are for what makes this process one of several ([`cluster`]), a bounded
+//! pool does everything else ([`connect`]). Nothing here rests on being
 //! the only server: a commit is fenced by the epochs of its leases inside its own
 //! transaction, and what is read before it is written is locked. When the server
 //! goes away, connections are made again, and what was asked for is asked again where
@@ -9,6 +10,7 @@
 
 mod catalog;
 mod changes;
+mod cluster;
 mod commit;
 mod connect;
 mod contents;
@@ -30,16 +32,18 @@ mod writer;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cascade_cdl::{Event, ExecutionId, TenantId};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::changes::Follower;
+use self::cluster::Membership;
 use self::connect::{Connections, Connector};
 use self::scope::Scope;
 use self::writer::Writer;
@@ -49,9 +53,9 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
-    PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow,
-    bounded, codec,
+    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object,
+    ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary,
+    TaskFilter, TenantRow, View, bounded, codec,
 };
 
 pub use self::connect::PostgresSettings;
@@ -61,6 +65,7 @@ pub struct PostgresStore {
     requests: Requests,
     connector: Connector,
     connections: Connections,
+    membership: Membership,
     tally: Arc<Tally>,
     closing: Arc<Notify>,
     /// The writer, until it is joined.
@@ -80,8 +85,8 @@ impl PostgresStore {
         let connector = Connector::new(settings)?;
         let bound = schema::prepare(&connector).await?;
         let connector = connector.bound(bound);
-        // One is the writer's.
-        let most = settings.connections.saturating_sub(1).max(1);
+        // One is the writer's, one tells of this node, one hears of the others.
+        let most = settings.connections.saturating_sub(3).max(1);
         let (requests, inbox) = group::channel();
         let tally = Arc::<Tally>::default();
         let closing = Arc::new(Notify::new());
@@ -95,6 +100,7 @@ impl PostgresStore {
         Ok(Self {
             requests,
             connections: Connections::new(&connector, most),
+            membership: Membership::new(&connector),
             connector,
             tally,
             closing,
@@ -117,6 +123,48 @@ impl Store for PostgresStore {
         });
         let epoch = acquire.await?;
         Ok(Lease { shard, epoch })
+    }
+
+    async fn lay_out(&self, count: u32) -> Result<(), Error> {
+        let write = |tx| cluster::lay_out(tx, count);
+        self.connections.write(Scope::Nobody, write).await
+    }
+
+    async fn heartbeat(&self, node: &Node, ttl: Duration) -> Result<View, Error> {
+        self.membership.heartbeat(node, ttl).await
+    }
+
+    async fn cluster(&self) -> Result<View, Error> {
+        self.connections.read(Scope::Nobody, cluster::read).await
+    }
+
+    async fn claim(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, Error> {
+        self.membership.claim(node, shard, ttl).await
+    }
+
+    async fn raise(&self, node: NodeId, shard: ShardId) -> Result<Option<Lease>, Error> {
+        self.membership.raise(node, shard).await
+    }
+
+    async fn give_back(&self, node: NodeId, shards: &[ShardId]) -> Result<(), Error> {
+        self.membership.give_back(node, Some(shards)).await
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), Error> {
+        self.membership.leave(node).await
+    }
+
+    async fn cluster_secret(&self) -> Result<Vec<u8>, Error> {
+        self.connections.read(Scope::Nobody, cluster::secret).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.membership.changes(self.connections.listener())
     }
 
     async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
@@ -297,24 +345,25 @@ impl Store for PostgresStore {
         self.connections.read(Scope::Of(tenant), read).await
     }
 
-    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
+    async fn put_schedules(&self, lease: &Lease, rows: &[ScheduleRow]) -> Result<(), CommitError> {
         // Of many tenants: those that are due together are written together.
         let tenants = rows.iter().map(|row| &row.tenant).collect();
-        let write = |tx| schedules::put(tx, rows);
-        self.connections.write(Scope::Among(&tenants), write).await
+        let write = |tx| schedules::put(tx, lease, rows);
+        self.connections.write(Scope::Among(&tenants), write).await?
     }
 
     async fn delete_schedule(
         &self,
+        lease: &Lease,
         tenant: &TenantId,
         application: &str,
         name: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CommitError> {
         if !may_be_text(application) || !may_be_text(name) {
             return Ok(());
         }
-        let write = |tx| schedules::delete(tx, tenant, application, name);
-        self.connections.write(Scope::Of(tenant), write).await
+        let write = |tx| schedules::delete(tx, lease, tenant, application, name);
+        self.connections.write(Scope::Of(tenant), write).await?
     }
 
     async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error> {
@@ -477,6 +526,7 @@ impl Store for PostgresStore {
         {
             tracing::error!(%error, "the writer of the store ended early");
         }
+        self.membership.close().await;
         self.connections.close().await;
     }
 }

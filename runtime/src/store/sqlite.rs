@@ -7,6 +7,7 @@
 
 mod catalog;
 mod checkpoint;
+mod cluster;
 mod key_value;
 mod lock;
 mod objects;
@@ -32,7 +33,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqlStr};
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, Notify, watch};
 use tokio::task::JoinHandle;
 
 use self::checkpoint::Log;
@@ -43,14 +44,14 @@ use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
-    PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow,
-    bounded, codec,
+    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object, ObjectKey,
+    Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter,
+    TenantRow, View, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "initial",
@@ -86,6 +87,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         "objects",
         include_str!("../../migrations/sqlite/0007_objects.sql"),
     ),
+    (
+        8,
+        "cluster",
+        include_str!("../../migrations/sqlite/0008_cluster.sql"),
+    ),
 ];
 
 /// Readers: lists and loads are short, and the machine's cores have other work.
@@ -112,6 +118,8 @@ pub struct SqliteStore {
     tally: Arc<Tally>,
     log: Arc<Log>,
     closing: Arc<Notify>,
+    /// Counts changes of who holds what.
+    changes: watch::Sender<u64>,
     /// The writer and the checkpoints, until they are joined.
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -174,8 +182,13 @@ impl SqliteStore {
             tally,
             log,
             closing,
+            changes: watch::Sender::new(0),
             tasks: Mutex::new(vec![tokio::spawn(writer.run()), tokio::spawn(checkpoints)]),
         })
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// The writing connection, in turn with the commits.
@@ -197,6 +210,74 @@ impl Store for SqliteStore {
         let epoch = self.connection().await?.acquire(shard).await;
         let epoch = epoch.map_err(|error| unavailable(&error))?;
         Ok(Lease { shard, epoch })
+    }
+
+    async fn lay_out(&self, count: u32) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        if cluster::lay_out(&mut connection.sqlite, count).await? {
+            connection.forget_epochs();
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&self, node: &Node, ttl: Duration) -> Result<View, Error> {
+        {
+            let mut connection = self.connection().await?;
+            cluster::heartbeat(&mut connection.sqlite, node, ttl).await?;
+        }
+        self.cluster().await
+    }
+
+    async fn cluster(&self) -> Result<View, Error> {
+        cluster::view(&self.readers).await
+    }
+
+    async fn claim(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, Error> {
+        let mut connection = self.connection().await?;
+        if !cluster::claim(&mut connection.sqlite, node, shard, ttl).await? {
+            return Ok(None);
+        }
+        let epoch = connection.acquire(shard).await;
+        let epoch = epoch.map_err(|error| unavailable(&error))?;
+        self.changed();
+        Ok(Some(Lease { shard, epoch }))
+    }
+
+    async fn raise(&self, node: NodeId, shard: ShardId) -> Result<Option<Lease>, Error> {
+        let mut connection = self.connection().await?;
+        if !cluster::holds(&mut connection.sqlite, node, shard).await? {
+            return Ok(None);
+        }
+        let epoch = connection.acquire(shard).await;
+        let epoch = epoch.map_err(|error| unavailable(&error))?;
+        Ok(Some(Lease { shard, epoch }))
+    }
+
+    async fn give_back(&self, node: NodeId, shards: &[ShardId]) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        cluster::give_back(&mut connection.sqlite, node, shards).await?;
+        self.changed();
+        Ok(())
+    }
+
+    async fn leave(&self, node: NodeId) -> Result<(), Error> {
+        let mut connection = self.connection().await?;
+        cluster::leave(&mut connection.sqlite, node).await?;
+        self.changed();
+        Ok(())
+    }
+
+    async fn cluster_secret(&self) -> Result<Vec<u8>, Error> {
+        cluster::secret(&self.readers).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     async fn commit(&self, lease: &Lease, batch: Vec<Commit>) -> Result<(), CommitError> {
@@ -341,19 +422,22 @@ impl Store for SqliteStore {
         catalog::paused_workflows(&self.readers, tenant).await
     }
 
-    async fn put_schedules(&self, rows: &[ScheduleRow]) -> Result<(), Error> {
+    async fn put_schedules(&self, lease: &Lease, rows: &[ScheduleRow]) -> Result<(), CommitError> {
         let mut connection = self.connection().await?;
-        schedules::put(&mut connection.sqlite, rows).await
+        connection.fence(lease).await?;
+        Ok(schedules::put(&mut connection.sqlite, rows).await?)
     }
 
     async fn delete_schedule(
         &self,
+        lease: &Lease,
         tenant: &TenantId,
         application: &str,
         name: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CommitError> {
         let mut connection = self.connection().await?;
-        schedules::delete(&mut connection.sqlite, tenant, application, name).await
+        connection.fence(lease).await?;
+        Ok(schedules::delete(&mut connection.sqlite, tenant, application, name).await?)
     }
 
     async fn schedules(&self, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Error> {

@@ -81,6 +81,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/tenants", "server"),
     ("GET", "/v1/tenants/{id}", "server"),
     ("PUT", "/v1/tenants/{id}", "server"),
+    ("GET", "/v1/nodes", "server"),
+    ("GET", "/v1/shards", "server"),
     ("GET", "/v1/keys", "admin"),
     ("POST", "/v1/keys", "admin"),
     ("DELETE", "/v1/keys/{id}", "admin"),

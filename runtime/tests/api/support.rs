@@ -135,7 +135,7 @@ impl Server {
             engine.clone(),
             Arc::clone(&store),
             Arc::clone(&clock),
-            Vec::new(),
+            Arc::new(Vec::new),
         );
         let api = Api::new(Parts {
             engine,
@@ -148,6 +148,7 @@ impl Server {
             config: Arc::clone(&config),
             telemetry: Telemetry::install(),
             stopping: stopping.clone(),
+            link: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::engine::children::Ask;
 use crate::engine::live::{Effect, Key};
+use crate::engine::notices;
 use crate::store::{self, Commit, CommitError};
 
 /// What goes into a commit.
@@ -71,7 +72,8 @@ impl Shard {
         } = taking;
         if !batch.is_empty() {
             let done = self.write(batch, bytes);
-            self.in_flight = Some(InFlight { keys, done });
+            let since = self.context.clock.passed();
+            self.in_flight = Some(InFlight { since, keys, done });
         }
     }
 
@@ -118,10 +120,12 @@ impl Shard {
     }
 
     pub(super) fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), Fault> {
-        let Some(InFlight { keys, .. }) = self.in_flight.take() else {
+        let Some(InFlight { keys, since, .. }) = self.in_flight.take() else {
             return Ok(());
         };
         result?;
+        let took = self.context.clock.passed().saturating_sub(since);
+        self.seat.vitals.committed_in(took);
         for key in keys {
             match self.slots.remove(&key) {
                 Some(Slot::Live(mut live)) => {
@@ -129,6 +133,12 @@ impl Shard {
                     self.context
                         .watch
                         .committed(&key.0, key.1, live.summary.version);
+                    if self.seat.node.is_some()
+                        && let Some(notice) = notices::notice(&live)
+                    {
+                        // If there are too many, who waits looks by itself.
+                        let _ = self.context.notices.try_send(notice);
+                    }
                     for effect in effects {
                         self.release(effect);
                     }

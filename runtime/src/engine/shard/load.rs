@@ -10,8 +10,9 @@ use futures::stream::StreamExt;
 use super::{LOAD_AGAIN, LOADS, LoadResult, RECOVERY_PAGE, RESTART_PAUSE, Shard, Slot, Touch};
 use crate::engine::children::{Ask, goes_with_parent};
 use crate::engine::live::{Away, Key, Live, read};
-use crate::engine::{Context, ControlError, StartError, buckets};
-use crate::store::{self, ShardId, StatusName};
+use crate::engine::owners::Seat;
+use crate::engine::{Context, ControlError, StartError};
+use crate::store::{self, StatusName};
 
 impl Shard {
     /// Reads an execution to do something to it; `away` is what the shard has kept of it.
@@ -107,7 +108,7 @@ impl Shard {
     /// Reads what is open, sets the timers, and asks again for every attempt
     /// whose end is not known; where there is no memory for more, later.
     pub(super) async fn recover(&mut self) -> Result<(), store::Error> {
-        let buckets = buckets(self.lease.shard.0, self.context.settings.shards);
+        let buckets = self.seat.buckets.clone();
         let (mut open, mut after) = (0_u64, None);
         loop {
             let page = self
@@ -158,12 +159,21 @@ impl Shard {
     }
 }
 
-/// Opens a shard again, however often it takes.
-pub(super) async fn reopen(id: ShardId, context: &Arc<Context>) -> Shard {
+/// Opens a shard again, however often it takes; `None` if somebody else has it by now.
+pub(super) async fn reopen(seat: &Seat, context: &Arc<Context>) -> Option<Shard> {
+    let id = seat.shard;
     loop {
         tokio::time::sleep(RESTART_PAUSE).await;
-        let opened = AssertUnwindSafe(Shard::open(id, context.clone())).catch_unwind();
-        match opened.await {
+        let opened = async {
+            let Some(lease) = seat.acquire(context).await? else {
+                return Ok(None);
+            };
+            let opened = Shard::open(seat.clone(), lease, context.clone());
+            opened.await.map(Some)
+        };
+        let opened: Result<Result<_, store::Error>, _> =
+            AssertUnwindSafe(opened).catch_unwind().await;
+        match opened {
             Ok(Ok(shard)) => return shard,
             Ok(Err(error)) => tracing::error!(shard.id = id.0, %error, "shard not recovered"),
             Err(_) => tracing::error!(shard.id = id.0, "shard panicked while it recovered"),

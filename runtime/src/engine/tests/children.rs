@@ -129,8 +129,9 @@ async fn a_sleeping_child_whose_parent_gave_it_up_before_a_crash_is_cancelled_af
     let id = begin(&bench, "idle_child").await;
     let child = child_of(&bench, id).await;
     // From here on nobody serves children: the process dies between the two.
-    let serving = bench.engine.inner.children.lock().expect("is whole").take();
-    serving.expect("runs").abort();
+    let helpers = &bench.engine.inner.helpers;
+    let helpers = std::mem::take(&mut *helpers.lock().expect("is whole"));
+    helpers.iter().for_each(tokio::task::JoinHandle::abort);
     let cancelled = bench.engine.cancel(&tenant(), id, "enough".into()).await;
     cancelled.expect("cancels");
     let bench = bench.crash().await;

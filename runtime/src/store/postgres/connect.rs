@@ -45,8 +45,10 @@ const SESSION: &str = "\
         WHERE current_setting('synchronous_commit') = 'off'";
 
 /// What the writer sets beside it: it writes by indexes, and never plans a statement twice.
+/// In the middle of a transaction it never pauses: if it does, its process stands still, and
+/// must not keep others from its shards.
 const WRITER_SESSION: &str = "\
-    SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET idle_in_transaction_session_timeout = '1s'; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SET plan_cache_mode = force_generic_plan";
 
 /// Where a PostgreSQL database is.
@@ -327,13 +329,24 @@ pub(super) type Tx = Transaction<'static, Postgres>;
 /// The connections that everything but commits shares.
 pub(super) struct Connections {
     pool: PgPool,
+    listener: PgPool,
     most: u32,
 }
 
 impl Connections {
     pub(super) fn new(connector: &Connector, most: u32) -> Self {
         let pool = connector.pool(most);
-        Self { pool, most }
+        let listener = connector.pool(1);
+        Self {
+            pool,
+            listener,
+            most,
+        }
+    }
+
+    /// Of one connection, for what waits to be told something by the server.
+    pub(super) fn listener(&self) -> &PgPool {
+        &self.listener
     }
 
     /// Asks something. What a lost connection did not answer is asked again.
@@ -391,6 +404,7 @@ impl Connections {
     }
 
     pub(super) async fn close(&self) {
+        self.listener.close().await;
         self.pool.close().await;
     }
 }

@@ -3,9 +3,9 @@
 
 use cascade_cdl::TenantId;
 
-use super::super::{Error, ScheduleRow};
+use super::super::{CommitError, Error, Lease, ScheduleRow};
 use super::connect::{Failure, Tx};
-use super::{column, text};
+use super::{cluster, column, text};
 
 /// The last of a schedule counts. In one order everywhere, so that nobody waits in a circle.
 const PUT: &str = "INSERT INTO schedules (tenant, application, name, state) \
@@ -15,7 +15,17 @@ const PUT: &str = "INSERT INTO schedules (tenant, application, name, state) \
     ORDER BY tenant, application, name, number DESC \
     ON CONFLICT (tenant, application, name) DO UPDATE SET state = excluded.state";
 
-pub(super) async fn put(mut tx: Tx, rows: &[ScheduleRow]) -> Result<(Tx, ()), Failure> {
+/// What became of a write that is fenced.
+type Fenced = (Tx, Result<(), CommitError>);
+
+pub(super) async fn put(
+    mut tx: Tx,
+    lease: &Lease,
+    rows: &[ScheduleRow],
+) -> Result<Fenced, Failure> {
+    if let Err(lost) = fence(&mut tx, lease).await? {
+        return Ok((tx, Err(lost)));
+    }
     let texts = |of: fn(&ScheduleRow) -> &str| rows.iter().map(of).collect::<Vec<_>>();
     let states: Vec<_> = rows.iter().map(|row| row.state.as_bytes()).collect();
     sqlx::query(PUT)
@@ -25,22 +35,39 @@ pub(super) async fn put(mut tx: Tx, rows: &[ScheduleRow]) -> Result<(Tx, ()), Fa
         .bind(states)
         .execute(&mut *tx)
         .await?;
-    Ok((tx, ()))
+    Ok((tx, Ok(())))
 }
 
 pub(super) async fn delete(
     mut tx: Tx,
+    lease: &Lease,
     tenant: &TenantId,
     application: &str,
     name: &str,
-) -> Result<(Tx, ()), Failure> {
+) -> Result<Fenced, Failure> {
+    if let Err(lost) = fence(&mut tx, lease).await? {
+        return Ok((tx, Err(lost)));
+    }
     sqlx::query("DELETE FROM schedules WHERE tenant = $1 AND application = $2 AND name = $3")
         .bind(tenant.as_str())
         .bind(application)
         .bind(name)
         .execute(&mut *tx)
         .await?;
-    Ok((tx, ()))
+    Ok((tx, Ok(())))
+}
+
+/// Keeps the shard from changing hands before the transaction ends, if it has not before.
+async fn fence(tx: &mut Tx, lease: &Lease) -> Result<Result<(), CommitError>, Failure> {
+    let held = cluster::held(tx, lease).await?;
+    if held == lease.epoch {
+        return Ok(Ok(()));
+    }
+    Ok(Err(CommitError::LeaseLost {
+        shard: lease.shard,
+        held,
+        presented: lease.epoch,
+    }))
 }
 
 pub(super) async fn of(mut tx: Tx, tenant: &TenantId) -> Result<Vec<ScheduleRow>, Failure> {

@@ -13,7 +13,7 @@ use super::connect::{Connector, Failure};
 use super::scope::{self, Bound};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "initial",
@@ -48,6 +48,11 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
         7,
         "contents",
         include_str!("../../../migrations/postgres/0007_contents.sql"),
+    ),
+    (
+        8,
+        "cluster",
+        include_str!("../../../migrations/postgres/0008_cluster.sql"),
     ),
     (
         9,

@@ -61,6 +61,25 @@ impl Connection {
         Ok(epoch)
     }
 
+    /// All epochs were changed.
+    pub(super) fn forget_epochs(&mut self) {
+        self.epochs.clear();
+    }
+
+    /// Refuses who does not hold a shard any more.
+    pub(super) async fn fence(&mut self, lease: &Lease) -> Result<(), CommitError> {
+        let held = self.epoch(lease.shard).await;
+        let held = held.map_err(|error| unavailable(&error))?;
+        if held == lease.epoch {
+            return Ok(());
+        }
+        Err(CommitError::LeaseLost {
+            shard: lease.shard,
+            held,
+            presented: lease.epoch,
+        })
+    }
+
     /// Who holds a shard. No other process writes the file, so what was read
     /// or written once stays true, and the fence costs no statement.
     async fn epoch(&mut self, shard: ShardId) -> Result<Epoch, sqlx::Error> {

@@ -95,7 +95,7 @@ async fn all_is_told_once_more_by_a_database_that_is_behind() {
     let mut feed = store.follow().await.expect("follows").expect("shared");
     // As a replica is that had not got the last changes.
     let mut raw = scratch.raw().await;
-    let back = "SET cascade.tenant = '*'; UPDATE change_counter SET last = 1; \
+    let back = "SET cascade.tenant = 'acme,rival'; UPDATE change_counter SET last = 1; \
         UPDATE changes SET number = 1";
     let set = sqlx::raw_sql(back).execute(&mut raw).await;
     set.expect("goes back");
