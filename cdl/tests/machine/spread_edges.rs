@@ -708,8 +708,8 @@ fn an_asl_batch_has_no_limit_if_it_asks_for_none() {
     let more = json!({"ItemReader": null, "ItemsPath": "$.items", "ItemBatcher": batcher});
     for (most, expected) in [(0, None), (1, Some(1)), (2, Some(2))] {
         let run = asl_run(&more, json!({"most": most, "items": [1, 2]}));
-        let batches = asked(&run)[0].batches.clone().expect("batches");
-        assert_eq!((batches.items, batches.bytes), (expected, Some(26)));
+        let made = asked(&run)[0].batches.clone().expect("batches");
+        assert_eq!((made.items, made.bytes), (expected, Some(26)));
     }
 }
 

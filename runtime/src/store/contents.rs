@@ -23,7 +23,7 @@ pub const BLOCK_BYTES: usize = 256 << 10;
 pub const READ_GRACE: Duration = Duration::from_mins(10);
 
 /// A content that has got no block for so long is not being written any more.
-pub const WRITE_PATIENCE: Duration = Duration::from_hours(1);
+pub(super) const WRITE_PATIENCE: Duration = Duration::from_hours(1);
 
 /// What names a content while it has no digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

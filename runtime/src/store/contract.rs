@@ -65,7 +65,7 @@ pub(crate) enum Subject {
         folder: TempDir,
     },
     Postgres {
-        store: PostgresStore,
+        store: Box<PostgresStore>,
         scratch: Scratch,
     },
 }
@@ -83,7 +83,7 @@ impl Subject {
 
     pub(crate) async fn postgres() -> Self {
         let scratch = Scratch::new().await;
-        let store = scratch.open().await;
+        let store = Box::new(scratch.open().await);
         Self::Postgres { store, scratch }
     }
 
@@ -91,7 +91,7 @@ impl Subject {
         match self {
             Self::Model(store) => store,
             Self::Sqlite { store, .. } => store,
-            Self::Postgres { store, .. } => store,
+            Self::Postgres { store, .. } => &**store,
         }
     }
 

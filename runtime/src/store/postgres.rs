@@ -349,7 +349,9 @@ impl Store for PostgresStore {
         // Of many tenants: those that are due together are written together.
         let tenants = rows.iter().map(|row| &row.tenant).collect();
         let write = |tx| schedules::put(tx, lease, rows);
-        self.connections.write(Scope::Among(&tenants), write).await?
+        self.connections
+            .write(Scope::Among(&tenants), write)
+            .await?
     }
 
     async fn delete_schedule(

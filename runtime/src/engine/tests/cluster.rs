@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::cluster::{Cluster, Settings as Member};
 use crate::store::NodeId;
