@@ -400,7 +400,15 @@ impl Connections {
     async fn begin(&self, scope: Scope<'_>, begin: &'static str) -> Result<Tx, Failure> {
         // Safe: what comes from outside is quoted there.
         let begin = format!("{begin}{}", scope.sql());
-        Ok(self.pool.begin_with(AssertSqlSafe(begin)).await?)
+        let pool = self.pool.clone();
+        // On a task of its own, to the end even if nobody waits any more: the driver does not
+        // undo a beginning that was dropped half-way, and the next user of the connection
+        // would be in the transaction of another tenant.
+        let started = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
+        match started.await {
+            Ok(tx) => Ok(tx?),
+            Err(error) => Err(Failure::lost(error)), // the runtime stops
+        }
     }
 
     pub(super) async fn close(&self) {
