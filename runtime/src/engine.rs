@@ -464,8 +464,11 @@ impl Engine {
         let started = answer.await.map_err(|_| StartError::Interrupted)??;
         let closed = tokio::select! {
             biased;
-            // Nobody is left to tell if the shard goes to another process; the start stays.
-            closed = closed => closed.ok(),
+            closed = closed => match closed {
+                // Its shard has gone to another process, and the start stays.
+                Err(_) if self.may_move() => None,
+                closed => Some(closed.map_err(|_| StartError::Interrupted)?),
+            },
             () = &mut enough => None,
         };
         Ok((started, closed))

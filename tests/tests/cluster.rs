@@ -32,7 +32,7 @@ workflows:
       - name: Children
         type: Map
         items: '{{ workflow.input.children }}'
-        iterator: { states: [{ name: Child, type: SubWorkflow, workflow: pausing, parameters: { n: '{{ map.item }}' }, result: $.child, end: true }] }
+        iterator: { states: [{ name: Child, type: SubWorkflow, workflow: pausing, parameters: { n: '{{ map.item }}' }, end: true }] }
         result: $.children
         end: true
   - name: tick
@@ -372,7 +372,7 @@ fn children_and_schedules_go_on_wherever_their_shards_are() {
             .as_array()
             .expect("a list")
             .iter()
-            .map(|child| child["child"]["after"]["n"].clone())
+            .map(|child| child["after"]["n"].clone())
             .collect();
         assert_eq!(ends, [n + 1, n + 101, n + 201]);
     }

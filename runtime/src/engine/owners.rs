@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shard::{Request, Shard};
 use super::wire::{Ask, Told};
-use super::{Context, Engine, LAST_COMMIT, REPORT_BYTES, Report, SMALL_REPORT};
+use super::{Context, Engine, Inner, LAST_COMMIT, REPORT_BYTES, Report, SMALL_REPORT};
 use crate::store::{self, Epoch, Lease, NodeId, ShardId};
 
 /// How long something waits for a bucket to have an owner again: as long as it takes until a
@@ -428,11 +428,24 @@ impl Engine {
         *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers);
     }
 
+    /// Whether a shard may go to another process while this one goes on.
+    pub(super) fn may_move(&self) -> bool {
+        let context = &self.inner.context;
+        context.settings.clustered && !context.stopping.is_cancelled()
+    }
+
     /// Waits for the shards to end, which they were told to.
     pub(super) async fn join_shards(&self) {
         for handle in self.inner.context.owners.handles() {
             handle.ended().await;
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Shards hold what holds them; when nobody can ask them any more, they end.
+        self.context.owners.change(|here, _| here.clear());
     }
 }
 

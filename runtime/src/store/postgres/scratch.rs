@@ -91,7 +91,7 @@ impl Scratch {
         PostgresSettings {
             url,
             password: None,
-            connections: 4,
+            connections: 6,
         }
     }
 
