@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::super::*;
 use crate::dispatch::local::{Capacity, LocalQueue, Share};
-use crate::dispatch::{HeldTask, QueuedTask};
+use crate::dispatch::{HeldTask, QueuedTask, Spent};
 use crate::sandbox::Limits;
 use crate::store::ModelStore;
 
@@ -466,6 +466,9 @@ impl Bench {
     }
 
     pub(crate) async fn report(&self, task: &QueuedTask, result: Result<Json, ActivityFailure>) {
+        // As a worker does, or its place would never be free again.
+        let failed = result.is_err();
+        self.queue.settle(&task.key(), Spent { cost: 0, failed });
         self.engine
             .report(vec![Report {
                 attempt: task.key(),
