@@ -13,7 +13,7 @@ use cascade_cdl::schedule::{Key, Schedule, State, Waiting};
 use cascade_cdl::{ExecutionId, TenantId, Timestamp};
 use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::work::{Done, Tools};
@@ -28,9 +28,13 @@ const TURN: usize = 256;
 /// States of one commit, so that others can write in between.
 const COMMIT: usize = 256;
 
-/// Executions of one tenant that are being started at a time. Each may wait for a place in
-/// front of a shard, so a tenant whose places are taken holds up nobody else.
+/// Executions of one tenant that the engine is asked to start at a time. Each may wait for
+/// a shard, so a tenant whose shards are busy holds up nobody else.
 const STARTS: usize = 32;
+
+/// Starts of one schedule that are under way at a time. Those that come too soon for a rate
+/// pause and ask again, and few of many that pause are enough to use it up.
+const OWN_STARTS: usize = STARTS / 4;
 
 /// Pause before a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -52,11 +56,12 @@ struct Entry {
     cancelled: BTreeSet<ExecutionId>,
 }
 
-/// The starts of a tenant.
+/// The starts of a schedule.
 #[derive(Default)]
 struct Starts {
+    /// At most [`OWN_STARTS`], with those that pause.
     running: usize,
-    queued: VecDeque<(Key, Waiting)>,
+    queued: VecDeque<Waiting>,
 }
 
 pub(super) struct Keeper {
@@ -69,7 +74,9 @@ pub(super) struct Keeper {
     dirty: BTreeSet<Key>,
     /// Schedules that the store should forget.
     gone: BTreeSet<Key>,
-    starts: HashMap<TenantId, Starts>,
+    starts: HashMap<Key, Starts>,
+    /// For the starts of each tenant that has had one: there are only so many tenants.
+    places: HashMap<TenantId, Arc<Semaphore>>,
     work: FuturesUnordered<Work>,
     /// When the store is asked again.
     again: Option<Duration>,
@@ -104,6 +111,7 @@ impl Keeper {
             dirty: BTreeSet::new(),
             gone: BTreeSet::new(),
             starts: HashMap::new(),
+            places: HashMap::new(),
             work: FuturesUnordered::new(),
             again: None,
         }
@@ -283,8 +291,8 @@ impl Keeper {
         };
         for waiting in &entry.state.starting {
             if entry.starting.insert(waiting.execution(key)) {
-                let starts = self.starts.entry(key.tenant.clone()).or_default();
-                starts.queued.push_back((key.clone(), *waiting));
+                let starts = self.starts.entry(key.clone()).or_default();
+                starts.queued.push_back(*waiting);
             }
         }
         let cancels = entry.state.cancels();
@@ -313,30 +321,32 @@ impl Keeper {
             }
             keep
         });
-        self.begin_starts(&key.tenant);
+        self.begin_starts(key);
         self.set_timer(key);
     }
 
-    fn begin_starts(&mut self, tenant: &TenantId) {
-        let Some(starts) = self.starts.get_mut(tenant) else {
+    fn begin_starts(&mut self, key: &Key) {
+        let Some(starts) = self.starts.get_mut(key) else {
             return;
         };
-        while starts.running < STARTS
-            && let Some((key, waiting)) = starts.queued.pop_front()
-        {
-            // One that is gone starts nothing.
-            let Some(entry) = self.entries.get(&key) else {
-                continue;
-            };
-            starts.running += 1;
-            let start = self
-                .tools
-                .clone()
-                .start(key, entry.schedule.clone(), waiting);
-            self.work.push(start.boxed());
+        match self.entries.get(key) {
+            Some(entry) => {
+                let places = self.places.entry(key.tenant.clone());
+                let places = places.or_insert_with(|| Arc::new(Semaphore::new(STARTS)));
+                while starts.running < OWN_STARTS
+                    && let Some(waiting) = starts.queued.pop_front()
+                {
+                    starts.running += 1;
+                    let (tools, schedule) = (self.tools.clone(), entry.schedule.clone());
+                    let start = tools.start(key.clone(), schedule, waiting, places.clone());
+                    self.work.push(start.boxed());
+                }
+            }
+            // One that is gone starts nothing more.
+            None => starts.queued.clear(),
         }
         if starts.running == 0 {
-            self.starts.remove(tenant);
+            self.starts.remove(key);
         }
     }
 
@@ -394,10 +404,10 @@ impl Keeper {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.starting.remove(&id);
         }
-        if let Some(starts) = self.starts.get_mut(&key.tenant) {
+        if let Some(starts) = self.starts.get_mut(key) {
             starts.running = starts.running.saturating_sub(1);
         }
-        self.begin_starts(&key.tenant);
+        self.begin_starts(key);
     }
 
     /// Changes a schedule, if it is still there; its state is written next.
