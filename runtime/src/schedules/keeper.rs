@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use cascade_cdl::schedule::{Key, Schedule, State, Waiting};
+use cascade_cdl::schedule::{Cause, Key, Outcome, Record, Schedule, Skip, State, Waiting};
 use cascade_cdl::{ExecutionId, TenantId, Timestamp};
 use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -21,6 +21,7 @@ use super::{Board, Error, InForce, Reply, Request, Shown, Triggered};
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::store::{self, ScheduleRow, Store};
+use crate::telemetry;
 
 /// What is taken in between two commits: with what it sets off, some milliseconds.
 const TURN: usize = 256;
@@ -382,10 +383,14 @@ impl Keeper {
         match done {
             Done::Started(key, id, on) => {
                 self.has_started(&key, id);
-                self.change(&key, |entry| entry.state.started(&key, id, on));
+                self.change(&key, |entry| {
+                    count_started(&entry.state, &key, id, on);
+                    entry.state.started(&key, id, on);
+                });
             }
             Done::Refused(key, id, refusal) => {
                 self.has_started(&key, id);
+                telemetry::schedule_refused(refusal.code);
                 self.change(&key, |entry| entry.state.refused(&key, id, refusal));
             }
             Done::Ended(key, id) => {
@@ -412,7 +417,10 @@ impl Keeper {
 
     /// Changes a schedule, if it is still there; its state is written next.
     fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        let changed = change(self.entries.get_mut(key)?);
+        let entry = self.entries.get_mut(key)?;
+        let before = skips(&entry.state);
+        let changed = change(entry);
+        count_skipped(&before, &entry.state);
         self.dirty.insert(key.clone());
         Some(changed)
     }
@@ -499,7 +507,7 @@ impl Keeper {
         }
         for schedule in &of.schedules {
             let key = key_of(of, schedule);
-            let known = self.entries.get_mut(&key).map(|entry| {
+            let known = self.change(&key, |entry| {
                 // What was due before is due by what was in force then.
                 entry.state.pass(&key, &entry.schedule, of.since);
                 entry.state.clone()
@@ -568,5 +576,38 @@ fn key_of(of: &InForce, schedule: &Schedule) -> Key {
         tenant: of.tenant.clone(),
         application: of.application.clone(),
         name: schedule.name.clone(),
+    }
+}
+
+/// Counts a start that a state is about to be told of.
+fn count_started(state: &State, key: &Key, id: ExecutionId, on: Timestamp) {
+    let mut starting = state.starting.iter();
+    let Some(waiting) = starting.find(|waiting| waiting.execution(key) == id) else {
+        return; // it knows already
+    };
+    let lag = Duration::from_millis(on.0.saturating_sub(waiting.at.0));
+    telemetry::schedule_started((waiting.cause == Cause::Time).then_some(lag));
+}
+
+/// What is passed over, and how often: since when, and why.
+type Skipped = ((Timestamp, Cause, Skip), u32);
+
+/// Times that were passed over, as far as a state remembers.
+fn skips(state: &State) -> Vec<Skipped> {
+    let skipped = |record: &Record| match record.outcome {
+        Outcome::Skipped { why, count, .. } => Some(((record.at, record.cause, why), count)),
+        Outcome::Started { .. } | Outcome::Refused { .. } => None,
+    };
+    state.recent.iter().filter_map(skipped).collect()
+}
+
+/// Counts what a state has passed over since. A record is added or grows; old ones go.
+fn count_skipped(before: &[Skipped], state: &State) {
+    for (which, count) in skips(state) {
+        let known = before.iter().find(|(known, _)| *known == which);
+        let more = count.saturating_sub(known.map_or(0, |(_, count)| *count));
+        if more > 0 {
+            telemetry::schedule_skipped(which.2, more);
+        }
     }
 }
