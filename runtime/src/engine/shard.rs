@@ -39,6 +39,7 @@ use super::{
     Admission, Answer, Closed, Context, ControlError, Report, Signal, Start, StartError, Started,
 };
 use crate::dispatch::QueuedTask;
+use crate::places::Place as Room;
 use crate::store::{self, CommitError, Lease, ShardId};
 
 /// Requests handled between two looks at the other inputs: a few milliseconds.
@@ -154,6 +155,8 @@ pub(super) struct StartRequest {
     pub(super) shard_key: Option<Arc<str>>,
     pub(super) admission: Admission,
     pub(super) place: Place,
+    /// What the input takes until it is counted with the execution.
+    pub(super) room: Option<Room>,
     /// Keeps other starts of it away until this one is durable or refused.
     pub(super) turn: Option<Turn>,
     pub(super) started: oneshot::Sender<Result<Started, StartError>>,

@@ -1,6 +1,7 @@
 //! What the tests of the engine stand on: a file of workflows, a clock, a queue.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use cascade_cdl::program::Application;
 use cascade_cdl::{ActivityFailure, Source};
@@ -206,6 +207,8 @@ pub(crate) struct OneFile {
     versions: Versions,
     limits: Arc<Mutex<Admission>>,
     paused: Paused,
+    /// How often a workflow of a version was looked for: at each start of a chunk.
+    by_version: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -224,6 +227,7 @@ impl Definitions for OneFile {
         version: u32,
         name: &str,
     ) -> Result<Option<Arc<Program>>, store::Error> {
+        self.by_version.fetch_add(1, Ordering::Relaxed);
         let versions = self.versions.lock().expect("no test panics with it");
         let application = versions.get(version as usize - 1);
         let application = application.filter(|_| app == "app");
@@ -326,6 +330,7 @@ pub(crate) struct Bench {
     pub(crate) limits: Arc<Mutex<Admission>>,
     pub(crate) paused: Paused,
     pub(crate) objects: Objects,
+    pub(crate) by_version: Arc<AtomicUsize>,
     folder: Arc<tempfile::TempDir>,
     versions: Versions,
 }
@@ -400,6 +405,7 @@ impl Bench {
             }),
         ));
         let paused = Paused::default();
+        let by_version = Arc::<AtomicUsize>::default();
         let engine = Engine::open(
             settings,
             store.clone(),
@@ -409,6 +415,7 @@ impl Bench {
                 versions: versions.clone(),
                 limits: limits.clone(),
                 paused: paused.clone(),
+                by_version: by_version.clone(),
             }),
             objects.clone(),
         )
@@ -422,6 +429,7 @@ impl Bench {
             limits,
             paused,
             objects,
+            by_version,
             folder,
             versions,
         }
