@@ -156,23 +156,51 @@ pub(super) fn goes_with_parent(execution: &Execution) -> Option<Parent> {
         .filter(|parent| goes(parent) && !execution.is_closed())
 }
 
-/// Serves a child, and says of which attempt it was, even after a panic: its parent asks
-/// again after a restart, and all others go on.
+/// Serves a child, and says of which attempt it was, even after a panic: its parent is told
+/// of that, and all others go on.
 async fn guarded(
     engine: Weak<Inner>,
     child: ChildStart,
     given_up: CancellationToken,
 ) -> AttemptKey {
     let attempt = child.attempt.clone();
+    let (start, on_close) = (child.start.id, child.on_close);
     let served = AssertUnwindSafe(serve(&engine, child, given_up)).catch_unwind();
     if served.await.is_err() {
         tracing::error!(
             tenant.id = %attempt.tenant,
             execution.id = %attempt.execution,
-            "what serves a child panicked; its parent waits until a restart"
+            "what serves a child panicked"
         );
+        let told = AssertUnwindSafe(panicked(&engine, &attempt, start, on_close)).catch_unwind();
+        if told.await.is_err() {
+            tracing::error!(
+                tenant.id = %attempt.tenant,
+                execution.id = %attempt.execution,
+                "its parent cannot be told, and waits until a restart"
+            );
+        }
     }
     attempt
+}
+
+/// Tells the parent of a child that is not served any more; nobody waits for the child.
+async fn panicked(
+    engine: &Weak<Inner>,
+    attempt: &AttemptKey,
+    child: Option<ExecutionId>,
+    on_close: ParentClose,
+) {
+    let failure = ActivityFailure {
+        error: "HostPanic".to_owned(),
+        message: "the engine failed while it served this child; see its log".to_owned(),
+        retryable: None,
+        details: None,
+    };
+    tell(engine, attempt.clone(), Err(failure)).await;
+    if let (ParentClose::Cancel, Some(child)) = (on_close, child) {
+        cancel(engine, &attempt.tenant, child).await;
+    }
 }
 
 /// Brings one child to its end, or gives it up.

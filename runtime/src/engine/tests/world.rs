@@ -150,6 +150,9 @@ workflows:
   lost:
     states:
       - {name: Child, type: SubWorkflow, workflow: other/nothing, parameters: {x: 1}, retries: {max_attempts: 3}, end: true}
+  unlucky:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: cursed/any, parameters: {x: 1}, retries: {max_attempts: 1}, end: true}
   keyed:
     shard_key: '{{ $.workflow.input.customer }}'
     states:
@@ -214,6 +217,7 @@ pub(crate) struct OneFile {
 #[async_trait]
 impl Definitions for OneFile {
     fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
+        assert_ne!(app, "cursed", "a test wants a panic here");
         (app == "app").then_some(())?;
         let versions = self.versions.lock().expect("no test panics with it");
         let program = versions.last()?.workflows.get(name)?.clone();
