@@ -250,7 +250,7 @@ impl Spreads {
                     let content = content.as_bytes();
                     self.put(tenant, place, name, content, now).await?;
                 }
-                None => {}
+                None => self.remove(tenant, place, name).await?,
             }
         }
         let told = ChunkOutput {
@@ -330,6 +330,22 @@ impl Spreads {
             ) => Err(unwritten(&shown, &error)),
             Err(error) => Err(of_objects(&error)),
         }
+    }
+
+    /// Removes what an earlier try of a chunk wrote and this one does not: a chunk is tried
+    /// again when its Map is, under the same name.
+    async fn remove(&self, tenant: &TenantId, place: &Place, name: Name) -> Answer<()> {
+        let key = place.key(name);
+        let shown = format!("{}/{key}", place.bucket);
+        let name = objects::name(&place.bucket, &key);
+        let name = name.map_err(|error| unwritten(&shown, &error))?;
+        let found = self.objects.get(tenant, &name).await;
+        // Seldom is there one, and to look is cheaper than to delete.
+        if found.map_err(|error| of_objects(&error))?.is_some() {
+            let deleted = self.objects.delete(tenant, &name).await;
+            deleted.map_err(|error| of_objects(&error))?;
+        }
+        Ok(())
     }
 }
 
