@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::dispatch::{AttemptKey, TaskQueue};
 use crate::objects::Objects;
-use crate::places::Places;
+use crate::places::{self, Places};
 use crate::store::{self, PausedWorkflow, ShardId, Store, Summary};
 pub use asked::path;
 pub use definitions::{Admission, Definitions};
@@ -116,6 +116,10 @@ pub struct Settings {
     /// Memory of executions that wait for a commit of a shard, beyond which it
     /// takes nothing more in until the commit has ended.
     pub unsettled_bytes: u64,
+    /// Memory for texts of chunks of distributed Maps that no shard counts: items on their
+    /// way to a start, results on their way to objects. A tenant may have a quarter, and
+    /// waits for that.
+    pub chunk_bytes: usize,
 }
 
 impl Default for Settings {
@@ -132,6 +136,9 @@ impl Default for Settings {
             frozen_bytes: 256 << 20,
             // That of some commits in a row.
             unsettled_bytes: 256 << 20,
+            // A quarter is the largest chunk of one tenant, or dozens of common ones: what
+            // reading and writing them keeps busy, a processor, has enough.
+            chunk_bytes: 128 << 20,
         }
     }
 }
@@ -389,7 +396,7 @@ impl Engine {
             notices,
             placements: Arc::default(),
             paces: pacing::Paces::default(),
-            spreads: spread::Spreads::new(objects),
+            spreads: spread::Spreads::new(objects, settings.chunk_bytes),
             store,
             queue,
             clock,
@@ -433,7 +440,7 @@ impl Engine {
     /// Starts an execution; returns when that is durable.
     pub async fn start(&self, start: Start) -> Result<Started, StartError> {
         let (started, answer) = oneshot::channel();
-        self.submit(start, started, None).await?;
+        self.submit(start, None, started, None).await?;
         answer.await.map_err(|_| StartError::Interrupted)?
     }
 
@@ -460,7 +467,7 @@ impl Engine {
         let mut enough = std::pin::pin!(enough);
         let (reply, answer) = oneshot::channel();
         let (closed_reply, closed) = oneshot::channel();
-        self.submit(start, reply, Some(closed_reply)).await?;
+        self.submit(start, None, reply, Some(closed_reply)).await?;
         let started = answer.await.map_err(|_| StartError::Interrupted)??;
         let closed = tokio::select! {
             biased;
@@ -477,6 +484,7 @@ impl Engine {
     async fn submit(
         &self,
         mut start: Start,
+        room: Option<Arc<places::Place>>,
         started: oneshot::Sender<Result<Started, StartError>>,
         closed: Option<oneshot::Sender<Closed>>,
     ) -> Result<(), StartError> {
@@ -536,14 +544,14 @@ impl Engine {
         };
         let shard = context.owners.shard(bucket);
         let shard = shard.ok_or(StartError::Elsewhere { bucket })?;
-        let room = shard.requests.try_reserve().map_err(|error| match error {
+        let slot = shard.requests.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => busy(),
             mpsc::error::TrySendError::Closed(()) => StartError::Elsewhere { bucket },
         })?;
         if let Some(turn) = &turn {
             turn.went_to(bucket);
         }
-        room.send(Request::Start(Box::new(StartRequest {
+        slot.send(Request::Start(Box::new(StartRequest {
             id,
             start,
             program,
@@ -551,6 +559,7 @@ impl Engine {
             shard_key,
             admission,
             place,
+            room,
             turn,
             started,
             closed,
@@ -842,20 +851,3 @@ fn buckets(index: u32, count: u32) -> Range<u32> {
 
 #[cfg(test)]
 pub(crate) mod tests;
-
-#[cfg(test)]
-mod range_tests {
-    use super::*;
-
-    #[test]
-    fn every_bucket_belongs_to_the_shard_that_its_range_says() {
-        for count in [1, 2, 3, 7, 4_096] {
-            for index in 0..count {
-                for bucket in buckets(index, count) {
-                    assert_eq!(shard_of(bucket, count), index, "{bucket} of {count}");
-                }
-            }
-            assert_eq!(buckets(count - 1, count).end, BUCKETS);
-        }
-    }
-}

@@ -38,8 +38,14 @@ impl Places {
 
     /// A place, if one is free.
     pub fn try_take(&self, tenant: &TenantId) -> Option<Place> {
-        let own = self.of(tenant).try_acquire_owned().ok()?;
-        let any = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        self.try_take_many(tenant, 1)
+    }
+
+    /// So many places in one, if they are free; see [`Self::take_many`].
+    pub fn try_take_many(&self, tenant: &TenantId, count: usize) -> Option<Place> {
+        let count = self.clipped(count);
+        let own = self.of(tenant).try_acquire_many_owned(count).ok()?;
+        let any = Arc::clone(&self.all).try_acquire_many_owned(count).ok()?;
         Some(Place {
             _own: own,
             _any: any,
@@ -49,18 +55,36 @@ impl Places {
     /// A place, as soon as one is free. A tenant waits for its own part first,
     /// so those that wait for all are of many.
     pub async fn take(&self, tenant: &TenantId) -> Place {
+        self.take_many(tenant, 1).await
+    }
+
+    /// So many places in one, as soon as they are free. What is larger than a tenant's
+    /// part is given all of that, or it would wait for ever. Whoever holds places must not
+    /// wait for more of the same kind: two could wait for each other.
+    pub async fn take_many(&self, tenant: &TenantId, count: usize) -> Place {
         const OPEN: &str = "nobody closes it";
-        let own = self.of(tenant).acquire_owned().await.expect(OPEN);
-        let any = Arc::clone(&self.all).acquire_owned().await.expect(OPEN);
+        let count = self.clipped(count);
+        let own = self.of(tenant).acquire_many_owned(count).await;
+        let any = Arc::clone(&self.all).acquire_many_owned(count).await;
         Place {
-            _own: own,
-            _any: any,
+            _own: own.expect(OPEN),
+            _any: any.expect(OPEN),
         }
     }
 
     /// The same, but not for longer than `patience`.
     pub async fn take_within(&self, tenant: &TenantId, patience: Duration) -> Option<Place> {
         tokio::time::timeout(patience, self.take(tenant)).await.ok()
+    }
+
+    fn clipped(&self, count: usize) -> u32 {
+        u32::try_from(count.min(self.part)).unwrap_or(u32::MAX)
+    }
+
+    /// Places that a tenant may have yet, others aside.
+    #[cfg(test)]
+    pub(crate) fn left(&self, tenant: &TenantId) -> usize {
+        self.of(tenant).available_permits()
     }
 
     fn of(&self, tenant: &TenantId) -> Arc<Semaphore> {
@@ -95,6 +119,19 @@ mod tests {
         assert!(other.is_some(), "there are more");
         drop(held);
         assert!(places.try_take(&a).is_some(), "they came back");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_larger_than_a_part_takes_all_of_it_and_waits_for_that() {
+        let places = Places::new(40);
+        let (a, b) = (tenant("a"), tenant("b"));
+        let small = places.take_many(&a, 3).await;
+        assert!(places.try_take_many(&a, 100).is_none());
+        assert_eq!(places.left(&a), 7, "what was refused holds nothing");
+        let (large, ()) = tokio::join!(places.take_many(&a, 100), async { drop(small) });
+        assert_eq!((places.left(&a), places.left(&b)), (0, 10));
+        drop(large);
+        assert_eq!(places.left(&a), 10);
     }
 
     #[test]

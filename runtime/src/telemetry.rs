@@ -8,6 +8,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use cascade_cdl::schedule::Skip;
 use metrics::{
     Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
@@ -40,6 +41,14 @@ pub const ACTIVITY_ERRORS: &str = "cascade_activity_errors_total";
 pub const ACTIVITY_FUEL: &str = "cascade_activity_fuel_total";
 /// Activity tasks that wait for a worker.
 pub const QUEUE_DEPTH: &str = "cascade_queue_depth";
+/// Executions that schedules started.
+pub const SCHEDULE_STARTED: &str = "cascade_schedule_started_total";
+/// Starts of schedules that were refused, by `reason`.
+pub const SCHEDULE_REFUSED: &str = "cascade_schedule_refused_total";
+/// Times that schedules passed over, by `reason`.
+pub const SCHEDULE_SKIPPED: &str = "cascade_schedule_skipped_total";
+/// Time from when a schedule is due to the start of its execution.
+pub const SCHEDULE_LAG: &str = "cascade_schedule_lag_seconds";
 /// Transactions of the store, each synced once.
 pub const STORE_COMMITS: &str = "cascade_store_commits_total";
 /// Events that the store took.
@@ -205,6 +214,32 @@ pub fn change_taken_in(duration: Duration) {
     histogram!(CHANGES_DURATION).record(duration.as_secs_f64());
 }
 
+/// Counts an execution that a schedule started; how long after it was due, if it was by
+/// the time.
+pub fn schedule_started(lag: Option<Duration>) {
+    counter!(SCHEDULE_STARTED).increment(1);
+    if let Some(lag) = lag {
+        histogram!(SCHEDULE_LAG).record(lag.as_secs_f64());
+    }
+}
+
+/// Counts a start of a schedule that was refused.
+pub fn schedule_refused(reason: &'static str) {
+    counter!(SCHEDULE_REFUSED, "reason" => reason).increment(1);
+}
+
+/// Counts times that a schedule passed over.
+pub fn schedule_skipped(why: Skip, count: u32) {
+    let reason = match why {
+        Skip::Late => "late",
+        Skip::Overlap => "overlap",
+        Skip::Full => "full",
+        Skip::Superseded => "superseded",
+        Skip::Paused => "paused",
+    };
+    counter!(SCHEDULE_SKIPPED, "reason" => reason).increment(count.into());
+}
+
 /// Counts a request. `route` is the template of the path, so that ids stay out.
 pub fn request(method: &Method, route: &str, status: StatusCode, duration: Duration) {
     // What clients make up must not become a label.
@@ -313,6 +348,26 @@ fn describe() {
         Unit::Count,
         "Activity tasks that wait for a worker"
     );
+    describe_counter!(
+        SCHEDULE_STARTED,
+        Unit::Count,
+        "Executions that schedules started"
+    );
+    describe_counter!(
+        SCHEDULE_REFUSED,
+        Unit::Count,
+        "Starts of schedules that were refused"
+    );
+    describe_counter!(
+        SCHEDULE_SKIPPED,
+        Unit::Count,
+        "Times that schedules passed over"
+    );
+    describe_histogram!(
+        SCHEDULE_LAG,
+        seconds,
+        "Time from when a schedule is due to the start of its execution"
+    );
     describe_counter!(STORE_COMMITS, Unit::Count, "Transactions, each synced once");
     describe_counter!(STORE_EVENTS, Unit::Count, "Events that the store took");
     describe_gauge!(
@@ -361,6 +416,10 @@ mod tests {
         let telemetry = Telemetry::install();
         workflow_closed(StatusName::Failed, Duration::from_millis(3));
         attempt_ended(true, true, 42, Duration::from_millis(1));
+        schedule_started(Some(Duration::from_millis(30)));
+        schedule_started(None);
+        schedule_refused("workflow_paused");
+        schedule_skipped(Skip::Late, 7);
         request(
             &Method::from_bytes(b"BREW").expect("a token"),
             "/v1/x",
@@ -372,6 +431,10 @@ mod tests {
             "cascade_workflow_errors_total{status=\"failed\"} 1",
             "cascade_workflow_duration_seconds_bucket{status=\"failed\",le=\"0.005\"} 1",
             "cascade_activity_errors_total{kind=\"pure\"} 1",
+            "cascade_schedule_started_total ",
+            "cascade_schedule_lag_seconds_bucket{le=\"0.05\"} ",
+            "cascade_schedule_refused_total{reason=\"workflow_paused\"} ",
+            "cascade_schedule_skipped_total{reason=\"late\"} ",
             "cascade_queue_depth 0",
             "method=\"OTHER\"",
         ] {

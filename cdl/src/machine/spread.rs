@@ -779,13 +779,14 @@ fn batched(items: Vec<Value>, batches: &Batches) -> Vec<Value> {
 }
 
 impl Batches {
-    /// How many of these items each iteration of a chunk gets, in order: whoever tells of
-    /// the iterations has to know whose results they are.
-    pub fn lengths(&self, items: &[Value]) -> Vec<usize> {
+    /// How many items each iteration of a chunk gets, in order, by the sizes that they have as
+    /// text without spaces: whoever tells of the iterations has to know whose results they
+    /// are.
+    pub fn lengths(&self, sizes: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let (most, bytes) = self.limits();
         let input = self.input.as_ref().map(Json::to_value);
         let empty = self.batch(input.as_ref(), Vec::new()).to_string().len();
-        batch_lengths(items, most, bytes, empty)
+        batch_lengths(sizes, most, bytes, empty)
     }
 
     /// Most items and most bytes of one.
@@ -888,7 +889,8 @@ mod tests {
                 .map(|batch| batch.as_array().map_or(0, Vec::len))
                 .collect();
             assert_eq!(made, expected, "{batches:?}");
-            assert_eq!(batches.lengths(&items), made, "{batches:?}");
+            let sizes = items.iter().map(|item| item.to_string().len());
+            assert_eq!(batches.lengths(sizes), made, "{batches:?}");
         }
     }
 }

@@ -30,11 +30,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::live::Key;
-use super::spread::Trouble;
+use super::live::{self, Key};
+use super::spread::{Answer, Extent, Trouble};
 use super::wanted::{Wanted, look};
-use super::{ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError};
+use super::{Context, ControlError, Engine, Inner, RETRY_AFTER, Report, Start, StartError, View};
 use crate::dispatch::AttemptKey;
+use crate::places::Place as Room;
 
 /// Why a child was cancelled that nobody waits for any more.
 const REASON: &str = "its parent gave it up";
@@ -196,38 +197,76 @@ pub(super) fn goes_with_parent(execution: &Execution) -> Option<Parent> {
         .filter(|parent| goes(parent) && !execution.is_closed())
 }
 
-/// Serves a child, and says of which attempt it was, even after a panic: its parent asks
-/// again after a restart, and all others go on.
+/// Serves a child, and says of which attempt it was, even after a panic: its parent is told
+/// of that, and all others go on.
 async fn guarded(
     engine: Weak<Inner>,
     child: ChildStart,
     given_up: CancellationToken,
 ) -> AttemptKey {
     let attempt = child.attempt.clone();
-    let served = AssertUnwindSafe(serve(engine, child, given_up)).catch_unwind();
+    let (start, on_close) = (child.start.id, child.on_close);
+    let served = AssertUnwindSafe(serve(&engine, child, given_up)).catch_unwind();
     if served.await.is_err() {
         tracing::error!(
             tenant.id = %attempt.tenant,
             execution.id = %attempt.execution,
-            "what serves a child panicked; its parent waits until a restart"
+            "what serves a child panicked"
         );
+        let told = AssertUnwindSafe(panicked(&engine, &attempt, start, on_close)).catch_unwind();
+        if told.await.is_err() {
+            tracing::error!(
+                tenant.id = %attempt.tenant,
+                execution.id = %attempt.execution,
+                "its parent cannot be told, and waits until a restart"
+            );
+        }
     }
     attempt
 }
 
+/// Tells the parent of a child that is not served any more; nobody waits for the child.
+async fn panicked(
+    engine: &Weak<Inner>,
+    attempt: &AttemptKey,
+    child: Option<ExecutionId>,
+    on_close: ParentClose,
+) {
+    let failure = ActivityFailure {
+        error: "HostPanic".to_owned(),
+        message: "the engine failed while it served this child; see its log".to_owned(),
+        retryable: None,
+        details: None,
+    };
+    tell(engine, attempt.clone(), Err(failure)).await;
+    if let (ParentClose::Cancel, Some(child)) = (on_close, child) {
+        cancel(engine, &attempt.tenant, child).await;
+    }
+}
+
 /// Brings one child to its end, or gives it up.
-async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationToken) {
+async fn serve(engine: &Weak<Inner>, child: ChildStart, given_up: CancellationToken) {
     let result = tokio::select! {
-        result = brought(&engine, &child) => result,
+        result = brought(engine, &child) => result,
         () = given_up.cancelled() => {
             if let (ParentClose::Cancel, Some(id)) = (child.on_close, child.start.id) {
-                cancel(&engine, &child.start.tenant, id).await;
+                cancel(engine, &child.start.tenant, id).await;
             }
             return;
         }
     };
+    // The room is given back when a shard has taken what it is for.
+    let (result, _room) = match result {
+        Ok(Answered { output, room }) => (Ok(output), room),
+        Err(failure) => (Err(failure), None),
+    };
+    tell(engine, child.attempt, result).await;
+}
+
+/// Tells a parent what has become of an attempt.
+async fn tell(engine: &Weak<Inner>, attempt: AttemptKey, result: Result<Json, ActivityFailure>) {
     let report = Report {
-        attempt: child.attempt,
+        attempt,
         result,
         receipt: None,
     };
@@ -236,13 +275,22 @@ async fn serve(engine: Weak<Inner>, child: ChildStart, given_up: CancellationTok
     }
 }
 
+/// What was asked for, and the room that it takes.
+struct Answered {
+    output: Json,
+    room: Option<Room>,
+}
+
+impl From<Json> for Answered {
+    fn from(output: Json) -> Self {
+        Self { output, room: None }
+    }
+}
+
 /// What was asked for, however often it takes.
-async fn brought(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
-    let Some(work) = child.work else {
-        return outcome(engine, child).await;
-    };
+async fn brought(engine: &Weak<Inner>, child: &ChildStart) -> Result<Answered, ActivityFailure> {
     loop {
-        match spread(engine, child, work).await {
+        match answer(engine, child).await {
             Ok(answer) => return Ok(answer),
             Err(Trouble::Fails(failure)) => return Err(failure),
             Err(Trouble::Later(reason)) => {
@@ -258,48 +306,99 @@ async fn brought(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, Activ
     }
 }
 
-/// Does what a distributed Map asks for.
-async fn spread(engine: &Weak<Inner>, child: &ChildStart, work: Work) -> Result<Json, Trouble> {
-    let context = {
-        let stopped = || Trouble::Later("the engine stops".to_owned());
-        let inner = engine.upgrade().ok_or_else(stopped)?;
-        Arc::clone(&inner.context)
+async fn answer(engine: &Weak<Inner>, child: &ChildStart) -> Answer<Answered> {
+    let Some(work) = child.work else {
+        return Ok(outcome(engine, child).await?.into());
     };
+    let context = context(engine)?;
     let (tenant, input) = (&child.start.tenant, &child.start.input);
     let spreads = &context.spreads;
     match work {
-        Work::Read => spreads.read(tenant, input).await,
+        Work::Read => Ok(spreads.read(tenant, input).await?.into()),
         Work::Write => {
             let (map, now) = (child.attempt.execution, context.clock.now());
-            spreads.write_manifest(tenant, map, input, now).await
+            let told = spreads.write_manifest(tenant, map, input, now).await?;
+            Ok(told.into())
         }
         Work::Chunk => {
-            let task = spreads.start_of(tenant, input).await?;
-            let text = serde_json::to_string(&task).map_err(|e| Trouble::Later(e.to_string()))?;
-            let input = Json::parse(text).map_err(|e| Trouble::Later(e.to_string()))?;
-            let chunk = ChildStart {
-                attempt: child.attempt.clone(),
-                start: Start {
-                    input,
-                    ..child.start.clone()
-                },
-                ..*child
-            };
-            let output = outcome(engine, &chunk).await.map_err(Trouble::Fails)?;
-            let key = key(&child.attempt).1;
-            let now = context.clock.now();
-            spreads.write_chunk(tenant, key, &task, output, now).await
+            let output = outcome(engine, child).await?;
+            chunk_answer(engine, &context, child, output).await
         }
     }
 }
 
+/// What a Map is told of a chunk that has ended, once its results are written.
+async fn chunk_answer(
+    engine: &Weak<Inner>,
+    context: &Context,
+    child: &ChildStart,
+    output: Json,
+) -> Answer<Answered> {
+    let (tenant, asked) = (&child.start.tenant, &child.start.input);
+    let (_, id) = key(&child.attempt);
+    let spreads = &context.spreads;
+    let extent = Extent::of(asked)?;
+    let bytes = extent.at_end(output.len());
+    let (room, started_with, output) = match spreads.room.try_take_many(tenant, bytes) {
+        Some(room) if extent.needs_items() => {
+            let input = live::input(context, tenant, id).await;
+            let input = input.map_err(|error| Trouble::Later(error.to_string()))?;
+            (room, input.ok_or_else(gone)?, output)
+        }
+        Some(room) => (room, asked.clone(), output),
+        None => {
+            // It is in the store, too, and takes no memory while it waits.
+            drop(output);
+            let room = spreads.room.take_many(tenant, bytes).await;
+            let view = show(engine, tenant, id).await?;
+            let outcome = outcome_of_child(id, &view.execution.status).ok_or_else(gone)?;
+            (room, view.input, outcome?)
+        }
+    };
+    let output = if extent.is_written {
+        let now = context.clock.now();
+        spreads
+            .write_chunk(tenant, id, started_with, output, now)
+            .await?
+    } else {
+        output
+    };
+    Ok(Answered {
+        output,
+        room: Some(room),
+    })
+}
+
+/// An execution that has ended and is not there any more: it is run again.
+fn gone() -> Trouble {
+    Trouble::Later("the execution that ran a chunk is not in the store".to_owned())
+}
+
+async fn show(engine: &Weak<Inner>, tenant: &TenantId, id: ExecutionId) -> Answer<View> {
+    let inner = engine.upgrade().ok_or_else(stopped)?;
+    let view = Engine { inner }.show(tenant, id).await;
+    let view = view.map_err(|error| Trouble::Later(error.to_string()))?;
+    view.ok_or_else(gone)
+}
+
+fn context(engine: &Weak<Inner>) -> Answer<Arc<Context>> {
+    let inner = engine.upgrade().ok_or_else(stopped)?;
+    Ok(Arc::clone(&inner.context))
+}
+
+fn stopped() -> Trouble {
+    Trouble::Later("the engine stops".to_owned())
+}
+
 /// Starts a child, however often it takes; its outcome, if that is waited for.
-async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, ActivityFailure> {
+async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Answer<Json> {
     let (mut while_paused, mut while_full) = (RETRY_AFTER, RETRY_AFTER);
     await_moment(engine, &child.start).await;
     loop {
-        match attempt(engine, child).await {
-            Ok(Some(outcome)) => return outcome,
+        // What is read for a start goes with it, and is read again for the next one.
+        let (start, room) = start_of(engine, child).await?;
+        match attempt(engine, child.waits, start, room).await {
+            Ok(Some(outcome)) => return Ok(outcome?),
             Err(StartError::Paused(_)) => {
                 tokio::time::sleep(while_paused).await;
                 while_paused = (2 * while_paused).min(PAUSED_AGAIN);
@@ -307,11 +406,55 @@ async fn outcome(engine: &Weak<Inner>, child: &ChildStart) -> Result<Json, Activ
             // Chunks begin as fast as their tenant's limits let them. Not for ever: if those
             // that wait for chunks are what fills the limit, they would wait for each other.
             Err(StartError::Full(_)) if child.work.is_some() && while_full < FULL_FOR_LONG => {
-                tokio::time::sleep(while_full.min(PAUSED_AGAIN)).await;
-                while_full = while_full * 5 / 4;
+                while_full = until_admitted(engine, &child.start.tenant, while_full).await?;
             }
             Ok(None) => tokio::time::sleep(RETRY_AFTER).await,
             Err(error) => tokio::time::sleep(refused(&error)?).await,
+        }
+    }
+}
+
+/// What starts a child: of a chunk with its items, as soon as there is room for them.
+async fn start_of(engine: &Weak<Inner>, child: &ChildStart) -> Answer<(Start, Option<Room>)> {
+    let start = child.start.clone();
+    if child.work.is_none() {
+        return Ok((start, None));
+    }
+    let context = context(engine)?;
+    let (tenant, asked) = (&start.tenant, &start.input);
+    let spreads = &context.spreads;
+    let (input, room) = match spreads.start_of(tenant, asked).await {
+        // What has begun goes on, whatever has become of the object since.
+        Err(Trouble::Fails(failure)) => {
+            let bytes = Extent::of(asked)?.at_start();
+            let room = spreads.room.take_many(tenant, bytes).await;
+            let input = live::input(&context, tenant, key(&child.attempt).1).await;
+            let input = input.map_err(|error| Trouble::Later(error.to_string()))?;
+            (input.ok_or(failure)?, Some(room))
+        }
+        read => read?,
+    };
+    Ok((Start { input, ..start }, room))
+}
+
+/// Waits until a tenant may have one more execution, or for too long; gives the next
+/// pause. A start that was refused is of nothing that exists, so none that exists is kept
+/// from being answered.
+async fn until_admitted(
+    engine: &Weak<Inner>,
+    tenant: &TenantId,
+    mut pause: Duration,
+) -> Answer<Duration> {
+    let context = context(engine)?;
+    let clock = &context.clock;
+    loop {
+        let until = clock.passed() + pause.min(PAUSED_AGAIN);
+        clock.sleep_until_passed(until).await;
+        pause = pause * 5 / 4;
+        let admission = context.definitions.admission(tenant);
+        let admitted = context.usages.of(tenant).admit(&admission);
+        if admitted.is_ok() || pause >= FULL_FOR_LONG {
+            return Ok(pause);
         }
     }
 }
@@ -336,23 +479,26 @@ async fn await_moment(engine: &Weak<Inner>, start: &Start) {
 /// Starts a child once. Nothing holds the engine while its end is waited for.
 async fn attempt(
     engine: &Weak<Inner>,
-    child: &ChildStart,
+    waits: bool,
+    start: Start,
+    room: Option<Room>,
 ) -> Result<Option<Result<Json, ActivityFailure>>, StartError> {
+    let room = room.map(Arc::new);
     let (reply, started) = oneshot::channel();
     let (closed_reply, closed) = oneshot::channel();
     let submitted = {
         let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
-        let closed_reply = child.waits.then_some(closed_reply);
+        let closed_reply = waits.then_some(closed_reply);
         Engine { inner }
-            .submit(child.start.clone(), reply, closed_reply)
+            .submit(start.clone(), room.clone(), reply, closed_reply)
             .await
     };
     if let Err(StartError::Elsewhere { bucket }) = submitted {
-        return attempt_elsewhere(engine, child, bucket).await;
+        return attempt_elsewhere(engine, waits, start, room, bucket).await;
     }
     submitted?;
     let started = started.await.map_err(|_| StartError::Interrupted)??;
-    if !child.waits {
+    if !waits {
         let output = json!({ "execution_id": started.id.to_string() });
         return Ok(Some(Ok(output.into())));
     }
@@ -363,19 +509,23 @@ async fn attempt(
 /// The same where another process has the child's bucket.
 async fn attempt_elsewhere(
     engine: &Weak<Inner>,
-    child: &ChildStart,
+    waits: bool,
+    start: Start,
+    room: Option<Arc<Room>>,
     bucket: u32,
 ) -> Result<Option<Result<Json, ActivityFailure>>, StartError> {
+    let tenant = start.tenant.clone();
     let started = {
         let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
         let asked = Engine { inner };
-        asked.start_elsewhere(bucket, child.start.clone()).await?
+        asked.start_elsewhere(bucket, start).await?
     };
-    if !child.waits {
+    drop(room); // the text is the other's now
+    if !waits {
         let output = json!({ "execution_id": started.id.to_string() });
         return Ok(Some(Ok(output.into())));
     }
-    let tenant = &child.start.tenant;
+    let tenant = &tenant;
     loop {
         let inner = engine.upgrade().ok_or(StartError::Interrupted)?;
         let engine = Engine { inner };

@@ -677,13 +677,7 @@ pub(super) async fn begin_restore(
     let input = match tail.first() {
         Some(first) if first.seq == 1 => input_of(first),
         // The beginning of a long history is in a chunk.
-        _ => {
-            let first = context
-                .store
-                .history(&summary.tenant, summary.id, 0, 1, PAGE_BYTES)
-                .await?;
-            first.first().and_then(input_of)
-        }
+        _ => input(context, &summary.tenant, summary.id).await?,
     };
     let input =
         input.ok_or_else(|| damaged(&summary, &"the history does not begin with a start"))?;
@@ -695,6 +689,16 @@ pub(super) async fn begin_restore(
         execution: Some(execution),
         tail: tail.into_iter(),
     })
+}
+
+/// What an execution was started with, as the store has it.
+pub(super) async fn input(
+    context: &Context,
+    tenant: &TenantId,
+    id: ExecutionId,
+) -> Result<Option<Json>, store::Error> {
+    let first = context.store.history(tenant, id, 0, 1, PAGE_BYTES).await?;
+    Ok(first.first().and_then(input_of))
 }
 
 impl Restoring {

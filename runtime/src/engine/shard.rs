@@ -41,6 +41,7 @@ use super::{
     Admission, Answer, Closed, Context, ControlError, Report, Signal, Start, StartError, Started,
 };
 use crate::dispatch::QueuedTask;
+use crate::places::Place as Room;
 use crate::store::{self, CommitError, Lease};
 use crate::telemetry;
 
@@ -157,6 +158,8 @@ pub(super) struct StartRequest {
     pub(super) shard_key: Option<Arc<str>>,
     pub(super) admission: Admission,
     pub(super) place: Place,
+    /// What the input takes until it is counted with the execution.
+    pub(super) room: Option<Arc<Room>>,
     /// Keeps other starts of it away until this one is durable or refused.
     pub(super) turn: Option<Turn>,
     pub(super) started: oneshot::Sender<Result<Started, StartError>>,

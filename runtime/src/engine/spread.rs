@@ -4,10 +4,14 @@
 //! crash: an object is cut by its content, a chunk is read of the content that was cut,
 //! and results are objects whose names derive from the Map's run and the chunk's number.
 //! So the second time gives what the first did, or names what is in the way.
+//!
+//! Texts of chunks are at hand only with [`Room`] for them: from when items are read until a
+//! shard has the start with them and counts them itself, and from when a chunk has ended
+//! until its Map is told. In between, the execution that runs the chunk has its items.
 
 use cascade_cdl::spread::{
-    ChunkOutput, ChunkTask, File as Name, Format, Found, Outcome, Place, ReadTask, Source, Style,
-    WriteTask, Written,
+    ChunkOutput, ChunkTask, File as Name, Format, Found, Origin, Outcome, Place, ReadTask, Source,
+    Span, Style, WriteTask, Written,
 };
 use cascade_cdl::{ActivityFailure, ExecutionId, Json, TenantId, Timestamp, errors, limits};
 use serde_json::value::RawValue;
@@ -15,17 +19,64 @@ use serde_json::{Value, json};
 
 use crate::objects::cut::{self, Cut, Fault, Sizes};
 use crate::objects::{self, Content, Objects};
-use crate::places::Places;
+use crate::places::{Place as Room, Places};
 use crate::store;
 
 /// Objects that are read or written for Maps at a time: each holds a thread, and up to
 /// some megabytes.
 const READS: usize = 8;
 
+/// How often a text of a chunk is in memory at a time, at the most: as it was read, as
+/// items or results, and as the text that is made of them.
+const COPIES: usize = 3;
+
 /// What serves Maps.
 pub(super) struct Spreads {
     objects: Objects,
     places: Places,
+    /// Bytes for texts of chunks. Taken before [`Self::places`], never the other way round,
+    /// and never by who has some.
+    pub(super) room: Places,
+}
+
+/// How large a chunk may be, told by what is asked for.
+pub(super) struct Extent {
+    /// Its items, if they are to be read.
+    read: Option<usize>,
+    /// What is asked for, with the items if they are there.
+    input: usize,
+    /// Whether its results are written.
+    pub(super) is_written: bool,
+}
+
+impl Extent {
+    pub(super) fn of(input: &Json) -> Answer<Self> {
+        let task: ChunkTask = parse(input)?;
+        Ok(Self {
+            read: place_of(&task).map(|(origin, span)| cut::most_text(&origin.source.format, span)),
+            input: input.len(),
+            is_written: task.place.is_some(),
+        })
+    }
+
+    /// Whether results are written together with items that were read.
+    pub(super) fn needs_items(&self) -> bool {
+        self.is_written && self.read.is_some()
+    }
+
+    /// Room for the start: none if the items are there, since they are shared.
+    pub(super) fn at_start(&self) -> usize {
+        let text = self.read.map(|items| items + self.input);
+        COPIES.saturating_mul(text.unwrap_or(0))
+    }
+
+    /// Room for what the chunk gave, with its items if these are written with it.
+    pub(super) fn at_end(&self, output: usize) -> usize {
+        if !self.is_written {
+            return output;
+        }
+        COPIES.saturating_mul(self.read.unwrap_or(0) + self.input + output)
+    }
 }
 
 /// Why something was not done.
@@ -36,13 +87,20 @@ pub(super) enum Trouble {
     Later(String),
 }
 
-type Answer<T> = Result<T, Trouble>;
+impl From<ActivityFailure> for Trouble {
+    fn from(failure: ActivityFailure) -> Self {
+        Self::Fails(failure)
+    }
+}
+
+pub(super) type Answer<T> = Result<T, Trouble>;
 
 impl Spreads {
-    pub(super) fn new(objects: Objects) -> Self {
+    pub(super) fn new(objects: Objects, chunk_bytes: usize) -> Self {
         Self {
             objects,
             places: Places::new(READS),
+            room: Places::new(chunk_bytes),
         }
     }
 
@@ -123,24 +181,30 @@ impl Spreads {
         Ok(text(&Found::Whole(Json::from_value(&items.into()))))
     }
 
-    /// The start of the execution that runs a chunk: with its items in place of where they
-    /// are.
-    pub(super) async fn start_of(&self, tenant: &TenantId, input: &Json) -> Answer<ChunkTask> {
+    /// What the execution that runs a chunk is started with, the items in place of where
+    /// they are; with room for it, if it was read.
+    pub(super) async fn start_of(
+        &self,
+        tenant: &TenantId,
+        input: &Json,
+    ) -> Answer<(Json, Option<Room>)> {
+        let extent = Extent::of(input)?;
+        if extent.read.is_none() {
+            return Ok((input.clone(), None));
+        }
+        let room = self.room.take_many(tenant, extent.at_start()).await;
         let mut task: ChunkTask = parse(input)?;
-        let Some(origin) = task.origin.take() else {
-            return Ok(task);
-        };
-        let Some(span) = task.portion.span.take() else {
-            return Ok(task);
-        };
-        let shown = format!("{}/{}", origin.source.bucket, origin.source.key);
-        let _place = self.places.take(tenant).await;
-        let mut content = self.content(tenant, &origin.digest, &shown).await?;
-        let format = origin.source.format;
-        let list = blocking(move || cut::items(&mut content, &format, span));
-        let list = list.await.map_err(|fault| of_fault(&shown, fault))?;
-        task.portion.items = Some(json_of(list)?);
-        Ok(task)
+        if let Some((origin, span)) = place_of(&task) {
+            let shown = format!("{}/{}", origin.source.bucket, origin.source.key);
+            let _place = self.places.take(tenant).await;
+            let mut content = self.content(tenant, &origin.digest, &shown).await?;
+            let format = origin.source.format.clone();
+            let list = blocking(move || cut::items(&mut content, &format, span));
+            let list = list.await.map_err(|fault| of_fault(&shown, fault))?;
+            (task.origin, task.portion.span) = (None, None);
+            task.portion.items = Some(json_of(list)?);
+        }
+        Ok((text(&task), Some(room)))
     }
 
     async fn content(&self, tenant: &TenantId, digest: &str, shown: &str) -> Answer<Content> {
@@ -149,33 +213,40 @@ impl Spreads {
         content.ok_or_else(|| gone(shown, digest))
     }
 
-    /// Writes the results of a chunk, if there is a place for them; what the Map is told.
+    /// Writes the results of a chunk to its place, out of what its execution was started
+    /// with and what it gave; what the Map is told.
     pub(super) async fn write_chunk(
         &self,
         tenant: &TenantId,
         child: ExecutionId,
-        task: &ChunkTask,
+        started_with: Json,
         output: Json,
         now: Timestamp,
     ) -> Answer<Json> {
+        let task: ChunkTask = parse(&started_with)?;
         let Some(place) = &task.place else {
             return Ok(output);
         };
-        let results: ChunkOutput = parse(&output)?;
+        drop(started_with);
         let _place = self.places.take(tenant).await;
         let Files {
             succeeded,
             failed,
             mut written,
-        } = files(place, child, task, &results)?;
+        } = files(place, child, &task, &parse(&output)?)?;
+        drop(output);
         let number = task.number;
         for (name, content, size) in [
             (Name::Succeeded(number), succeeded, &mut written.bytes.0),
             (Name::Failed(number), failed, &mut written.bytes.1),
         ] {
-            if let Some(content) = content {
-                *size = content.len() as u64;
-                self.put(tenant, place, name, &content, now).await?;
+            match content {
+                Some(content) => {
+                    *size = content.len() as u64;
+                    let content = content.as_bytes();
+                    self.put(tenant, place, name, content, now).await?;
+                }
+                None => self.remove(tenant, place, name).await?,
             }
         }
         let told = ChunkOutput {
@@ -256,13 +327,70 @@ impl Spreads {
             Err(error) => Err(of_objects(&error)),
         }
     }
+
+    /// Removes what an earlier try of a chunk wrote and this one does not: a chunk is tried
+    /// again when its Map is, under the same name.
+    async fn remove(&self, tenant: &TenantId, place: &Place, name: Name) -> Answer<()> {
+        let key = place.key(name);
+        let shown = format!("{}/{key}", place.bucket);
+        let name = objects::name(&place.bucket, &key);
+        let name = name.map_err(|error| unwritten(&shown, &error))?;
+        let found = self.objects.get(tenant, &name).await;
+        // Seldom is there one, and to look is cheaper than to delete.
+        if found.map_err(|error| of_objects(&error))?.is_some() {
+            let deleted = self.objects.delete(tenant, &name).await;
+            deleted.map_err(|error| of_objects(&error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a chunk's items are, if they are not with it.
+fn place_of(task: &ChunkTask) -> Option<(&Origin, Span)> {
+    task.origin.as_ref().zip(task.portion.span)
 }
 
 /// What is written of a chunk.
 struct Files {
-    succeeded: Option<Vec<u8>>,
-    failed: Option<Vec<u8>>,
+    succeeded: Option<String>,
+    failed: Option<String>,
     written: Written,
+}
+
+/// A file of results as it comes about.
+struct Entries {
+    text: String,
+    lines: bool,
+}
+
+impl Entries {
+    fn new(place: &Place) -> Self {
+        Self {
+            text: String::new(),
+            lines: place.lines,
+        }
+    }
+
+    fn push(&mut self, entry: &str) {
+        if !self.lines {
+            self.text.push(if self.text.is_empty() { '[' } else { ',' });
+        }
+        self.text.push_str(entry);
+        if self.lines {
+            self.text.push('\n');
+        }
+    }
+
+    /// The whole, if there is any entry.
+    fn finish(mut self) -> Option<String> {
+        if self.text.is_empty() {
+            return None;
+        }
+        if !self.lines {
+            self.text.push(']');
+        }
+        Some(self.text)
+    }
 }
 
 /// The files of a chunk, the same however often they are made.
@@ -277,13 +405,13 @@ fn files(
     // What each iteration had: an item, or as many as its batch.
     let sizes = match &task.batches {
         Some(batches) => {
-            let values: Vec<Value> =
-                serde_json::from_str(list).map_err(|error| unusable(&error))?;
-            batches.lengths(&values)
+            // One at a time: a value takes many times what its text does.
+            let sizes = items.iter().map(|item| plain_len(item));
+            batches.lengths(sizes.collect::<Answer<Vec<usize>>>()?)
         }
         None => vec![1; items.len()],
     };
-    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
+    let (mut succeeded, mut failed) = (Entries::new(place), Entries::new(place));
     let mut written = Written {
         succeeded: 0,
         failed: 0,
@@ -306,24 +434,22 @@ fn files(
             Outcome::Failed(items, error) => {
                 written.failed += u64::from(*items);
                 written.error = Some(error.clone());
-                failed.push(failure(place.style, child, index, &input, error));
+                failed.push(&failure(place.style, child, index, &input, error));
             }
         }
         index += size as u64;
     }
-    let join = |entries: &[String]| {
-        let text = if place.lines {
-            entries.join("\n") + "\n"
-        } else {
-            format!("[{}]", entries.join(","))
-        };
-        (!entries.is_empty()).then(|| text.into_bytes())
-    };
     Ok(Files {
-        succeeded: join(&succeeded),
-        failed: join(&failed),
+        succeeded: succeeded.finish(),
+        failed: failed.finish(),
         written,
     })
+}
+
+/// Length of an item as text without spaces.
+fn plain_len(item: &RawValue) -> Answer<usize> {
+    let value: Value = serde_json::from_str(item.get()).map_err(|error| unusable(&error))?;
+    Ok(value.to_string().len())
 }
 
 fn success(
@@ -332,12 +458,12 @@ fn success(
     index: u64,
     input: &str,
     output: &Json,
-    entries: &mut Vec<String>,
+    entries: &mut Entries,
 ) {
     match style {
         Style::Plain => {
             let output = output.as_str();
-            entries.push(format!(
+            entries.push(&format!(
                 r#"{{"index":{index},"input":{input},"output":{output}}}"#
             ));
         }
@@ -345,12 +471,12 @@ fn success(
             let mut entry = detailed(child, index, input, "SUCCEEDED");
             entry["Output"] = output.as_str().into();
             entry["OutputDetails"] = json!({"Included": true});
-            entries.push(entry.to_string());
+            entries.push(&entry.to_string());
         }
-        Style::Compact => entries.push(output.as_str().to_owned()),
+        Style::Compact => entries.push(output.as_str()),
         Style::Flat => match serde_json::from_str::<Vec<&RawValue>>(output.as_str()) {
-            Ok(items) => entries.extend(items.into_iter().map(|item| item.get().to_owned())),
-            Err(_) => entries.push(output.as_str().to_owned()),
+            Ok(items) => items.iter().for_each(|item| entries.push(item.get())),
+            Err(_) => entries.push(output.as_str()),
         },
     }
 }

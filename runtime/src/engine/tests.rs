@@ -658,3 +658,15 @@ async fn an_input_has_to_fit_unless_its_execution_is_there_already() {
     let refused = bench.engine.start(with(json!({"x": 1}), "b")).await;
     assert!(matches!(refused, Err(StartError::Unfit(_))), "{refused:?}");
 }
+
+#[test]
+fn every_bucket_belongs_to_the_shard_that_its_range_says() {
+    for count in [1, 2, 3, 7, 4_096] {
+        for index in 0..count {
+            for bucket in buckets(index, count) {
+                assert_eq!(shard_of(bucket, count), index, "{bucket} of {count}");
+            }
+        }
+        assert_eq!(buckets(count - 1, count).end, BUCKETS);
+    }
+}

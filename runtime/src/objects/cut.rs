@@ -19,6 +19,9 @@ const BLOCK: usize = 64 << 10;
 /// room in a context. Rows of CSV have the names of their columns there.
 const CHUNK_TEXT: usize = 3 << 20;
 
+/// What a byte may become in a JSON text: `\u0000`.
+const ESCAPED: usize = 6;
+
 /// Most columns that a header row names: each row is an object with all of them, however
 /// short it is.
 const MAX_COLUMNS: usize = 1_024;
@@ -456,6 +459,26 @@ pub fn items(
         return Err(fault(0, offset, reason));
     }
     Ok(list)
+}
+
+/// Most bytes that [`items`] gives of a chunk, without reading it. Rows of CSV may take as
+/// much as one row more, which is dropped at once.
+pub fn most_text(format: &Format, span: Span) -> usize {
+    let Span(_, bytes, count) = span;
+    let (bytes, count) = (usize::try_from(bytes).unwrap_or(usize::MAX), count as usize);
+    let text = match format {
+        // What is between two items becomes a comma, or stays.
+        Format::Json | Format::Ndjson => bytes,
+        Format::Csv { headers, .. } => {
+            let names = headers.as_deref().unwrap_or_default().iter();
+            // Quoted twice, with a colon and a comma.
+            let row: usize = names.map(|name| name.len() * ESCAPED + 6).sum();
+            let rows = row.saturating_add(3).saturating_mul(count);
+            bytes.saturating_mul(ESCAPED).saturating_add(rows)
+        }
+        Format::Listing => 0,
+    };
+    text.saturating_add(2).min(CHUNK_TEXT)
 }
 
 fn read(from: &mut (impl Read + Seek), offset: u64, bytes: u64) -> Result<String, Fault> {

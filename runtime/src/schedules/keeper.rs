@@ -9,17 +9,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use cascade_cdl::schedule::{Key, Schedule, State, Waiting};
+use cascade_cdl::schedule::{Cause, Key, Outcome, Record, Schedule, Skip, State, Waiting};
 use cascade_cdl::{ExecutionId, TenantId, Timestamp};
 use futures::future::{AbortHandle, BoxFuture, FutureExt, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::work::{Done, Tools};
 use super::{Board, Error, InForce, Reply, Request, Shown, Triggered};
+use crate::clock::Clock;
 use crate::engine::{Engine, KEEPER_BUCKET};
 use crate::store::{self, CommitError, Lease, ScheduleRow};
+use crate::telemetry;
 
 /// What is taken in between two commits: with what it sets off, some milliseconds.
 const TURN: usize = 256;
@@ -27,9 +29,13 @@ const TURN: usize = 256;
 /// States of one commit, so that others can write in between.
 const COMMIT: usize = 256;
 
-/// Executions of one tenant that are being started at a time. Each may wait for a place in
-/// front of a shard, so a tenant whose places are taken holds up nobody else.
+/// Executions of one tenant that the engine is asked to start at a time. Each may wait for
+/// a shard, so a tenant whose shards are busy holds up nobody else.
 const STARTS: usize = 32;
+
+/// Starts of one schedule that are under way at a time. Those that come too soon for a rate
+/// pause and ask again, and few of many that pause are enough to use it up.
+const OWN_STARTS: usize = STARTS / 4;
 
 /// Pause before a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -51,11 +57,12 @@ struct Entry {
     cancelled: BTreeSet<ExecutionId>,
 }
 
-/// The starts of a tenant.
+/// The starts of a schedule.
 #[derive(Default)]
 struct Starts {
+    /// At most [`OWN_STARTS`], with those that pause.
     running: usize,
-    queued: VecDeque<(Key, Waiting)>,
+    queued: VecDeque<Waiting>,
 }
 
 pub(super) struct Keeper {
@@ -72,7 +79,9 @@ pub(super) struct Keeper {
     dirty: BTreeSet<Key>,
     /// Schedules that the store should forget.
     gone: BTreeSet<Key>,
-    starts: HashMap<TenantId, Starts>,
+    starts: HashMap<Key, Starts>,
+    /// For the starts of each tenant that has had one: there are only so many tenants.
+    places: HashMap<TenantId, Arc<Semaphore>>,
     work: FuturesUnordered<Work>,
     /// When the store is asked again.
     again: Option<Duration>,
@@ -102,6 +111,7 @@ impl Keeper {
             dirty: BTreeSet::new(),
             gone: BTreeSet::new(),
             starts: HashMap::new(),
+            places: HashMap::new(),
             work: FuturesUnordered::new(),
             again: None,
         }
@@ -295,8 +305,8 @@ impl Keeper {
         };
         for waiting in &entry.state.starting {
             if entry.starting.insert(waiting.execution(key)) {
-                let starts = self.starts.entry(key.tenant.clone()).or_default();
-                starts.queued.push_back((key.clone(), *waiting));
+                let starts = self.starts.entry(key.clone()).or_default();
+                starts.queued.push_back(*waiting);
             }
         }
         let cancels = entry.state.cancels();
@@ -325,30 +335,32 @@ impl Keeper {
             }
             keep
         });
-        self.begin_starts(&key.tenant);
+        self.begin_starts(key);
         self.set_timer(key);
     }
 
-    fn begin_starts(&mut self, tenant: &TenantId) {
-        let Some(starts) = self.starts.get_mut(tenant) else {
+    fn begin_starts(&mut self, key: &Key) {
+        let Some(starts) = self.starts.get_mut(key) else {
             return;
         };
-        while starts.running < STARTS
-            && let Some((key, waiting)) = starts.queued.pop_front()
-        {
-            // One that is gone starts nothing.
-            let Some(entry) = self.entries.get(&key) else {
-                continue;
-            };
-            starts.running += 1;
-            let start = self
-                .tools
-                .clone()
-                .start(key, entry.schedule.clone(), waiting);
-            self.work.push(start.boxed());
+        match self.entries.get(key) {
+            Some(entry) => {
+                let places = self.places.entry(key.tenant.clone());
+                let places = places.or_insert_with(|| Arc::new(Semaphore::new(STARTS)));
+                while starts.running < OWN_STARTS
+                    && let Some(waiting) = starts.queued.pop_front()
+                {
+                    starts.running += 1;
+                    let (tools, schedule) = (self.tools.clone(), entry.schedule.clone());
+                    let start = tools.start(key.clone(), schedule, waiting, places.clone());
+                    self.work.push(start.boxed());
+                }
+            }
+            // One that is gone starts nothing more.
+            None => starts.queued.clear(),
         }
         if starts.running == 0 {
-            self.starts.remove(tenant);
+            self.starts.remove(key);
         }
     }
 
@@ -384,10 +396,14 @@ impl Keeper {
         match done {
             Done::Started(key, id, on) => {
                 self.has_started(&key, id);
-                self.change(&key, |entry| entry.state.started(&key, id, on));
+                self.change(&key, |entry| {
+                    count_started(&entry.state, &key, id, on);
+                    entry.state.started(&key, id, on);
+                });
             }
             Done::Refused(key, id, refusal) => {
                 self.has_started(&key, id);
+                telemetry::schedule_refused(refusal.code);
                 self.change(&key, |entry| entry.state.refused(&key, id, refusal));
             }
             Done::Ended(key, id) => {
@@ -406,15 +422,18 @@ impl Keeper {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.starting.remove(&id);
         }
-        if let Some(starts) = self.starts.get_mut(&key.tenant) {
+        if let Some(starts) = self.starts.get_mut(key) {
             starts.running = starts.running.saturating_sub(1);
         }
-        self.begin_starts(&key.tenant);
+        self.begin_starts(key);
     }
 
     /// Changes a schedule, if it is still there; its state is written next.
     fn change<T>(&mut self, key: &Key, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        let changed = change(self.entries.get_mut(key)?);
+        let entry = self.entries.get_mut(key)?;
+        let before = skips(&entry.state);
+        let changed = change(entry);
+        count_skipped(&before, &entry.state);
         self.dirty.insert(key.clone());
         Some(changed)
     }
@@ -501,7 +520,7 @@ impl Keeper {
         }
         for schedule in &of.schedules {
             let key = key_of(of, schedule);
-            let known = self.entries.get_mut(&key).map(|entry| {
+            let known = self.change(&key, |entry| {
                 // What was due before is due by what was in force then.
                 entry.state.pass(&key, &entry.schedule, of.since);
                 entry.state.clone()
@@ -582,5 +601,38 @@ fn key_of(of: &InForce, schedule: &Schedule) -> Key {
         tenant: of.tenant.clone(),
         application: of.application.clone(),
         name: schedule.name.clone(),
+    }
+}
+
+/// Counts a start that a state is about to be told of.
+fn count_started(state: &State, key: &Key, id: ExecutionId, on: Timestamp) {
+    let mut starting = state.starting.iter();
+    let Some(waiting) = starting.find(|waiting| waiting.execution(key) == id) else {
+        return; // it knows already
+    };
+    let lag = Duration::from_millis(on.0.saturating_sub(waiting.at.0));
+    telemetry::schedule_started((waiting.cause == Cause::Time).then_some(lag));
+}
+
+/// What is passed over, and how often: since when, and why.
+type Skipped = ((Timestamp, Cause, Skip), u32);
+
+/// Times that were passed over, as far as a state remembers.
+fn skips(state: &State) -> Vec<Skipped> {
+    let skipped = |record: &Record| match record.outcome {
+        Outcome::Skipped { why, count, .. } => Some(((record.at, record.cause, why), count)),
+        Outcome::Started { .. } | Outcome::Refused { .. } => None,
+    };
+    state.recent.iter().filter_map(skipped).collect()
+}
+
+/// Counts what a state has passed over since. A record is added or grows; old ones go.
+fn count_skipped(before: &[Skipped], state: &State) {
+    for (which, count) in skips(state) {
+        let known = before.iter().find(|(known, _)| *known == which);
+        let more = count.saturating_sub(known.map_or(0, |(_, count)| *count));
+        if more > 0 {
+            telemetry::schedule_skipped(which.2, more);
+        }
     }
 }

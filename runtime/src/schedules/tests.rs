@@ -24,7 +24,8 @@ fn in_force(version: u32, schedules: &[&str]) -> InForce {
     let list = list.concat();
     let states = "{states: [{name: A, type: Pass, end: true}]}";
     let text = format!(
-        "workflows: {{effect: {states}, paid: {states}, strict: {states}}}\nschedules:{list}\n"
+        "workflows: {{effect: {states}, paid: {states}, strict: {states}, paced: {states}}}\n\
+         schedules:{list}\n"
     );
     let text = if schedules.is_empty() {
         text.replace("schedules:\n", "")
@@ -432,4 +433,24 @@ async fn another_version_changes_and_removes_schedules() {
     assert_eq!(names, ["kept"]);
     let state: State = serde_json::from_str(&rows[0].state).expect("reads");
     assert_eq!(state.timing, "every 1m");
+}
+
+#[tokio::test]
+async fn schedules_that_wait_for_a_rate_hold_up_no_other_of_their_tenant() {
+    let often =
+        "workflow: paced, interval: 1s, overlap: allow, catch_up: {policy: all, window: 1h}";
+    // Each has more to start than there are places, and all of them many times as much.
+    let limited = (0..5).map(|n| format!("name: limited{n}, {often}"));
+    let mut schedules: Vec<String> = limited.collect();
+    schedules.push("name: other, workflow: effect, interval: 90s".to_owned());
+    let schedules: Vec<&str> = schedules.iter().map(String::as_str).collect();
+    let world = World::new(&schedules).await;
+    world.passes("other", 100_000).await;
+    world.starts("other", 1_090).await;
+    assert!(world.count().await <= 3, "the rate lets two start");
+    // And those that wait do begin when they may.
+    while world.count().await < 10 {
+        world.bench.advance(1_000);
+        tokio::task::yield_now().await;
+    }
 }

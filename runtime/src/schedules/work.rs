@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cascade_cdl::schedule::{Key, Refusal, Schedule, Scheduled, Waiting};
 use cascade_cdl::{ExecutionId, Timestamp};
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::engine::{ControlError, Engine, Start, StartError};
@@ -43,8 +44,15 @@ impl Tools {
         self.clock.sleep_until_passed(until).await;
     }
 
-    /// Starts an execution, however often it takes.
-    pub(super) async fn start(self, key: Key, schedule: Arc<Schedule>, waiting: Waiting) -> Done {
+    /// Starts an execution, however often it takes. While it pauses it holds no place, so
+    /// that what waits for the rate of one workflow keeps no other from being started.
+    pub(super) async fn start(
+        self,
+        key: Key,
+        schedule: Arc<Schedule>,
+        waiting: Waiting,
+        places: Arc<Semaphore>,
+    ) -> Done {
         let id = waiting.execution(&key);
         let input = match schedule.input(waiting.at, id) {
             Ok(input) => input,
@@ -69,7 +77,10 @@ impl Tools {
             }),
         };
         loop {
-            let error = match self.engine.start_anywhere(start.clone()).await {
+            let place = places.acquire().await;
+            let started = self.engine.start_anywhere(start.clone()).await;
+            drop(place);
+            let error = match started {
                 Ok(started) => return Done::Started(key, id, started.started_at),
                 Err(error) => error,
             };

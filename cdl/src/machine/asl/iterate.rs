@@ -477,7 +477,8 @@ pub(in crate::machine) fn in_batches(
     batch: impl Fn(Vec<Value>) -> Value,
 ) -> Vec<Value> {
     let empty = batch(Vec::new()).to_string().len();
-    let lengths = batch_lengths(&items, max_items, max_bytes, empty);
+    let sizes = items.iter().map(|item| item.to_string().len());
+    let lengths = batch_lengths(sizes, max_items, max_bytes, empty);
     let mut items = items.into_iter();
     lengths
         .into_iter()
@@ -485,16 +486,16 @@ pub(in crate::machine) fn in_batches(
         .collect()
 }
 
-/// How many items each of these batches has, one without items being `empty` bytes.
+/// How many items of these sizes each batch has, one without items being `empty` bytes.
 pub(in crate::machine) fn batch_lengths(
-    items: &[Value],
+    sizes: impl IntoIterator<Item = usize>,
     max_items: usize,
     max_bytes: usize,
     empty: usize,
 ) -> Vec<usize> {
     let (mut lengths, mut length, mut bytes) = (Vec::new(), 0, empty);
-    for item in items {
-        let size = item.to_string().len() + 1;
+    for size in sizes {
+        let size = size + 1; // a comma
         let full = length >= max_items || bytes.saturating_add(size) > max_bytes;
         if length > 0 && full {
             lengths.push(length);

@@ -28,11 +28,12 @@ impl Shard {
             shard_key,
             admission,
             place,
+            room,
             turn,
             started,
             closed,
         } = request;
-        drop(place);
+        drop((place, room));
         let rate = program.start_rate_limit;
         let admitted = self.admit_start(&start, refusal, &admission);
         let admitted = admitted.and_then(|()| self.context.pace(&start, rate.as_ref()));

@@ -157,3 +157,18 @@ async fn a_sleeping_child_that_is_awaited_survives_a_crash() {
     let output = json!({"child": {"payment": 7, "shipped": "ok"}});
     assert_eq!(bench.output(id).await, output);
 }
+
+#[tokio::test]
+async fn a_parent_is_told_of_a_panic_of_what_serves_its_child() {
+    let bench = Bench::new().await;
+    let id = begin(&bench, "unlucky").await;
+    match end(&bench, id).await {
+        Status::Failed { failure } => assert_eq!(failure.error, "HostPanic"),
+        other => panic!("{other:?}"),
+    }
+    // And others are served.
+    let other = begin(&bench, "parent").await;
+    let held = bench.task().await;
+    bench.complete(&held.task, json!("ok")).await;
+    assert_eq!(bench.output(other).await, json!({"child": {"paid": "ok"}}));
+}

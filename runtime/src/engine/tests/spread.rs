@@ -1,6 +1,7 @@
 //! Distributed Maps: each item once, whatever happens meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
@@ -196,6 +197,13 @@ async fn failures_are_counted_over_all_chunks() {
         }
     };
     assert_eq!(failure.error, "FailureToleranceExceeded", "{failure:?}");
+    // Only chunks in which something failed, or that were not done, run again.
+    bench.engine.retry(&tenant(), id).await.expect("goes on");
+    let mut seen = BTreeMap::new();
+    let status = work(&bench, id, &mut seen).await;
+    assert_eq!(results(&bench, &status).await, expected());
+    assert!([10, 260, 270].iter().all(|n| seen.contains_key(n)));
+    assert_eq!(bench.engine.stats().open, 0);
 }
 
 #[tokio::test]
@@ -245,6 +253,32 @@ async fn an_object_that_is_deleted_meanwhile_fails_the_map_by_name() {
 }
 
 #[tokio::test]
+async fn chunks_that_have_begun_go_on_after_a_crash_without_the_object() {
+    let bench = Bench::new().await;
+    upload(&bench, "numbers", &numbers(ITEMS)).await;
+    let id = begin(&bench, "written").await;
+    let mut chunks = BTreeSet::new();
+    while chunks.len() < 3 {
+        let held = bench.task().await;
+        chunks.insert(held.task.execution);
+    }
+    for chunk in chunks {
+        let mut versions = bench.engine.watch(&tenant(), chunk);
+        while summary(&bench, chunk).await.is_none() {
+            // A start that nobody waits for is durable a little later.
+            bench.advance(1_000);
+            versions.changed().await.expect("the engine lives");
+        }
+    }
+    let name = objects::name("in", "numbers").expect("valid");
+    let deleted = bench.objects.delete(&tenant(), &name).await;
+    assert!(deleted.expect("deletes"));
+    let bench = bench.crash().await;
+    let status = work(&bench, id, &mut BTreeMap::new()).await;
+    assert_eq!(results(&bench, &status).await, expected());
+}
+
+#[tokio::test]
 async fn nobody_but_a_map_starts_its_chunks() {
     let bench = Bench::new().await;
     let refused = bench.engine.start(start("written#Double", None)).await;
@@ -252,4 +286,138 @@ async fn nobody_but_a_map_starts_its_chunks() {
         matches!(refused, Err(StartError::UnknownWorkflow { .. })),
         "{refused:?}"
     );
+}
+
+/// Room for items of two chunks of [`numbers`], and not of three.
+const TWO_CHUNKS: usize = 20_000;
+
+/// So many chunks of a Map are asked for at a time.
+const ASKED: usize = 8;
+
+/// A bench on which a tenant has room for two chunks, and a Map of twelve.
+async fn narrow(workflow: &str) -> (Bench, ExecutionId) {
+    let settings = Settings {
+        shards: 1,
+        // A tenant may have a quarter.
+        chunk_bytes: 4 * TWO_CHUNKS,
+        ..Settings::default()
+    };
+    let limits = Admission {
+        input_bytes: 100,
+        open_executions: 3_000,
+        open_bytes: 1 << 30,
+    };
+    let limits = Arc::new(Mutex::new(limits));
+    let store = Arc::new(ModelStore::new());
+    let bench = Bench::open(settings, limits, store, HandClock::new()).await;
+    upload(&bench, "numbers", &numbers(3_000)).await;
+    // Nothing is read before the test lets it.
+    let all = bench.room().take_many(&tenant(), usize::MAX).await;
+    let id = begin(&bench, workflow).await;
+    let mut versions = bench.engine.watch(&tenant(), id);
+    let asks = |row: &store::Summary| row.version >= 2;
+    while !summary(&bench, id).await.as_ref().is_some_and(asks) {
+        versions.changed().await.expect("the engine lives");
+    }
+    bench.store.hold_loads();
+    bench.by_version.store(0, Ordering::Relaxed);
+    drop(all);
+    (bench, id)
+}
+
+async fn summary(bench: &Bench, id: ExecutionId) -> Option<store::Summary> {
+    let row = bench.store.summary(&tenant(), id).await;
+    row.expect("reads")
+}
+
+impl Bench {
+    fn room(&self) -> &Places {
+        &self.engine.inner.context.spreads.room
+    }
+
+    /// Lets everything run that can.
+    async fn settles(&self) {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns when so many chunks have been read and sent to a shard.
+    async fn read(&self, chunks: usize) {
+        while self.chunks_read() < chunks {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn chunks_read(&self) -> usize {
+        self.by_version.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn items_of_so_many_chunks_are_at_hand_until_a_shard_counts_them_and_no_more() {
+    let (bench, id) = narrow("listed").await;
+    bench.read(2).await;
+    bench.settles().await;
+    assert_eq!(bench.chunks_read(), 2, "the shard has taken none yet");
+    assert!(bench.room().left(&tenant()) < TWO_CHUNKS / 3);
+    bench.store.release();
+    let status = work(&bench, id, &mut BTreeMap::new()).await;
+    assert!(matches!(status, Status::Completed { .. }), "{status:?}");
+    assert_eq!(bench.room().left(&tenant()), TWO_CHUNKS, "all came back");
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_refused_gives_its_room_back_and_is_read_again_when_it_may_begin() {
+    let (bench, id) = narrow("listed").await;
+    let limit = |count| bench.limits.lock().expect("no panic").open_executions = count;
+    limit(1); // the Map itself
+    bench.store.release();
+    bench.read(ASKED).await;
+    // All have been, two at a time; now they wait, without anything.
+    for _ in 0..10 {
+        bench.settles().await;
+        bench.advance(30_000);
+    }
+    bench.settles().await;
+    assert_eq!(bench.chunks_read(), ASKED);
+    assert_eq!(bench.room().left(&tenant()), TWO_CHUNKS);
+    assert_eq!(bench.engine.stats().started, 1);
+    limit(3_000);
+    bench.advance(30_000);
+    let mut seen = BTreeMap::new();
+    let status = work(&bench, id, &mut seen).await;
+    assert!(matches!(status, Status::Completed { .. }), "{status:?}");
+    assert_eq!(seen.len(), 3_000);
+    assert!(seen.values().all(|count| *count == 1));
+}
+
+#[tokio::test]
+async fn what_a_chunk_gave_waits_in_the_store_until_there_is_room_for_it() {
+    let bench = Bench::new().await;
+    upload(&bench, "numbers", &numbers(ITEMS)).await;
+    let id = begin(&bench, "written").await;
+    while bench.engine.stats().started < 4 {
+        tokio::task::yield_now().await;
+    }
+    // The chunks run, and have no room but in their executions.
+    let all = bench.room().take_many(&tenant(), usize::MAX).await;
+    for _ in 0..ITEMS {
+        let held = bench.task().await;
+        let n = number(&held.task);
+        bench.complete(&held.task, json!(n * 2)).await;
+    }
+    while bench.engine.stats().closed < 3 {
+        tokio::task::yield_now().await;
+    }
+    bench.settles().await;
+    let written = bench.objects.list(&tenant(), "out", "", "", 10).await;
+    assert_eq!(written.expect("reads"), []);
+    // Nor is what they were cut of needed any more.
+    let name = objects::name("in", "numbers").expect("valid");
+    let deleted = bench.objects.delete(&tenant(), &name).await;
+    assert!(deleted.expect("deletes"));
+    drop(all);
+    let status = work(&bench, id, &mut BTreeMap::new()).await;
+    assert_eq!(results(&bench, &status).await, expected());
 }

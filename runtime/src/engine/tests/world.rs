@@ -1,6 +1,7 @@
 //! What the tests of the engine stand on: a file of workflows, a clock, a queue.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use cascade_cdl::program::{Application, Resource};
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use super::super::*;
 use crate::catalog::Activity;
 use crate::dispatch::local::{Capacity, LocalQueue, Share};
-use crate::dispatch::{HeldTask, QueuedTask};
+use crate::dispatch::{HeldTask, QueuedTask, Spent};
 use crate::sandbox::Limits;
 use crate::store::ModelStore;
 
@@ -151,6 +152,9 @@ workflows:
   lost:
     states:
       - {name: Child, type: SubWorkflow, workflow: other/nothing, parameters: {x: 1}, retries: {max_attempts: 3}, end: true}
+  unlucky:
+    states:
+      - {name: Child, type: SubWorkflow, workflow: cursed/any, parameters: {x: 1}, retries: {max_attempts: 1}, end: true}
   keyed:
     shard_key: '{{ $.workflow.input.customer }}'
     states:
@@ -208,6 +212,8 @@ pub(crate) struct OneFile {
     versions: Versions,
     limits: Arc<Mutex<Admission>>,
     paused: Paused,
+    /// How often a workflow of a version was looked for: at each start of a chunk.
+    by_version: Arc<AtomicUsize>,
 }
 
 impl OneFile {
@@ -228,6 +234,7 @@ impl OneFile {
 #[async_trait]
 impl Definitions for OneFile {
     fn workflow(&self, _: &TenantId, app: &str, name: &str) -> Option<(u32, Arc<Program>)> {
+        assert_ne!(app, "cursed", "a test wants a panic here");
         (app == "app").then_some(())?;
         let versions = self.versions.lock().expect("no test panics with it");
         let program = versions.last()?.workflows.get(name)?.clone();
@@ -241,6 +248,7 @@ impl Definitions for OneFile {
         version: u32,
         name: &str,
     ) -> Result<Option<Arc<Program>>, store::Error> {
+        self.by_version.fetch_add(1, Ordering::Relaxed);
         let versions = self.versions.lock().expect("no test panics with it");
         let application = versions.get(version as usize - 1);
         let application = application.filter(|_| app == "app");
@@ -343,6 +351,7 @@ pub(crate) struct Bench {
     pub(crate) limits: Arc<Mutex<Admission>>,
     pub(crate) paused: Paused,
     pub(crate) objects: Objects,
+    pub(crate) by_version: Arc<AtomicUsize>,
     folder: Arc<tempfile::TempDir>,
     versions: Versions,
 }
@@ -417,6 +426,7 @@ impl Bench {
             }),
         ));
         let paused = Paused::default();
+        let by_version = Arc::<AtomicUsize>::default();
         let engine = Engine::open(
             settings,
             store.clone(),
@@ -426,6 +436,7 @@ impl Bench {
                 versions: versions.clone(),
                 limits: limits.clone(),
                 paused: paused.clone(),
+                by_version: by_version.clone(),
             }),
             objects.clone(),
         )
@@ -439,6 +450,7 @@ impl Bench {
             limits,
             paused,
             objects,
+            by_version,
             folder,
             versions,
         }
@@ -483,6 +495,9 @@ impl Bench {
     }
 
     pub(crate) async fn report(&self, task: &QueuedTask, result: Result<Json, ActivityFailure>) {
+        // As a worker does, or its place would never be free again.
+        let failed = result.is_err();
+        self.queue.settle(&task.key(), Spent { cost: 0, failed });
         self.engine
             .report(vec![Report {
                 attempt: task.key(),
