@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::work::{Done, Tools};
 use super::{Board, Error, InForce, Reply, Request, Shown, Triggered};
-use crate::clock::Clock;
 use crate::engine::{Engine, KEEPER_BUCKET};
 use crate::store::{self, CommitError, Lease, ScheduleRow};
 use crate::telemetry;

@@ -115,7 +115,7 @@ impl Subject {
             }
             Self::Postgres { store, scratch } => {
                 store.close().await;
-                let store = scratch.open().await;
+                let store = Box::new(scratch.open().await);
                 Self::Postgres { store, scratch }
             }
         }
@@ -140,7 +140,7 @@ impl Subject {
             }
             Self::Postgres { store, scratch } => {
                 drop(store);
-                let store = scratch.open().await;
+                let store = Box::new(scratch.open().await);
                 Self::Postgres { store, scratch }
             }
         }

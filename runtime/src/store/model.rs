@@ -10,7 +10,6 @@ mod list;
 mod state;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,10 +25,10 @@ use self::list::{page, shows};
 use super::feed::{Feed, Subject};
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease,
-    MODULE_BYTES, Node, NodeId, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced,
-    ScheduleRow, ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow,
-    VERSION_BYTES, View, bounded, codec, next_activity, page_size,
+    Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES,
+    Node, NodeId, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow,
+    ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow, VERSION_BYTES, View,
+    bounded, codec, next_activity, page_size,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same

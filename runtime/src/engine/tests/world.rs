@@ -227,6 +227,7 @@ impl OneFile {
             versions: Arc::new(Mutex::new(vec![compile(WORKFLOWS)])),
             limits: Arc::new(Mutex::new(limits)),
             paused: Paused::default(),
+            by_version: Arc::default(),
         }
     }
 }
