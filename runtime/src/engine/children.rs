@@ -496,6 +496,7 @@ async fn attempt(
     if let Err(StartError::Elsewhere { bucket }) = submitted {
         return attempt_elsewhere(engine, waits, start, room, bucket).await;
     }
+    drop(room); // the shard has it
     submitted?;
     let started = started.await.map_err(|_| StartError::Interrupted)??;
     if !waits {

@@ -446,7 +446,7 @@ async fn schedules_that_wait_for_a_rate_hold_up_no_other_of_their_tenant() {
     let schedules: Vec<&str> = schedules.iter().map(String::as_str).collect();
     let world = World::new(&schedules).await;
     world.passes("other", 100_000).await;
-    world.starts("other", 1_090).await;
+    world.starts("other", 1_080).await;
     assert!(world.count().await <= 3, "the rate lets two start");
     // And those that wait do begin when they may.
     while world.count().await < 10 {

@@ -59,7 +59,7 @@ pub(crate) use on_each;
 
 /// A store under test, which can be stopped and started.
 pub(crate) enum Subject {
-    Model(ModelStore),
+    Model(Box<ModelStore>),
     Sqlite {
         store: SqliteStore,
         folder: TempDir,
@@ -72,7 +72,7 @@ pub(crate) enum Subject {
 
 impl Subject {
     pub(crate) fn model() -> Self {
-        Self::Model(ModelStore::new())
+        Self::Model(Box::new(ModelStore::new()))
     }
 
     pub(crate) async fn sqlite() -> Self {
@@ -89,7 +89,7 @@ impl Subject {
 
     pub(crate) fn store(&self) -> &dyn Store {
         match self {
-            Self::Model(store) => store,
+            Self::Model(store) => &**store,
             Self::Sqlite { store, .. } => store,
             Self::Postgres { store, .. } => &**store,
         }
