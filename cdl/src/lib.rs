@@ -25,6 +25,7 @@ pub mod program;
 pub mod schedule;
 pub mod schema;
 pub mod spread;
+pub mod tags;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Callback, Event, EventKind, Parent, Receipt};
@@ -49,3 +50,4 @@ pub use machine::{
     limits, migrate, outcome_of_child, replay, replay_moved,
 };
 pub use placing::{Beginning, MAX_SHARD_KEY_BYTES, NoShardKey};
+pub use tags::Tags;

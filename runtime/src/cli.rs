@@ -31,6 +31,7 @@ mod replay;
 mod run;
 mod schedule;
 mod schema;
+mod search;
 mod serve;
 mod shard;
 mod sim;

@@ -19,7 +19,7 @@ mod standing;
 mod usage;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -182,6 +182,8 @@ pub struct Start {
     /// How urgent it is; as the workflow says if absent. Of a child, as its workflow
     /// says, and this where that says nothing.
     pub priority: Option<Priority>,
+    /// What it is found by.
+    pub labels: BTreeMap<String, String>,
     /// The version of the application, if it is not the one in force: chunks of a Map run
     /// what the Map does.
     pub version: Option<u32>,

@@ -1,5 +1,6 @@
 //! Workflows that a Task runs as children.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -228,6 +229,7 @@ fn children_nest_only_so_deep() {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         });
         assert_eq!(run.outstanding.len(), usize::from(runs), "{depth}");
         match &run.execution.status {

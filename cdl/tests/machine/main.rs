@@ -19,4 +19,5 @@ mod properties;
 mod snapshots;
 mod spread;
 mod strategies;
+mod tags;
 mod transcript;

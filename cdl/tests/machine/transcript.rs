@@ -183,6 +183,7 @@ impl Run {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         })
     }
 
@@ -538,6 +539,7 @@ impl Long {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         });
         long
     }

@@ -11,15 +11,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cascade_cdl::{Event, Execution, ExecutionId, TenantId};
+use cascade_cdl::{Event, Execution, ExecutionId, Tags, TenantId};
 use tokio::sync::watch;
 
 use super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage, Lease,
-    MODULE_BYTES, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow,
-    ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow, VERSION_BYTES, bounded,
-    codec, next_activity, page_size,
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Counts, Cursor,
+    Epoch, Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, KvUsage,
+    Lease, MODULE_BYTES, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Position, Replaced,
+    ScheduleRow, ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow,
+    VERSION_BYTES, bounded, codec, next_activity, page_size, search,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -309,6 +309,9 @@ impl Row {
         self.summary.wake_at = new.wake_at;
         self.summary.idle = new.idle;
         self.summary.version = new.version;
+        if commit.retag {
+            self.summary.tags = new.tags;
+        }
         self.tail_bytes += codec::encode_events(&commit.events).len();
         self.events.extend(commit.events);
         if let Some(snapshot) = commit.snapshot {
@@ -322,6 +325,8 @@ impl Row {
 /// Whether a list with this filter shows an execution.
 fn shows(filter: &Filter, summary: &Summary) -> bool {
     let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|it| it == name);
+    let none = Tags::default();
+    let tags = summary.tags.as_deref().unwrap_or(&none);
     is(&filter.application, &summary.application)
         && is(&filter.workflow, &summary.workflow)
         && filter
@@ -336,10 +341,17 @@ fn shows(filter: &Filter, summary: &Summary) -> bool {
         && filter
             .started_before
             .is_none_or(|at| summary.started_at < at)
+        && filter
+            .closed_after
+            .is_none_or(|at| summary.closed_at.is_some_and(|closed| closed > at))
+        && filter
+            .closed_before
+            .is_none_or(|at| summary.closed_at.is_some_and(|closed| closed < at))
+        && filter.tags.iter().all(|test| search::fits(test, tags))
 }
 
 /// One page of rows that come with the cursor after them.
-fn page<'a>(rows: impl Iterator<Item = (Cursor, &'a Summary)>, limit: u32) -> Page<Summary> {
+fn page<'a, C: Copy>(rows: impl Iterator<Item = (C, &'a Summary)>, limit: u32) -> Page<Summary, C> {
     let limit = usize::try_from(page_size(limit)).unwrap_or(usize::MAX);
     let rows: Vec<_> = rows.take(limit).collect();
     let next = rows.last().map(|(cursor, _)| *cursor);
@@ -446,19 +458,34 @@ impl Store for ModelStore {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<Position>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
+    ) -> Result<Page<Summary, Position>, Error> {
         let state = self.open()?;
-        let newest_first = state.order.iter().rev();
-        let rows = newest_first.filter_map(|key| {
-            let row = state.executions.get(key)?;
-            let shown = key.0 == *tenant
-                && before.is_none_or(|before| row.seq < before.0)
-                && shows(filter, &row.summary);
-            shown.then_some((Cursor(row.seq), &row.summary))
+        let own = state
+            .executions
+            .iter()
+            .filter(|((of, _), row)| of == tenant && shows(filter, &row.summary));
+        let placed = own.map(|(_, row)| {
+            let at = search::position(filter, row.seq, &row.summary);
+            (at, &row.summary)
         });
-        Ok(page(rows, limit))
+        let ordered: BTreeMap<_, _> = placed
+            .filter(|(at, _)| before.is_none_or(|before| *at < before))
+            .collect();
+        Ok(page(ordered.into_iter().rev(), limit))
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        let state = self.open()?;
+        let own = state
+            .executions
+            .iter()
+            .filter(|((of, _), row)| of == tenant && shows(filter, &row.summary));
+        Ok(Counts::of(own.map(|(_, Row { summary, .. })| {
+            let (application, workflow) = (&*summary.application, &*summary.workflow);
+            (application.into(), workflow.into(), summary.status, 1, 1)
+        })))
     }
 
     async fn human_tasks(

@@ -13,6 +13,7 @@ mod objects;
 mod read;
 mod schedules;
 mod statements;
+mod tags;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -42,15 +43,15 @@ use self::writer::{Connection, Writer};
 use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
-    PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter, TenantRow,
-    bounded, codec,
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Counts, Cursor,
+    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Object, ObjectKey, Page,
+    PausedWorkflow, Position, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter,
+    TenantRow, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (
         1,
         "initial",
@@ -85,6 +86,11 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
         7,
         "objects",
         include_str!("../../migrations/sqlite/0007_objects.sql"),
+    ),
+    (
+        8,
+        "search",
+        include_str!("../../migrations/sqlite/0008_search.sql"),
     ),
 ];
 
@@ -236,10 +242,14 @@ impl Store for SqliteStore {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<Position>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
+    ) -> Result<Page<Summary, Position>, Error> {
         read::list(&self.readers, tenant, filter, before, limit).await
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        read::count(&self.readers, tenant, filter).await
     }
 
     async fn human_tasks(

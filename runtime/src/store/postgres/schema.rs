@@ -12,7 +12,7 @@ use super::super::Error;
 use super::connect::{Connector, Failure};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "initial",
@@ -37,6 +37,11 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
         5,
         "objects",
         include_str!("../../../migrations/postgres/0005_objects.sql"),
+    ),
+    (
+        6,
+        "search",
+        include_str!("../../../migrations/postgres/0006_search.sql"),
     ),
 ];
 
