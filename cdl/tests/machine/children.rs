@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use cascade_cdl::limits::MAX_NESTING;
 use cascade_cdl::program::{ParentClose, Program};
-use cascade_cdl::{
-    Command, EventKind, ExecutionId, Failure, Parent, SEMANTICS, Status, TaskId, outcome_of_child,
-};
+use cascade_cdl::{Command, EventKind, ExecutionId, Failure, Status, TaskId, outcome_of_child};
 
 use crate::compile::compile;
 use crate::transcript::{Run, check, completed, failed, id, json};
@@ -214,21 +212,7 @@ fn children_nest_only_so_deep() {
         let mut run = Run::new(compile(
             "states: [{ name: A, type: SubWorkflow, workflow: test, wait: false }]",
         ));
-        run.apply(EventKind::ExecutionStarted {
-            input: json("null"),
-            shards: 10,
-            machine: SEMANTICS,
-            parent: Some(Parent {
-                execution: id(),
-                task: TaskId(2),
-                attempt: 1,
-                depth,
-                on_close: ParentClose::Abandon,
-            }),
-            schedule: None,
-            shard_key: None,
-            priority: None,
-        });
+        run.start_as_child(json("null"), depth);
         assert_eq!(run.outstanding.len(), usize::from(runs), "{depth}");
         match &run.execution.status {
             Status::Failed { failure } => assert_eq!(failure.error, "NestingLimitExceeded"),

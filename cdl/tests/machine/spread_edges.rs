@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use cascade_cdl::limits::{MAX_CONTEXT_BYTES, MAX_ITEMS, MAX_NESTING};
-use cascade_cdl::program::{ParentClose, Program};
+use cascade_cdl::program::Program;
 use cascade_cdl::spread::{
     CHUNK_BYTES, CHUNK_ITEMS, Format, Found, MAX_CHUNKS, ReadTask, SHARED_BYTES, Span, Work,
 };
 use cascade_cdl::{
-    ActivityFailure, AslOptions, EventKind, Failure, Json, Parent, SEMANTICS, Spreading, Status,
-    Step, TaskId, Timestamp,
+    ActivityFailure, AslOptions, EventKind, Failure, Json, Spreading, Status, Step, TaskId,
+    Timestamp,
 };
 use serde_json::{Value, json};
 
 use crate::compile::{compile_asl, compile_value};
 use crate::spread::{asked, chunk, each, end_chunk, finish, reading, work};
-use crate::transcript::{Run, completed, failed, id};
+use crate::transcript::{Run, completed, failed};
 
 fn failure(run: &Run) -> &Failure {
     match &run.execution.status {
@@ -165,21 +165,7 @@ fn what_goes_with_each_chunk_is_bounded() {
 fn chunks_nest_only_as_deep_as_executions() {
     for (depth, is_deep) in [(1, false), (MAX_NESTING - 1, false), (MAX_NESTING, true)] {
         let mut run = Run::new(compile_value(&each(&json!({"mode": "distributed"}))));
-        run.apply(EventKind::ExecutionStarted {
-            input: json!([1]).into(),
-            shards: 10,
-            machine: SEMANTICS,
-            parent: Some(Parent {
-                execution: id(),
-                task: TaskId(2),
-                attempt: 1,
-                depth,
-                on_close: ParentClose::Abandon,
-            }),
-            schedule: None,
-            shard_key: None,
-            priority: None,
-        });
+        run.start_as_child(json!([1]).into(), depth);
         if is_deep {
             assert_eq!(failure(&run).error, "NestingLimitExceeded");
         } else {

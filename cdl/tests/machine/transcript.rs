@@ -21,11 +21,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cascade_cdl::plan::Plan;
-use cascade_cdl::program::{Program, StateKind};
+use cascade_cdl::program::{ParentClose, Program, StateKind};
 use cascade_cdl::spread::{ChunkTask, Work};
 use cascade_cdl::{
     ActivityFailure, ActivityTask, Callback, Command, Event, EventKind, Execution, ExecutionId,
-    Frame, Json, Place, Receipt, Record, SEMANTICS, Saga, Spreading, Status, Step, TaskId,
+    Frame, Json, Parent, Place, Receipt, Record, SEMANTICS, Saga, Spreading, Status, Step, TaskId,
     TenantId, TimerKind, Timestamp, Transition, apply, apply_traced, migrate, replay_moved,
 };
 
@@ -176,15 +176,19 @@ impl Run {
 
     /// The same with the meaning that an older machine gave to events.
     pub(crate) fn start_as(&mut self, input: Json, machine: u32) -> Vec<String> {
-        self.apply(EventKind::ExecutionStarted {
-            input,
-            shards: 10,
-            machine,
-            parent: None,
-            schedule: None,
-            shard_key: None,
-            priority: None,
-        })
+        self.apply(started(input, machine, None))
+    }
+
+    /// The same of a child that is so deep.
+    pub(crate) fn start_as_child(&mut self, input: Json, depth: u32) -> Vec<String> {
+        let parent = Parent {
+            execution: id(),
+            task: TaskId(2),
+            attempt: 1,
+            depth,
+            on_close: ParentClose::Abandon,
+        };
+        self.apply(started(input, SEMANTICS, Some(parent)))
     }
 
     /// The one outstanding task.
@@ -674,6 +678,18 @@ pub(crate) fn signal(name: &str, payload: Json, id: Option<&str>) -> EventKind {
         name: name.to_owned(),
         payload,
         id: id.map(ToOwned::to_owned),
+    }
+}
+
+fn started(input: Json, machine: u32, parent: Option<Parent>) -> EventKind {
+    EventKind::ExecutionStarted {
+        input,
+        shards: 10,
+        machine,
+        parent,
+        schedule: None,
+        shard_key: None,
+        priority: None,
     }
 }
 
