@@ -213,34 +213,37 @@ async fn guarded(
             execution.id = %attempt.execution,
             "what serves a child panicked"
         );
-        let told = AssertUnwindSafe(panicked(&engine, &attempt, start, on_close)).catch_unwind();
-        if told.await.is_err() {
-            tracing::error!(
-                tenant.id = %attempt.tenant,
-                execution.id = %attempt.execution,
-                "its parent cannot be told, and waits until a restart"
-            );
-        }
+        // Nobody waits for the child any more.
+        surely(&attempt, async {
+            let failure = panicked("served this child");
+            tell(&engine, attempt.clone(), Err(failure)).await;
+            if let (ParentClose::Cancel, Some(child)) = (on_close, start) {
+                cancel(&engine, &attempt.tenant, child).await;
+            }
+        })
+        .await;
     }
     attempt
 }
 
-/// Tells the parent of a child that is not served any more; nobody waits for the child.
-async fn panicked(
-    engine: &Weak<Inner>,
-    attempt: &AttemptKey,
-    child: Option<ExecutionId>,
-    on_close: ParentClose,
-) {
-    let failure = ActivityFailure {
+/// Tells an execution what became of an attempt, and says so if even that panics.
+pub(super) async fn surely(attempt: &AttemptKey, told: impl Future<Output = ()>) {
+    if AssertUnwindSafe(told).catch_unwind().await.is_err() {
+        tracing::error!(
+            tenant.id = %attempt.tenant,
+            execution.id = %attempt.execution,
+            "it cannot be told, and waits until a restart"
+        );
+    }
+}
+
+/// How an attempt failed that the engine itself has failed.
+pub(super) fn panicked(while_it: &str) -> ActivityFailure {
+    ActivityFailure {
         error: "HostPanic".to_owned(),
-        message: "the engine failed while it served this child; see its log".to_owned(),
+        message: format!("the engine failed while it {while_it}; see its log"),
         retryable: None,
         details: None,
-    };
-    tell(engine, attempt.clone(), Err(failure)).await;
-    if let (ParentClose::Cancel, Some(child)) = (on_close, child) {
-        cancel(engine, &attempt.tenant, child).await;
     }
 }
 
@@ -264,7 +267,11 @@ async fn serve(engine: &Weak<Inner>, child: ChildStart, given_up: CancellationTo
 }
 
 /// Tells a parent what has become of an attempt.
-async fn tell(engine: &Weak<Inner>, attempt: AttemptKey, result: Result<Json, ActivityFailure>) {
+pub(super) async fn tell(
+    engine: &Weak<Inner>,
+    attempt: AttemptKey,
+    result: Result<Json, ActivityFailure>,
+) {
     let report = Report {
         attempt,
         result,

@@ -4,11 +4,14 @@
 //! activity. That happens once the task is durable, beside the shard; a parent of nothing, it
 //! is given up like a child.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Weak;
 
 use cascade_cdl::{ActivityFailure, ActivityTask};
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use super::children::{panicked, surely, tell};
 use super::{Engine, Inner, RETRY_AFTER, Report};
 use crate::dispatch::{AttemptKey, QueuedTask};
 use crate::store::Summary;
@@ -20,21 +23,31 @@ pub(super) struct Wanted {
     pub(super) summary: Summary,
 }
 
-/// Looks for the activity: the task goes to the workers, or fails.
+/// Looks for the activity: the task goes to the workers, or fails, after a panic as well.
 pub(super) async fn look(
     engine: Weak<Inner>,
     wanted: Wanted,
     given_up: CancellationToken,
 ) -> AttemptKey {
     let attempt = wanted.attempt.clone();
-    tokio::select! {
-        () = find(engine, wanted) => {}
-        () = given_up.cancelled() => {}
+    let found = AssertUnwindSafe(find(&engine, wanted)).catch_unwind();
+    let found = tokio::select! {
+        found = found => found,
+        () = given_up.cancelled() => Ok(()),
+    };
+    if found.is_err() {
+        tracing::error!(
+            tenant.id = %attempt.tenant,
+            execution.id = %attempt.execution,
+            "what looks for an activity panicked"
+        );
+        let failure = panicked("looked for this activity");
+        surely(&attempt, tell(&engine, attempt.clone(), Err(failure))).await;
     }
     attempt
 }
 
-async fn find(engine: Weak<Inner>, wanted: Wanted) {
+async fn find(engine: &Weak<Inner>, wanted: Wanted) {
     let Wanted {
         attempt,
         task,

@@ -1,6 +1,7 @@
 //! What is not known here, and another server has put into the store.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use cascade_cdl::program::{Program, Resource};
@@ -19,6 +20,8 @@ struct Elsewhere {
     known: Mutex<BTreeSet<String>>,
     /// How many lookups fail before one is answered.
     failures: Mutex<u32>,
+    /// Whether looking for an activity panics.
+    cursed: AtomicBool,
 }
 
 impl Elsewhere {
@@ -80,6 +83,7 @@ impl Definitions for Elsewhere {
         _: &TenantId,
         resource: &Resource,
     ) -> Result<(), store::Error> {
+        assert!(!self.cursed.load(Ordering::Relaxed), "for a test");
         self.look(&resource.name)
     }
 
@@ -105,6 +109,7 @@ async fn open(there: Vec<&'static str>) -> (Engine, Arc<LocalQueue>, Arc<Elsewhe
         there,
         known: Mutex::default(),
         failures: Mutex::new(0),
+        cursed: AtomicBool::new(false),
     });
     let store = Arc::new(ModelStore::new());
     let folder = tempfile::tempdir().expect("a folder");
@@ -168,4 +173,16 @@ async fn what_is_nowhere_is_unknown() {
     };
     let caught = &output.to_value()["error"]["error"];
     assert_eq!(*caught, json!("ActivityNotFound"));
+}
+
+#[tokio::test]
+async fn a_task_is_told_of_a_panic_of_what_looks_for_its_activity() {
+    let (engine, _, definitions) = open(vec!["app"]).await;
+    definitions.cursed.store(true, Ordering::Relaxed);
+    let started = engine.start(start("missing", None)).await;
+    let status = ended(&engine, started.expect("is found").id).await;
+    let Status::Failed { failure } = &status else {
+        panic!("{status:?}");
+    };
+    assert_eq!(failure.error, "HostPanic", "{failure:?}");
 }
