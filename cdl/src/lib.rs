@@ -8,6 +8,7 @@
 
 pub mod asl;
 pub mod coverage;
+pub mod csv;
 pub mod diagnostic;
 pub mod errors;
 mod event;

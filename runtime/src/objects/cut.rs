@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
+use cascade_cdl::csv::{READ_AHEAD, ends_quoted, rows};
 use cascade_cdl::limits::{MAX_CONTEXT_BYTES, MAX_ITEMS};
 use cascade_cdl::spread::{CHUNK_BYTES, CHUNK_ITEMS, Format, ITEM_BYTES, MAX_CHUNKS, Span};
 use serde::de::IgnoredAny;
@@ -243,7 +244,7 @@ fn cut_rows(
     let start = after_mark(&mut content)?;
     let most = chunks.sizes.most;
     // What a row may take, and what is read ahead.
-    let room = most + 2 * BLOCK as u64;
+    let room = most + 2 * READ_AHEAD as u64;
     let left = Rc::new(Cell::new(room));
     let metered = Metered {
         inner: &mut content,
@@ -290,39 +291,11 @@ fn cut_rows(
         let mut raw = vec![0; usize::try_from(to - from).unwrap_or(0)];
         content.seek(SeekFrom::Start(from))?;
         content.read_exact(&mut raw)?;
-        let opens = raw.contains(&b'"') && ends_quoted(&raw, delimiter);
-        if opens {
+        if ends_quoted(&raw, delimiter) {
             return Err(fault(line, from, "a quoted cell is not closed".to_owned()));
         }
     }
     Ok(chunks.finish(headers))
-}
-
-/// Whether a row ends within quotes: those of a cell that begins with one come in pairs.
-fn ends_quoted(row: &[u8], delimiter: char) -> bool {
-    let (mut quoted, mut at_start) = (false, true);
-    for &byte in row {
-        match byte {
-            b'"' if quoted => quoted = false,
-            // After the end of a quoted cell it is the second of a pair.
-            b'"' if at_start => quoted = true,
-            _ => {}
-        }
-        if !quoted {
-            at_start = char::from(byte) == delimiter || matches!(byte, b'\n' | b'\r' | b'"');
-        }
-    }
-    quoted
-}
-
-fn rows<R: Read>(content: R, delimiter: char) -> csv::Reader<R> {
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        // A row may have fewer cells than there are columns, or more.
-        .flexible(true)
-        .delimiter(u8::try_from(delimiter).unwrap_or(b','))
-        .buffer_capacity(BLOCK)
-        .from_reader(content)
 }
 
 fn csv_fault(error: csv::Error, line: u64, offset: u64, most: u64) -> Fault {

@@ -555,38 +555,19 @@ fn csv(text: &str, headers: Option<&[String]>, delimiter: char) -> Result<Vec<Va
 }
 
 fn rows(text: &str, delimiter: char) -> Result<Vec<Vec<String>>, String> {
-    let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
-    let mut quoted = false;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted => {
-                if chars.next_if_eq(&'"').is_some() {
-                    cell.push('"');
-                } else {
-                    quoted = false;
-                }
-            }
-            c if quoted => cell.push(c),
-            '"' if cell.is_empty() => quoted = true,
-            '\r' if chars.peek() == Some(&'\n') => {}
-            '\n' => {
-                row.push(std::mem::take(&mut cell));
-                rows.push(std::mem::take(&mut row));
-            }
-            c if c == delimiter => row.push(std::mem::take(&mut cell)),
-            c => cell.push(c),
+    let (mut rows, mut last) = (Vec::new(), 0);
+    for row in crate::csv::rows(text.as_bytes(), delimiter).into_records() {
+        let row = row.map_err(|error| format!("A row is no CSV: {error}"))?;
+        last = row.position().map_or(last, csv::Position::byte);
+        // Delimiters alone are no row either.
+        if row.iter().any(|cell| !cell.is_empty()) {
+            rows.push(row.iter().map(str::to_owned).collect());
         }
     }
-    if quoted {
+    let last = usize::try_from(last).unwrap_or(0);
+    if crate::csv::ends_quoted(&text.as_bytes()[last..], delimiter) {
         return Err("A quoted cell of the CSV is not closed".to_owned());
     }
-    if !cell.is_empty() || !row.is_empty() {
-        row.push(cell);
-        rows.push(row);
-    }
-    // Blank lines are no rows.
-    rows.retain(|row| row.iter().any(|cell| !cell.is_empty()));
     Ok(rows)
 }
 
@@ -608,12 +589,12 @@ mod tests {
                 "a,b\r\n1,\"x, \"\"y\"\"\"\r\n2\r\n",
                 json!([{"a": "1", "b": "x, \"y\""}, {"a": "2", "b": ""}]),
             ),
-            // A quote or a return inside of a cell is one of its characters, and the last
-            // line may end anywhere.
+            // A quote inside of a cell is one of its characters, a return alone ends a row,
+            // and the last line may end anywhere.
             (
                 csv(None),
-                "a,b\nx\"y,u\rv\n1,",
-                json!([{"a": "x\"y", "b": "u\rv"}, {"a": "1", "b": ""}]),
+                "a,b\nx\"y,u\rv\n\n,\n1,",
+                json!([{"a": "x\"y", "b": "u"}, {"a": "v", "b": ""}, {"a": "1", "b": ""}]),
             ),
             (
                 csv(Some(vec!["n".to_owned()])),
