@@ -6,16 +6,18 @@
 //! larger the groups. There is no timer. A crash loses only what was not answered.
 //!
 //! Writes of the key-value capability share the groups and their sync. They wait
-//! in a channel of their own and have a bounded part of each group, so that a
-//! tenant who floods them holds up no commit.
+//! in a channel of their own and have a bounded part of each group, and of the
+//! writer's time, so that a tenant who floods them holds up no commit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cascade_cdl::{ExecutionId, TenantId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::key_value::{Change, OnlyIf, Outcome, Write};
 use super::{
@@ -45,6 +47,14 @@ pub(super) const GROUP_WRITES: usize = 32;
 /// Bytes of the key-value writes of a group: a quarter of it, so that large values
 /// leave room for batches.
 const GROUP_WRITE_BYTES: usize = GROUP_BYTES / 4;
+
+/// Groups with key-value writes may take one part in so many of a writer's time: what
+/// they add to each is more than a commit beside them takes itself.
+const WRITES_SHARE: u32 = 4;
+
+/// How much of that time may be used at once, after a rest: some twenty writes one
+/// after the other, so that only who floods them waits.
+const WRITES_BURST: Duration = Duration::from_millis(20);
 
 /// What a row takes in pages beyond its history: columns and index entries.
 const ROW_BYTES: usize = 512;
@@ -144,6 +154,33 @@ pub(super) struct Requests {
 pub(super) struct Inbox {
     batches: mpsc::Receiver<Batch>,
     key_values: mpsc::Receiver<Write>,
+    share: Share,
+    /// When the group began that the writer has now, if it has key-value writes.
+    began: Option<Instant>,
+}
+
+/// The writer's time that key-value writes have.
+struct Share {
+    /// When they have all of their burst again; beyond [`WRITES_BURST`] from now, none.
+    whole_at: Instant,
+}
+
+impl Share {
+    fn new(now: Instant) -> Self {
+        Self { whole_at: now }
+    }
+
+    /// Takes off what a group has used.
+    fn charge(&mut self, used: Duration, now: Instant) {
+        self.whole_at = self.whole_at.max(now) + used * WRITES_SHARE;
+    }
+
+    /// How long they wait before there is time for some.
+    fn rest(&self, now: Instant) -> Option<Duration> {
+        let owed = self.whole_at.saturating_duration_since(now);
+        owed.checked_sub(WRITES_BURST)
+            .filter(|rest| !rest.is_zero())
+    }
 }
 
 /// Both sides; the writer's has nothing more to come once the other is dropped.
@@ -157,6 +194,8 @@ pub(super) fn channel() -> (Requests, Inbox) {
     let inbox = Inbox {
         batches: waiting_batches,
         key_values: waiting_key_values,
+        share: Share::new(Instant::now()),
+        began: None,
     };
     (requests, inbox)
 }
@@ -225,13 +264,24 @@ impl Inbox {
         self.key_values.close();
     }
 
-    /// What waits, or comes next; `None` if nothing can come any more.
+    /// What waits, or comes next; `None` if nothing can come any more. Whoever asks is done
+    /// with the group before.
     pub(super) async fn next(&mut self) -> Option<Request> {
-        tokio::select! {
-            biased;
-            Some(batch) = self.batches.recv() => Some(Request::Batch(batch)),
-            Some(write) = self.key_values.recv() => Some(Request::Write(write)),
-            else => None,
+        if let Some(began) = self.began.take() {
+            let now = Instant::now();
+            self.share.charge(now - began, now);
+        }
+        loop {
+            let rest = self.share.rest(Instant::now());
+            tokio::select! {
+                biased;
+                Some(batch) = self.batches.recv() => return Some(Request::Batch(batch)),
+                Some(write) = self.key_values.recv(), if rest.is_none() => {
+                    return Some(Request::Write(write));
+                }
+                () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
+                else => return None,
+            }
         }
     }
 
@@ -245,13 +295,16 @@ impl Inbox {
             Request::Write(write) => write.bytes(),
         };
         group.add(first);
-        while group.writes.len() < GROUP_WRITES
+        let now = Instant::now();
+        while self.share.rest(now).is_none()
+            && group.writes.len() < GROUP_WRITES
             && write_bytes < GROUP_WRITE_BYTES
             && let Ok(write) = self.key_values.try_recv()
         {
             write_bytes += write.bytes();
             group.add(Request::Write(write));
         }
+        self.began = (!group.writes.is_empty()).then_some(now);
         while group.rows < GROUP_ROWS
             && group.bytes < GROUP_BYTES
             && let Ok(batch) = self.batches.try_recv()
@@ -360,4 +413,90 @@ pub(super) fn answer(batch: Batch, result: Result<(), CommitError>) {
 pub(super) fn answer_write(write: Write, outcome: Outcome) {
     // The attempt may be over; its next one finds out what became of it.
     let _ = write.done.send(outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(tenant: &str) -> (Write, oneshot::Receiver<Outcome>) {
+        let (done, answer) = oneshot::channel();
+        let write = Write {
+            tenant: tenant.parse().expect("valid"),
+            key: "k".to_owned(),
+            change: Change::Delete,
+            done,
+        };
+        (write, answer)
+    }
+
+    fn batch() -> (Batch, oneshot::Receiver<Result<(), CommitError>>) {
+        let (done, answer) = oneshot::channel();
+        let lease = Lease {
+            shard: crate::store::ShardId(0),
+            epoch: crate::store::Epoch(1),
+        };
+        let rows = Vec::new();
+        (Batch { lease, rows, done }, answer)
+    }
+
+    const GROUP: Duration = Duration::from_millis(2);
+
+    #[test]
+    fn a_flood_of_key_value_writes_has_a_quarter_of_the_time() {
+        let began = Instant::now();
+        let (mut share, mut with_writes) = (Share::new(began), 0);
+        // Groups without end, writes in each that may have some.
+        for now in (0..1_000).map(|group| began + GROUP * group) {
+            if share.rest(now).is_none() {
+                share.charge(GROUP, now + GROUP);
+                with_writes += 1;
+            }
+        }
+        // And a burst in the beginning.
+        assert!((250..=255).contains(&with_writes), "{with_writes}");
+    }
+
+    #[test]
+    fn who_writes_now_and_then_never_waits() {
+        let began = Instant::now();
+        let mut share = Share::new(began);
+        for now in (0..1_000).map(|write| began + 5 * GROUP * write) {
+            assert_eq!(share.rest(now), None);
+            share.charge(GROUP, now + GROUP);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_used_up_its_share_waits_and_batches_do_not() {
+        let (requests, mut inbox) = channel();
+        let send = |of: &str| assert!(requests.key_values.try_send(write(of).0).is_ok());
+        send("a");
+        let first = inbox.next().await.expect("open");
+        assert_eq!(inbox.gather(first).writes.len(), 1);
+        // As if that had taken long: there is time for the next in a quarter of a second.
+        inbox
+            .share
+            .charge(Duration::from_millis(100), Instant::now());
+        for _ in 0..2 {
+            send("a");
+            assert!(
+                requests.batches.try_send(batch().0).is_ok(),
+                "there is room"
+            );
+            let first = inbox.next().await.expect("open");
+            let group = inbox.gather(first);
+            assert_eq!((group.batches.len(), group.writes.len()), (1, 0));
+        }
+        let first = inbox.next().await.expect("open");
+        let group = inbox.gather(first);
+        assert_eq!((group.batches.len(), group.writes.len()), (0, 2));
+        assert_eq!(
+            inbox.share.rest(Instant::now()),
+            None,
+            "it waited for its time"
+        );
+        drop(requests);
+        assert!(inbox.next().await.is_none(), "nothing can come any more");
+    }
 }
