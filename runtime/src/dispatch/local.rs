@@ -60,6 +60,14 @@ const AHEAD: Duration = Duration::from_millis(10);
 /// An attempt that failed takes the place of so many in its tenant's pace.
 const FAILED: u32 = 4;
 
+/// Nor does the next begin before so many times as it cost: a quarter of a core for what
+/// is of no use.
+const FAILED_COST: u32 = 4;
+
+/// So much of that cost counts. What runs for longer goes on apart from what is short, and
+/// where it is one of many that the tenant runs, it is not to hold up those.
+const FAILED_COST_MOST: u64 = 1_000_000;
+
 /// What the workers of a queue can do.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity {
@@ -438,12 +446,16 @@ impl Lanes {
 
     /// How long after an attempt a lane's next one begins.
     fn pace(&self, now: Instant) -> Duration {
-        let crowded = self.crowded_until.is_some_and(|until| now < until);
-        if crowded {
+        if self.is_crowded(now) {
             Duration::from_secs(1) / self.capacity.crowded_pace.max(1)
         } else {
             Duration::ZERO
         }
+    }
+
+    /// Whether more than one tenant is there.
+    fn is_crowded(&self, now: Instant) -> bool {
+        self.crowded_until.is_some_and(|until| now < until)
     }
 
     /// When the first lane that waits for fuel, or for its pace, may go on.
@@ -460,7 +472,7 @@ impl Lanes {
     }
 
     fn settle(&mut self, attempt: &AttemptKey, spent: Spent, now: Instant) {
-        let pace = self.pace(now);
+        let (crowded, pace) = (self.is_crowded(now), self.pace(now));
         let Some(Place::Running(running)) = self.known.remove(attempt) else {
             return;
         };
@@ -474,8 +486,9 @@ impl Lanes {
                 .remove(&(lane.virtual_time, attempt.tenant.clone()));
         }
         lane.settle(running.charge, spent.cost);
-        if spent.failed {
-            lane.due = lane.due.max(now) + pace * (FAILED - 1);
+        if spent.failed && crowded {
+            let cost = Duration::from_nanos(spent.cost.min(FAILED_COST_MOST)) * FAILED_COST;
+            lane.due = lane.due.max(now) + cost.max(pace * (FAILED - 1));
         }
         if waits {
             self.order

@@ -75,6 +75,11 @@ fn spent(cost: u64) -> Spent {
     Spent { cost, failed }
 }
 
+fn failed(cost: u64) -> Spent {
+    let failed = true;
+    Spent { cost, failed }
+}
+
 /// Tasks of a tenant, numbered on from `first`.
 fn tasks(tenant: &str, first: u64, count: u64) -> Vec<QueuedTask> {
     (first..first + count).map(|n| task(tenant, n)).collect()
@@ -320,8 +325,8 @@ async fn a_batch_of_heavy_attempts_is_short() {
 }
 
 /// Takes what `a` may begin from `from` on, looking every millisecond; it ends
-/// at once.
-fn begun(queue: &LocalQueue, from: Instant, millis: u64, failed: bool) -> usize {
+/// at once, having spent this.
+fn begun(queue: &LocalQueue, from: Instant, millis: u64, spent: Spent) -> usize {
     let mut count = 0;
     for at in (0..millis).map(|ms| from + Duration::from_millis(ms)) {
         let mut lanes = queue.lanes();
@@ -332,7 +337,7 @@ fn begun(queue: &LocalQueue, from: Instant, millis: u64, failed: bool) -> usize 
             }
             for held in taken {
                 count += usize::from(held.task.tenant.as_str() == "a");
-                lanes.settle(&held.task.key(), Spent { cost: 1, failed }, at);
+                lanes.settle(&held.task.key(), spent, at);
             }
         }
     }
@@ -353,18 +358,22 @@ fn a_tenant_keeps_its_pace_only_while_others_are_there() {
         }
     };
     push("a", 0, 500);
-    assert_eq!(begun(&queue, now, 1, false), 500, "nobody else is there");
+    assert_eq!(begun(&queue, now, 1, spent(1)), 500, "nobody else is there");
     push("b", 0, 1);
     push("a", 500, 4_000);
     // A thousand a second, and the ten milliseconds that it may run ahead.
-    assert_eq!(begun(&queue, now, 100, false), 100 + 10);
+    assert_eq!(begun(&queue, now, 100, spent(1)), 100 + 10);
     let waits = queue.lanes().next_refill(now + Duration::from_millis(99));
     let waits = waits.expect("it waits for its pace");
     assert!(waits > now + Duration::from_millis(99), "{waits:?}");
     assert!(waits < now + Duration::from_millis(102), "{waits:?}");
     let later = now + THERE + Duration::from_millis(1);
     let rest = 4_000 - 110;
-    assert_eq!(begun(&queue, later, 1, false), rest, "the others have gone");
+    assert_eq!(
+        begun(&queue, later, 1, spent(1)),
+        rest,
+        "the others have gone"
+    );
 }
 
 #[test]
@@ -379,8 +388,30 @@ fn a_tenant_whose_attempts_fail_begins_fewer() {
         queue.lanes().push(task, now, &queue.shares);
     }
     // All that it may run ahead begin before the first has failed.
-    let count = begun(&queue, now, 500, true);
+    let count = begun(&queue, now, 500, failed(1));
     assert!((110..=140).contains(&count), "{count}");
+}
+
+#[test]
+fn a_tenant_whose_attempts_fail_at_some_cost_begins_fewer_still() {
+    let paced = Capacity {
+        crowded_pace: 1_000_000,
+        ..IDLE
+    };
+    let count = |cost| {
+        let queue = LocalQueue::new(paced, Arc::new(|_| AMPLE));
+        let now = Instant::now();
+        for task in tasks("a", 0, 4_000).into_iter().chain(tasks("b", 0, 1)) {
+            queue.lanes().push(task, now, &queue.shares);
+        }
+        begun(&queue, now, 500, failed(cost))
+    };
+    // A quarter of a millisecond each: so many begin as there are milliseconds, a batch ahead.
+    let few = count(250_000);
+    assert!((500..=600).contains(&few), "{few}");
+    // However long one took, it holds up the next for four milliseconds.
+    let fewest = count(10_000_000_000);
+    assert!((110..=200).contains(&fewest), "{fewest}");
 }
 
 #[test]
