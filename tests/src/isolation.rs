@@ -211,6 +211,8 @@ fn attempts(
         }
         beside.push(neighbour(binary, &server, plan));
         tell_all(&server, &ids, "pause");
+        // What had begun goes on up to its timeout, and is not to count as undisturbed.
+        thread::sleep(TIMEOUT);
     }
     drop(spinning);
     let mut row = Row {
