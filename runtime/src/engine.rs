@@ -481,6 +481,39 @@ impl Engine {
         Ok((started, closed))
     }
 
+    /// What an execution is to be called, and whether that was said with its start.
+    fn name(
+        &self,
+        start: &Start,
+        usage: &Usage,
+        admission: &Admission,
+    ) -> Result<(ExecutionId, bool), StartError> {
+        Ok(match (start.id, &start.idempotency_key) {
+            (Some(id), _) => (id, true),
+            (None, Some(key)) => (ExecutionId::from_key(&start.tenant, key), true),
+            (None, None) => {
+                // A start by name may be of what is open already, and is
+                // answered at the limit too.
+                usage.admit(admission)?;
+                (self.fresh_id(), false)
+            }
+        })
+    }
+
+    /// What is wrong with the input of a start, by the schema of its workflow.
+    async fn misfit(
+        &self,
+        program: &Program,
+        start: &Start,
+    ) -> Result<Option<StartError>, StartError> {
+        let Some(schema) = &program.input else {
+            return Ok(None);
+        };
+        let (schema, input) = (schema.clone(), start.input.clone());
+        let fits = self.fit(&start.tenant, schema, input).await?;
+        Ok(fits.err().map(StartError::Unfit))
+    }
+
     async fn submit(
         &self,
         mut start: Start,
@@ -509,28 +542,12 @@ impl Engine {
             });
         }
         let usage = context.usages.of(&start.tenant);
-        let (id, is_named) = match (start.id, &start.idempotency_key) {
-            (Some(id), _) => (id, true),
-            (None, Some(key)) => (ExecutionId::from_key(&start.tenant, key), true),
-            (None, None) => {
-                // A start by name may be of what is open already, and is
-                // answered at the limit too.
-                usage.admit(&admission)?;
-                (self.fresh_id(), false)
-            }
-        };
+        let (id, is_named) = self.name(&start, &usage, &admission)?;
         let busy = || StartError::Busy {
             retry_after: RETRY_AFTER,
         };
         let place = self.place(usage, start.input.len()).ok_or_else(busy)?;
-        let mut refusal = match &program.1.input {
-            Some(schema) => {
-                let (schema, input) = (schema.clone(), start.input.clone());
-                let fits = self.fit(&start.tenant, schema, input).await?;
-                fits.err().map(StartError::Unfit)
-            }
-            None => None,
-        };
+        let mut refusal = self.misfit(&program.1, &start).await?;
         let shard_key = context.shard_key(&program.1, &start, id);
         let shard_key = shard_key.unwrap_or_else(|no_key| {
             refusal.get_or_insert(no_key);
