@@ -286,3 +286,17 @@ fn an_older_machine_took_the_output_of_the_activity() {
     assert!(run.execution.is_closed());
     run.check_replay();
 }
+
+/// The first machine that waits for callbacks has tokens that name the try.
+#[test]
+fn the_third_machine_has_tokens_of_its_own() {
+    let mut run = Run::new(compile_asl(TOKEN, &options()));
+    run.start_as(json("{}"), 3);
+    let task = run.only_task();
+    let token = TaskToken {
+        execution: run.execution.id,
+        task: task.task,
+        attempt: 1,
+    };
+    assert_eq!(task.input.to_value()["MessageBody"], token.to_string());
+}

@@ -359,6 +359,7 @@ fn results_of_chunks_may_fill_the_context_and_no_more() {
     let mut run = begin();
     give(&mut run, answer(most - besides));
     assert_eq!(spreading(&run).bytes, MAX_CONTEXT_BYTES);
+    assert_eq!(run.execution.status, Status::Running);
     let mut run = begin();
     give(&mut run, answer(most - besides + 1));
     assert!(failure(&run).message.contains("`results:"));
@@ -375,6 +376,40 @@ fn what_is_told_of_written_results_does_not_have_to_fit_the_context() {
     give(&mut run, written);
     assert!(spreading(&run).bytes > MAX_CONTEXT_BYTES);
     assert_eq!(work(&run.only_task()), Some(Work::Write));
+}
+
+/// A Map in chunks beside a Task that is given `beside`, of which one has to succeed.
+fn beside_a_task(beside: Value) -> Run {
+    let mut map =
+        each(&json!({"mode": "distributed", "items": "{{ [1, 2] }}"}))["states"][1].take();
+    map["name"] = json!("Chunks");
+    let task = json!({"name": "Other", "type": "Task", "resource": "urn:cascade:activity:other", "parameters": "{{ workflow.input }}", "end": true});
+    let branches = json!([{"name": "map", "states": [map]}, {"name": "task", "states": [task]}]);
+    let both = json!({"name": "Both", "type": "Parallel", "completion_strategy": "ANY", "branches": branches, "end": true});
+    let mut run = Run::new(compile_value(&json!({"states": [both]})));
+    run.start(beside.into());
+    run
+}
+
+#[test]
+fn chunks_of_a_branch_that_has_lost_are_given_up() {
+    let mut run = beside_a_task(json!(1));
+    assert_eq!(run.outstanding.len(), 2);
+    let task = run.outstanding.values().find(|task| work(task).is_none());
+    let task = task.expect("the Task").clone();
+    run.apply(completed(task.task, task.attempt, json!("first").into()));
+    assert!(run.outstanding.is_empty(), "{:?}", run.outstanding);
+    assert!(matches!(run.execution.status, Status::Completed { .. }));
+    run.check_replay();
+}
+
+#[test]
+fn what_chunks_hold_counts_with_the_rest() {
+    // More than goes uncounted, and far from all that there is room for.
+    let large = json!("x".repeat(100 << 10));
+    let run = beside_a_task(large);
+    assert_eq!(run.execution.status, Status::Running);
+    assert_eq!(run.outstanding.len(), 2);
 }
 
 #[test]
@@ -403,6 +438,13 @@ fn a_reader_may_give_the_items_themselves() {
         assert!(matches!(finish(&mut run, &[]), Status::Completed { .. }));
         assert_eq!(output(&run)["all"], expected);
     }
+    // How many may fail goes by how many there are.
+    let mut run = unread(&json!({"mode": "inline", "tolerated_failure_percentage": 50}));
+    give(&mut run, json!({"whole": [1, 2, 3, 4]}));
+    assert!(matches!(
+        finish(&mut run, &[1, 4]),
+        Status::Completed { .. }
+    ));
     for (count, is_borne) in [(MAX_ITEMS, true), (MAX_ITEMS + 1, false)] {
         let mut run = unread(&json!({"mode": "inline"}));
         give(&mut run, json!({"whole": vec![1; count as usize]}));
@@ -426,6 +468,14 @@ fn a_program_that_runs_alone_has_no_chunks() {
     run.start(json!([]).into());
     let read = read_of(&run);
     assert!(read.whole);
+
+    let mut run = Run::new(alone(compile_value(&each(&json!({"mode": "distributed"})))));
+    run.start(json!([1, 2]).into());
+    assert_eq!(
+        run.outstanding.len(),
+        2,
+        "each item is an iteration of its own"
+    );
 
     let mut run = Run::new(alone(asl(&json!({}))));
     run.start(json!({"bucket": "in", "key": "k"}).into());

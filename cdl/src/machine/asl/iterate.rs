@@ -617,4 +617,11 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn an_item_that_is_too_large_for_any_batch_has_one_of_its_own() {
+        let lengths = |sizes: &[usize]| batch_lengths(sizes.iter().copied(), 5, 8, 2);
+        assert_eq!(lengths(&[20, 1, 1, 20]), [1, 2, 1]);
+        assert_eq!(lengths(&[]), [0_usize; 0]);
+    }
 }
