@@ -586,15 +586,19 @@ impl ClusterConfig {
             let message = "must be from 500ms to 1m".to_owned();
             reader.problem(&path.join("lease_ttl"), message);
         }
-        let is_url = |url: &str| {
-            let host = url.strip_prefix("http://").or(url.strip_prefix("https://"));
-            host.is_some_and(|host| !host.is_empty() && !host.contains(['?', '#', '@']))
-        };
         if self.advertise.as_deref().is_some_and(|url| !is_url(url)) {
             let message = "must be `http://HOST:PORT` or `https://HOST:PORT`".to_owned();
             reader.problem(&path.join("advertise"), message);
         }
     }
+}
+
+/// Whether a text can be the URL of a server, less paths of requests.
+pub fn is_url(text: &str) -> bool {
+    let host = text
+        .strip_prefix("http://")
+        .or(text.strip_prefix("https://"));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(['?', '#', '@', ' ']))
 }
 
 /// Looks a variable of the environment up.
