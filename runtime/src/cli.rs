@@ -1,7 +1,7 @@
 //! The command line: one file a verb, results on stdout, all else on stderr.
 //!
 //! Commands are clients of the HTTP API, but for those that need no server
-//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `shard`, `lsp`) and those that are
+//! (`validate`, `run`, `test`, `sim`, `import`, `activity new|build|run`, `bench`, `conformance`, `schema`, `shard`, `render`, `lsp`) and those that are
 //! one (`dev`, `server`). Nothing here survives a crash, and nothing has to.
 
 mod activity;
@@ -28,6 +28,7 @@ mod outside;
 mod plan;
 mod process;
 mod push;
+mod render;
 mod replay;
 mod run;
 mod schedule;
@@ -136,6 +137,9 @@ enum Command {
     Replay(replay::Replay),
     /// Say where executions with a shard key are
     Shard(shard::Shard),
+    /// Print what others run servers from: objects of Kubernetes
+    #[command(subcommand)]
+    Render(render::Render),
     /// List the nodes that share a database
     Nodes(cluster::Nodes),
     /// List the shards, and which node has each
@@ -234,6 +238,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Object(object) => one_thread(object.run(session)),
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Shard(shard) => shard.run(session),
+        Command::Render(render) => render.run(session),
         Command::Nodes(nodes) => one_thread(nodes.run(session)),
         Command::Shards(shards) => one_thread(shards.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),

@@ -5,6 +5,7 @@
 //! Secrets stand in the file by reference only. `docs/configuration.md` is the
 //! page for operators; a test holds its example against this module.
 
+pub mod deployments;
 pub mod reader;
 mod secrets;
 pub mod units;
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use crate::sandbox::{Capability, HostPattern, Limits, PrivateHost};
 use crate::store::PostgresSettings;
 use crate::tenancy::{Digest, Role, key};
+use deployments::Deployments;
 use reader::{Path, Problem, Problems, Reader};
-pub use secrets::{MAX_SECRETS, TenantSecret};
+pub use secrets::{Environment, MAX_SECRETS, SecretRef, TenantSecret};
 
 /// Where the server listens unless told otherwise: this machine only, since a
 /// server that the network reaches should be somebody's decision.
@@ -38,8 +40,7 @@ const LEAST_CONNECTIONS: u32 = 4;
 const MOST_CONNECTIONS: u32 = 1_000;
 
 /// Blocks of later versions, with what they are about.
-const LATER: [(&str, &str); 6] = [
-    ("deployments", "separate api, engine and worker processes"),
+const LATER: [(&str, &str); 5] = [
     ("autoscaling", "pools that follow the load"),
     ("messaging", "starts from Kafka and NATS topics"),
     ("cache", "a shared cache"),
@@ -67,6 +68,9 @@ pub struct Config {
     pub sharding: Sharding,
     /// This process as one of several on one PostgreSQL.
     pub cluster: ClusterConfig,
+    /// How such processes are run by others. The server itself has no use for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployments: Option<Deployments>,
 }
 
 impl Default for Config {
@@ -80,6 +84,7 @@ impl Default for Config {
             workers: Workers::default(),
             sharding: Sharding::default(),
             cluster: ClusterConfig::default(),
+            deployments: None,
         }
     }
 }
@@ -197,6 +202,13 @@ impl Database {
         Ok(database)
     }
 
+    /// Whether several servers can share it, as far as the file says: a path that stands
+    /// elsewhere is taken for none.
+    fn is_shared(&self) -> bool {
+        let url = self.url.as_deref().or(self.primary.as_deref());
+        url.is_some_and(|url| !url.starts_with("sqlite:"))
+    }
+
     fn check(&mut self, path: &Path, reader: &mut Reader, environment: Environment<'_>) {
         if self.connections < LEAST_CONNECTIONS || self.connections > MOST_CONNECTIONS {
             let message = format!(
@@ -222,17 +234,20 @@ impl Database {
         let found = database_url(text, environment).and_then(|url| {
             let password = self.password.as_ref();
             let password = password.map(|secret| secret_text(secret, environment));
-            place(&url, password.transpose()?, self.connections)
+            let password = password.transpose()?.flatten();
+            url.map(|url| place(&url, password, self.connections))
+                .transpose()
         });
         match found {
-            Ok(place) => self.place = place,
+            Ok(place) => self.place = place.unwrap_or_default(),
             Err(message) => reader.problem(&path.join(key), message),
         }
     }
 }
 
-/// The URL that stands in the file, or that the file refers to. No message holds it.
-fn database_url(text: &str, environment: Environment<'_>) -> Result<String, String> {
+/// The URL that stands in the file, or that the file refers to, if it is looked up. No message
+/// holds it.
+fn database_url(text: &str, environment: Environment<'_>) -> Result<Option<String>, String> {
     match SecretRef::try_from(text.to_owned()) {
         Ok(reference) => secret_text(&reference, environment),
         Err(_) if has_password(text) => Err(
@@ -240,7 +255,7 @@ fn database_url(text: &str, environment: Environment<'_>) -> Result<String, Stri
              `password: ${NAME}` or `password: file:PATH`"
                 .to_owned(),
         ),
-        Err(_) => Ok(text.to_owned()),
+        Err(_) => Ok(Some(text.to_owned())),
     }
 }
 
@@ -446,57 +461,6 @@ pub struct KeyConfig {
     pub digest: Option<Digest>,
 }
 
-/// A secret that stands elsewhere: `${NAME}` in the environment, `file:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum SecretRef {
-    /// A variable of the environment.
-    Env(String),
-    /// A file, less white space at its end.
-    File(PathBuf),
-}
-
-impl TryFrom<String> for SecretRef {
-    type Error = &'static str;
-
-    /// The text is not repeated in the message: it may be the secret itself.
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if let Some(name) = text
-            .strip_prefix("${")
-            .and_then(|name| name.strip_suffix('}'))
-            && !name.is_empty()
-        {
-            return Ok(Self::Env(name.to_owned()));
-        }
-        match text.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),
-            _ => Err("a secret is given by reference, as `${NAME}` or `file:PATH`"),
-        }
-    }
-}
-
-impl SecretRef {
-    /// What it refers to, less white space at the end. No message holds it.
-    fn read(&self, most: u64, environment: Environment<'_>) -> Result<String, String> {
-        let text = match self {
-            Self::Env(name) => environment(name)
-                .ok_or_else(|| format!("the environment has no variable `{name}`"))?,
-            Self::File(path) => read_bounded(path, most)
-                .map_err(|error| format!("{} cannot be read: {error}", path.display()))?,
-        };
-        Ok(text.trim_end().to_owned())
-    }
-}
-
-impl From<SecretRef> for String {
-    fn from(secret: SecretRef) -> Self {
-        match secret {
-            SecretRef::Env(name) => format!("${{{name}}}"),
-            SecretRef::File(path) => format!("file:{}", path.display()),
-        }
-    }
-}
-
 /// `engine`: what moves executions on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -586,10 +550,6 @@ impl ClusterConfig {
             let message = "must be from 500ms to 1m".to_owned();
             reader.problem(&path.join("lease_ttl"), message);
         }
-        let is_url = |url: &str| {
-            let host = url.strip_prefix("http://").or(url.strip_prefix("https://"));
-            host.is_some_and(|host| !host.is_empty() && !host.contains(['?', '#', '@']))
-        };
         if self.advertise.as_deref().is_some_and(|url| !is_url(url)) {
             let message = "must be `http://HOST:PORT` or `https://HOST:PORT`".to_owned();
             reader.problem(&path.join("advertise"), message);
@@ -597,8 +557,13 @@ impl ClusterConfig {
     }
 }
 
-/// Looks a variable of the environment up.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Whether a text can be the URL of a server, less paths of requests.
+pub fn is_url(text: &str) -> bool {
+    let host = text
+        .strip_prefix("http://")
+        .or(text.strip_prefix("https://"));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(['?', '#', '@', ' ']))
+}
 
 impl Config {
     /// Reads a file.
@@ -619,12 +584,29 @@ impl Config {
         Self::parse(&name, &text, &|name| std::env::var(name).ok())
     }
 
-    /// Reads a text; `file` is its name in messages.
+    /// Reads a text; `file` is its name in messages, `variables` are those of the environment.
     ///
     /// # Errors
     ///
     /// All that is wrong with it.
-    pub fn parse(file: &str, text: &str, environment: Environment<'_>) -> Result<Self, Problems> {
+    pub fn parse(
+        file: &str,
+        text: &str,
+        variables: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        Self::read(file, text, Environment::Here(variables))
+    }
+
+    /// Reads a text that is for another machine: what it refers to is not looked up.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it, as far as can be told here.
+    pub fn parse_for_elsewhere(file: &str, text: &str) -> Result<Self, Problems> {
+        Self::read(file, text, Environment::Elsewhere)
+    }
+
+    fn read(file: &str, text: &str, environment: Environment<'_>) -> Result<Self, Problems> {
         let mut reader = Reader::new(file, text)?;
         refuse_later(&mut reader);
         let config = reader.read::<Self>().map(|mut config| {
@@ -718,6 +700,9 @@ impl Config {
                 secret.check(name, &path.join(name.as_str()), reader, environment);
             }
         }
+        if let Some(deployments) = &self.deployments {
+            deployments.check(self, reader);
+        }
     }
 }
 
@@ -752,7 +737,7 @@ impl KeyConfig {
         match (&self.hash, &self.secret) {
             (Some(hash), None) => self.digest = Some(*hash),
             (None, Some(secret)) => match resolve(secret, &self.id, environment) {
-                Ok(digest) => self.digest = Some(digest),
+                Ok(digest) => self.digest = digest,
                 Err(message) => reader.problem(&path.join("secret"), message),
             },
             (None, None) => reader.missing(path, &["hash", "secret"]),
@@ -763,11 +748,17 @@ impl KeyConfig {
     }
 }
 
-/// The digest of the key that `secret` refers to. No message holds its text.
-fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result<Digest, String> {
-    let text = secret_text(secret, environment)?;
+/// The digest of the key that `secret` refers to, if it is looked up. No message holds its text.
+fn resolve(
+    secret: &SecretRef,
+    id: &str,
+    environment: Environment<'_>,
+) -> Result<Option<Digest>, String> {
+    let Some(text) = secret_text(secret, environment)? else {
+        return Ok(None);
+    };
     match key::parse(&text) {
-        Some(found) if found == id => Ok(Digest::of(&text)),
+        Some(found) if found == id => Ok(Some(Digest::of(&text))),
         Some(_) => Err(format!("what it refers to is not the key with id `{id}`")),
         None => Err(format!(
             "what it refers to is not a key: it must be {}",
@@ -776,8 +767,8 @@ fn resolve(secret: &SecretRef, id: &str, environment: Environment<'_>) -> Result
     }
 }
 
-/// What a reference leads to. No message holds it.
-fn secret_text(secret: &SecretRef, environment: Environment<'_>) -> Result<String, String> {
+/// What a reference leads to, if it is looked up. No message holds it.
+fn secret_text(secret: &SecretRef, environment: Environment<'_>) -> Result<Option<String>, String> {
     // Far longer than any key, and any URL.
     const MAX_SECRET_FILE: u64 = 4096;
     secret.read(MAX_SECRET_FILE, environment)
@@ -789,6 +780,12 @@ fn refuse_later(reader: &mut Reader) {
     for (block, about) in LATER {
         let message = format!("not supported by this version yet ({about})");
         reader.refuse(&root.join(block), &message);
+    }
+    for role in ["api", "engine", "workers"] {
+        reader.refuse(
+            &root.join("deployments").join(role),
+            "not supported by this version yet: every server has all roles, see `deployments.server`",
+        );
     }
     let replicas = root.join("database").join("replicas");
     reader.refuse(
@@ -833,8 +830,10 @@ fn redact_url(url: &str) -> String {
     let end = rest.find('/').unwrap_or(rest.len());
     match rest[..end].rsplit_once('@') {
         Some((user, host)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{host}{}{query}", &rest[end..])
+            let user = user
+                .split_once(':')
+                .map_or_else(|| user.to_owned(), |(user, _)| format!("{user}:***"));
+            format!("{scheme}://{user}@{host}{}{query}", &rest[end..])
         }
         None => format!("{scheme}://{rest}{query}"),
     }

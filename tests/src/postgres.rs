@@ -41,7 +41,7 @@ impl Postgres {
             .program("initdb")
             .args([
                 "--auth=trust",
-                "--username=cascade",
+                "--username=postgres",
                 "--encoding=UTF8",
                 "--locale=C",
             ])
@@ -57,6 +57,11 @@ impl Postgres {
     /// A database with a user that owns it and is no superuser.
     pub fn url(&self) -> String {
         format!("postgres://workflows@127.0.0.1:{}/workflows", self.port)
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends it as a crash of its machine would, but for the disk.
@@ -108,7 +113,7 @@ impl Postgres {
             "--no-align",
             "--command",
             statement,
-            &format!("postgres://cascade@127.0.0.1:{}/{database}", self.port),
+            &format!("postgres://postgres@127.0.0.1:{}/{database}", self.port),
         ]))
     }
 

@@ -5,6 +5,7 @@ mod children;
 mod cli;
 mod cluster;
 mod conformance;
+mod deployment;
 mod direction;
 mod examples;
 mod large;

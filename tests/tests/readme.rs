@@ -1,6 +1,6 @@
-//! What the README shows is what the commands print.
+//! What the README and the page on deployment show is what the commands print.
 //!
-//! Its blocks are run one after the other in an empty folder, as a reader would
+//! Their blocks are run one after the other in an empty folder, as a reader would
 //! type them. What differs from run to run (ids, keys, times, sizes) counts as
 //! the same; a line `...` stands for any lines.
 
@@ -15,7 +15,7 @@ use cascade_tests::{binary, root};
 /// The last line of `cascade dev` before it waits for changes.
 const DEV_IS_UP: &str = "watching for changes; end with Ctrl-C";
 
-/// A command of the README, and the lines that it shows.
+/// A command of a page, and the lines that it shows.
 #[derive(Debug, Default)]
 struct Shown {
     command: String,
@@ -42,12 +42,25 @@ impl Drop for Dev {
 
 #[test]
 fn the_readme_shows_what_commands_print() {
+    let (typed, dev) = follow("README.md");
+    assert!(dev, "the README starts `cascade dev`");
+    assert!(typed >= 6, "the README shows only {typed} commands");
+}
+
+#[test]
+fn the_page_on_deployment_shows_what_commands_print() {
+    let (typed, _) = follow("docs/deployment.md");
+    assert!(typed >= 2, "the page shows only {typed} commands");
+}
+
+/// Does what a page says. Gives how many commands were typed, and whether `cascade dev` was one.
+fn follow(page: &str) -> (usize, bool) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let page = fs::read_to_string(root().join(page)).expect("the page is there");
     let mut dev = None;
     let mut ids = HashMap::<String, String>::new();
     let mut typed = 0;
-    for step in steps(&readme) {
+    for step in steps(&page) {
         match step {
             Step::Write(name, text) => {
                 fs::write(folder.path().join(name), text).expect("a file");
@@ -68,14 +81,13 @@ fn the_readme_shows_what_commands_print() {
             }
         }
     }
-    assert!(dev.is_some(), "the README starts `cascade dev`");
-    assert!(typed >= 6, "the README shows only {typed} commands");
+    (typed, dev.is_some())
 }
 
-/// The files and commands of the README, in order.
-fn steps(readme: &str) -> Vec<Step> {
+/// The files and commands of a page, in order.
+fn steps(page: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut lines = readme.lines();
+    let mut lines = page.lines();
     let mut before = "";
     while let Some(line) = lines.next() {
         if let Some(language) = line.strip_prefix("```") {

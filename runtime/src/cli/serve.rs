@@ -1,7 +1,11 @@
 //! `cascade server`.
 
-use std::io::{ErrorKind, IsTerminal};
-use std::net::SocketAddr;
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, IsTerminal};
+use std::net::{IpAddr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,9 +13,12 @@ use serde_json::json;
 
 use super::error::Error;
 use super::{Session, chain};
-use crate::config::{Config, Database};
+use crate::config::{Config, Database, is_url};
 use crate::server;
 use crate::telemetry::{self, LogFormat};
+
+/// Names what each of several servers with the same configuration is reached by.
+pub(crate) const ADVERTISE_VARIABLE: &str = "CASCADE_ADVERTISE";
 
 /// Run the server
 #[derive(Debug, Args)]
@@ -22,6 +29,10 @@ pub(crate) struct Server {
     /// Where to listen, instead of `server.listen`; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Where the other nodes reach this one, instead of `cluster.advertise`: a URL, or an address
+    /// of this machine
+    #[arg(long, value_name = "URL|ADDRESS", env = ADVERTISE_VARIABLE)]
+    advertise: Option<String>,
     /// Where everything durable lies, instead of `data_dir`
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -53,6 +64,9 @@ impl Server {
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
+        if let Some(text) = self.advertise {
+            config.cluster.advertise = Some(advertised(text, config.server.listen)?);
+        }
         if let Some(data) = self.data {
             config.data_dir = data;
         }
@@ -65,17 +79,61 @@ impl Server {
             return Ok(());
         }
         log(self.log_format, "info")?;
-        let running = server::start(config, server::Options::default())
-            .await
-            .map_err(|error| refused(&error))?;
+        // Before anybody is told that it is ready, and may tell it to stop.
+        let stop = told_to_stop();
+        tokio::pin!(stop);
+        let running = tokio::select! {
+            running = server::start(config, server::Options::default()) => {
+                running.map_err(|error| refused(&error))?
+            }
+            // A start that is broken off is a crash, from which the next one recovers.
+            () = &mut stop => return Ok(()),
+        };
         // On stdout, so that whoever starts it with port 0 can read the port.
         session.output.item(&json!({ "url": running.url }), || {
             format!("listening on {}", running.url)
         });
-        told_to_stop().await;
+        tell_supervisor("READY=1");
+        stop.await;
+        tell_supervisor("STOPPING=1");
         running.shutdown().await;
         Ok(())
     }
+}
+
+/// The URL that `--advertise` means. An address alone gets the port that the server listens on.
+fn advertised(text: String, listen: SocketAddr) -> Result<String, Error> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if listen.port() != 0 => {
+            Ok(format!("http://{}", SocketAddr::new(ip, listen.port())))
+        }
+        Ok(_) => Err(Error::usage(
+            "--advertise: with port 0 it must be a URL, which has a port",
+        )),
+        Err(_) if is_url(&text) => Ok(text),
+        Err(_) => Err(Error::usage(format!(
+            "--advertise: `{text}` is no address and not `http://HOST:PORT`"
+        ))),
+    }
+}
+
+/// Tells the service manager how this process is, if it asks (`Type=notify` of systemd).
+fn tell_supervisor(state: &str) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    if let Err(error) = notify(&socket, state) {
+        tracing::warn!(%error, state, "the service manager cannot be told");
+    }
+}
+
+fn notify(socket: &OsStr, state: &str) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => UnixAddress::from_abstract_name(name)?,
+        None => UnixAddress::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
+    Ok(())
 }
 
 /// The database of a URL from the command line.
@@ -103,20 +161,67 @@ pub(crate) fn log(format: LogFormat, filter: &str) -> Result<(), Error> {
     telemetry::log(format, filter, colour).map_err(Error::usage)
 }
 
-/// Completes when somebody wants this process to end.
-pub(crate) async fn told_to_stop() {
+/// Completes when somebody wants this process to end. From the call on, that does not end it by
+/// itself any more.
+pub(crate) fn told_to_stop() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).ok();
-    let terminated = async {
-        match &mut terminate {
-            Some(signal) => {
-                signal.recv().await;
+    let told = |kind| {
+        let signal = signal(kind).ok();
+        async move {
+            match signal {
+                Some(mut signal) => {
+                    signal.recv().await;
+                }
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+    let (interrupted, terminated) = (told(SignalKind::interrupt()), told(SignalKind::terminate()));
+    async {
+        tokio::select! {
+            () = interrupted => {}
+            () = terminated => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_alone_is_advertised_with_the_port() {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 7420));
+        for (given, url) in [
+            ("10.1.2.3", Some("http://10.1.2.3:7420")),
+            ("fd00::7", Some("http://[fd00::7]:7420")),
+            ("https://a.example", Some("https://a.example")),
+            ("a.example", None),
+            ("", None),
+        ] {
+            let found = advertised(given.to_owned(), listen).ok();
+            assert_eq!(found.as_deref(), url, "{given}");
+        }
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        assert!(advertised("10.1.2.3".to_owned(), any).is_err());
+        assert!(advertised("http://a:1".to_owned(), any).is_ok());
+    }
+
+    #[test]
+    fn the_service_manager_is_told_by_path_and_by_abstract_name() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        notify(path.as_os_str(), "READY=1").expect("somebody listens");
+        let mut told = [0; 16];
+        let length = socket.recv(&mut told).expect("it was told");
+        assert_eq!(&told[..length], b"READY=1");
+
+        let name = format!("cascade-test-{}", std::process::id());
+        let address = UnixAddress::from_abstract_name(&name).expect("a name");
+        let socket = UnixDatagram::bind_addr(&address).expect("a socket");
+        notify(OsStr::new(&format!("@{name}")), "STOPPING=1").expect("somebody listens");
+        let length = socket.recv(&mut told).expect("it was told");
+        assert_eq!(&told[..length], b"STOPPING=1");
     }
 }

@@ -219,6 +219,7 @@ fn a_password_in_a_url_is_not_shown() {
         ("sqlite:/a/b", "sqlite:/a/b"),
         ("postgres://u:p@h/d", "postgres://u:***@h/d"),
         ("postgres://u:p@q@h", "postgres://u:***@h"),
+        ("postgres://u@h/d", "postgres://u@h/d"),
         ("postgres://h/d?x=a@b", "postgres://h/d?x=a@b"),
         ("postgres://h/d?password=p&x=1", "postgres://h/d?x=1"),
     ] {
