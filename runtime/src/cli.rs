@@ -264,6 +264,7 @@ fn one_thread<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Er
 
 /// For commands that are a server, or run activities.
 fn all_threads<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    crate::threads::hurry();
     block_on(tokio::runtime::Builder::new_multi_thread(), future)
 }
 

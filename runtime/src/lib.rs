@@ -22,4 +22,5 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tenancy;
+mod threads;
 pub mod worker;

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::dispatch::{AttemptKey, HeldTask, Spent, TaskQueue};
 use crate::engine::{Engine, Report};
 use crate::telemetry;
+use crate::threads;
 use compute::{Computing, compute};
 use hand::{Hand, Reporting};
 pub use runner::{SandboxRunner, SecretSource};
@@ -130,8 +131,7 @@ fn thread(
         .enable_all()
         .build()?;
     std::thread::Builder::new().name(name).spawn(move || {
-        // On Linux a thread has a priority of its own.
-        if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        if let Err(error) = threads::stand_back(nice) {
             tracing::warn!(%error, "a worker thread keeps its priority");
         }
         runtime.block_on(work);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -22,6 +22,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use super::engine;
 use super::failure::clip;
 use super::inspect::{self, InvalidModule, MAX_MODULE_BYTES, ModuleInfo};
+use crate::threads::stand_back;
 
 /// The hidden subcommand that [`compile_child_main`] serves.
 pub const COMPILE_SUBCOMMAND: &str = "__compile";
@@ -205,20 +206,20 @@ pub fn compile_child_main() -> ExitCode {
     }
 }
 
-fn limit_self() -> rustix::io::Result<()> {
+fn limit_self() -> std::io::Result<()> {
     let hard = |limit| Rlimit {
         current: Some(limit),
         maximum: Some(limit),
     };
     // Attempts come first, and so does the server when memory runs out. Where
     // there is no /proc, there is no such killer either.
-    setpriority_process(None, LOWEST_PRIORITY)?;
+    stand_back(LOWEST_PRIORITY)?;
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     setrlimit(Resource::As, hard(CHILD_MEMORY))?;
     setrlimit(Resource::Cpu, hard(CHILD_CPU_SECONDS))?;
     setrlimit(Resource::Core, hard(0))?;
     setrlimit(Resource::Nofile, hard(CHILD_FILES))?;
-    setrlimit(Resource::Fsize, hard(0))
+    Ok(setrlimit(Resource::Fsize, hard(0))?)
 }
 
 fn answer(reply: &Reply, artifact: &[u8]) -> std::io::Result<()> {
