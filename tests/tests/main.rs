@@ -20,4 +20,5 @@ mod schedules;
 mod secrets;
 mod shared;
 mod sim;
+mod takeover;
 mod testing;
