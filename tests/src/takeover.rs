@@ -246,7 +246,7 @@ impl Measurement<'_> {
         self.servers[victim].terminate();
         let shown = self.until_elsewhere(&watch, witness);
         assert!(self.servers[victim].ended(), "a server ended badly");
-        let exit = self.field.now() - watch.span.from;
+        let exit = self.field.since(watch.span.from);
         self.tell(Some(victim));
         watch.ends(self, Change::Stopped, &shown, Some(exit))
     }
@@ -325,13 +325,13 @@ impl Measurement<'_> {
     fn until_elsewhere(&self, watch: &Watch, witness: usize) -> BTreeMap<u64, Duration> {
         let mut shown = BTreeMap::new();
         while shown.len() < watch.shards.len() {
-            let passed = self.field.now() - watch.span.from;
+            let passed = self.field.since(watch.span.from);
             assert!(passed < DEADLINE, "shards that nobody takes, but {shown:?}");
             let now = self.shards(witness);
             for (was, is) in watch.before.iter().zip(&now) {
                 let moved = is.node.is_some() && was.node != is.node;
                 if moved && watch.shards.contains(&is.shard) {
-                    let at = self.field.now() - watch.span.from;
+                    let at = self.field.since(watch.span.from);
                     shown.entry(is.shard).or_insert(at);
                 }
             }
@@ -401,14 +401,14 @@ impl Watch {
                 continue;
             }
             let events = on.history(self.witness, id);
-            let late = gaps::latest_step(&events, self.from_ms, PAUSE);
+            let step = gaps::latest_step(&events, self.from_ms, PAUSE);
             let lane = field.shards.iter().find(|lane| lane.shard == *shard);
             let acks = lane.expect("all shards have one").acks();
             pauses.push(Pause {
                 shard: *shard,
                 silence: gaps::longest_silence(&acks, self.span),
                 slowest_start: gaps::slowest(&acks, self.span),
-                latest_step: late.expect("what runs goes on"),
+                latest_step: step.expect("what runs goes on"),
                 shown: shown.get(shard).copied(),
             });
         }

@@ -99,6 +99,11 @@ impl Field {
         self.began.elapsed()
     }
 
+    /// How long ago that was.
+    pub(super) fn since(&self, then: Duration) -> Duration {
+        self.now().saturating_sub(then)
+    }
+
     /// Whom clients ask from now on.
     pub(super) fn serve_at(&self, servers: Vec<String>) {
         *locked(&self.servers) = servers;
