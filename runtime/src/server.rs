@@ -235,6 +235,7 @@ impl Running {
         }
         if let Some(membership) = self.membership {
             membership.cluster.leave().await;
+            membership.cluster.end().await;
         }
         self.background.shutdown().await;
         self.store.close().await;

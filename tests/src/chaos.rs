@@ -1,25 +1,31 @@
 //! Kills the server at random points under load, and checks from outside that
 //! nothing was lost, nothing finished twice or differently, and every history
-//! replays to its recorded result.
+//! replays to its recorded result. So with several servers that share a
+//! PostgreSQL, each killed, stopped or stalled when its time comes (`siege`).
 //!
 //! `load` starts executions of every kind and insists until each is
 //! acknowledged; `check` looks at all of them once the killing is over.
-//! `arena` is what both sides share. A seed decides what is started and when
-//! the server dies; what the two meet in differs from run to run, as it must.
+//! `arena` is what both sides share, and `witness` what the database saw.
+//! A seed decides what is started and when a server dies; what the two meet in
+//! differs from run to run, as it must.
 
 mod arena;
 mod check;
 mod load;
 mod order;
+mod siege;
+mod witness;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::{Server, root};
+use crate::{Server, http, root};
 use arena::Arena;
 use load::Taken;
+pub use siege::Siege;
 
 /// The application that holds all workflows of a campaign.
 const APPLICATION: &str = "chaos";
@@ -58,6 +64,12 @@ pub struct Outcome {
     pub kills: usize,
     /// Kills before the server was ready.
     pub early_kills: usize,
+    /// What else was done to servers and their database, and how often.
+    pub faults: BTreeMap<&'static str, usize>,
+    /// Commits of executions that the database saw, one each, and epochs that they were
+    /// made in.
+    pub writes: usize,
+    pub epochs: usize,
     /// Executions that were acknowledged, by workflow.
     pub executions: Vec<(&'static str, usize)>,
     /// Requests whose connection broke, so that they were sent again.
@@ -85,21 +97,32 @@ pub struct Outcome {
 pub fn run(binary: &Path, plan: Plan) -> Outcome {
     let mut server = Server::with_binary(binary, POLICY);
     prepare(&server);
-    let arena = Arena::new(server.url());
+    let arena = Arena::new([server.url()], http::TIMEOUT);
+    let mut outcome = Outcome::default();
+    campaign(&arena, plan.seed, plan.clients, &mut outcome, |outcome| {
+        torment(&mut server, &arena, plan, outcome);
+    });
+    outcome.ends_with(&arena)
+}
+
+/// Has clients start executions while there is torment, and checks them all afterwards.
+fn campaign(
+    arena: &Arena,
+    seed: u64,
+    clients: usize,
+    outcome: &mut Outcome,
+    torment: impl FnOnce(&mut Outcome),
+) {
     let begun = Instant::now();
-    let mut outcome = Outcome {
-        seed: plan.seed,
-        ..Outcome::default()
-    };
+    outcome.seed = seed;
     let taken: Vec<Taken> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..plan.clients)
-            .map(|index| {
-                let arena = &arena;
-                scope.spawn(move || load::client(arena, plan.seed, index))
-            })
+        let clients: Vec<_> = (0..clients)
+            .map(|index| scope.spawn(move || load::client(arena, seed, index)))
             .collect();
-        torment(&mut server, &arena, plan, &mut outcome);
-        arena.end();
+        // Also if it panics: nobody waits for clients that go on.
+        let ends = Ends(arena);
+        torment(outcome);
+        drop(ends);
         clients
             .into_iter()
             .flat_map(|client| client.join().expect("a client never panics"))
@@ -109,12 +132,26 @@ pub fn run(binary: &Path, plan: Plan) -> Outcome {
     outcome.executions = load::count(&taken);
     outcome.ends_seen = taken.iter().filter(|taken| taken.end.is_some()).count();
     let begun = Instant::now();
-    check::all(&arena, &taken, plan.clients, &mut outcome);
+    check::all(arena, &taken, clients, outcome);
     outcome.checking = begun.elapsed();
-    outcome.ready.sort_unstable();
-    (outcome.broken, outcome.refused) = arena.resent();
-    outcome.violations = arena.violations();
-    outcome
+}
+
+/// Says that the killing is over.
+struct Ends<'a>(&'a Arena);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Outcome {
+    fn ends_with(mut self, arena: &Arena) -> Self {
+        self.ready.sort_unstable();
+        (self.broken, self.refused) = arena.resent();
+        self.violations = arena.violations();
+        self
+    }
 }
 
 fn prepare(server: &Server) {
@@ -159,7 +196,7 @@ fn torment(server: &mut Server, arena: &Arena, plan: Plan, outcome: &mut Outcome
             return;
         }
         server.kill();
-        arena.down();
+        arena.down(0);
         outcome.kills += 1;
         if random.u32(0..EARLY) == 0 {
             server.launch();
@@ -172,7 +209,7 @@ fn torment(server: &mut Server, arena: &Arena, plan: Plan, outcome: &mut Outcome
         let begun = Instant::now();
         server.restart();
         let took = begun.elapsed();
-        arena.up(server.url());
+        arena.up(0, server.url());
         longest = longest.max(took);
         outcome.ready.push(took);
     }
@@ -191,6 +228,16 @@ impl fmt::Display for Outcome {
             "{} kills, {} of them before the server was ready, in {:.1?}",
             self.kills, self.early_kills, self.under_fire
         )?;
+        for (fault, count) in &self.faults {
+            writeln!(f, "{count} times: {fault}")?;
+        }
+        if self.writes > 0 {
+            writeln!(
+                f,
+                "{} commits of executions in {} epochs, as the database saw them",
+                self.writes, self.epochs
+            )?;
+        }
         writeln!(
             f,
             "ready again after {:.0?} (median), {:.0?} (longest)",

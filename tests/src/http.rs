@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longest silence; the server answers `wait` in less.
-const TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// An answer of the server.
 #[derive(Debug)]
@@ -20,6 +20,26 @@ pub struct Answer {
     pub text: String,
 }
 
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn get(path: &'a str) -> Self {
+        Self {
+            method: "GET",
+            path,
+            headers: &[],
+            body: b"",
+        }
+    }
+}
+
 pub(crate) fn request(
     url: &str,
     key: &str,
@@ -28,10 +48,31 @@ pub(crate) fn request(
     headers: &[(&str, &str)],
     body: impl AsRef<[u8]>,
 ) -> io::Result<Answer> {
-    let body = body.as_ref();
+    let ask = Ask {
+        method,
+        path,
+        headers,
+        body: body.as_ref(),
+    };
+    request_within(TIMEOUT, url, key, ask)
+}
+
+/// The same with another longest silence.
+pub(crate) fn request_within(
+    timeout: Duration,
+    url: &str,
+    key: &str,
+    ask: Ask<'_>,
+) -> io::Result<Answer> {
+    let Ask {
+        method,
+        path,
+        headers,
+        body,
+    } = ask;
     let address = url.strip_prefix("http://").unwrap_or(url);
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n",

@@ -5,9 +5,11 @@
 //! here sleeps: a server says when it is ready, and requests wait for ends.
 
 pub mod chaos;
+pub mod cluster;
 mod http;
 pub mod isolation;
 pub mod postgres;
+pub mod takeover;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -157,6 +159,12 @@ impl Server {
 
     /// Starts the server on the data that is there, and returns when it is ready.
     pub fn restart(&mut self) {
+        let ready = self.try_restart();
+        ready.unwrap_or_else(|said| panic!("the server said `{said}`"));
+    }
+
+    /// The same, but gives what a server said that ended instead of being ready.
+    pub fn try_restart(&mut self) -> Result<(), String> {
         self.launch();
         let child = self.child.as_mut().expect("just launched");
         let stdout = child.stdout.take().expect("stdout is piped");
@@ -164,12 +172,13 @@ impl Server {
         BufReader::new(stdout)
             .read_line(&mut line)
             .expect("the server says where it is");
-        let said: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("the server said `{line}`: {error}"));
-        said["url"]
-            .as_str()
-            .expect("a URL")
-            .clone_into(&mut self.url);
+        let said: Value = serde_json::from_str(&line).unwrap_or_default();
+        let Some(url) = said["url"].as_str() else {
+            self.ended();
+            return Err(line);
+        };
+        url.clone_into(&mut self.url);
+        Ok(())
     }
 
     /// Starts the server on the data that is there, and returns at once, so
@@ -195,11 +204,18 @@ impl Server {
 
     /// Asks the server to end (SIGTERM), and says whether it ended well.
     pub fn stop(&mut self) -> bool {
+        self.terminate();
+        self.ended()
+    }
+
+    /// Asks the server to end (SIGTERM), and returns at once.
+    pub fn terminate(&self) {
+        self.send(Signal::TERM);
+    }
+
+    /// Waits for the end of a server that was asked for it; says whether it ended well.
+    pub fn ended(&mut self) -> bool {
         let mut child = self.child.take().expect("the server runs");
-        let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        // Not by the program `kill`, which the smallest machines lack.
-        let told = kill_process(id.expect("it has an id"), Signal::TERM);
-        told.expect("it is there to be told");
         child.wait().expect("a child can be waited for").success()
     }
 
@@ -214,6 +230,7 @@ impl Server {
     }
 
     fn send(&self, signal: Signal) {
+        // Not by the program `kill`, which the smallest machines lack.
         let id = self.pid().and_then(|id| i32::try_from(id).ok());
         let id = id.and_then(Pid::from_raw).expect("the server runs");
         kill_process(id, signal).expect("it is there to be told");
@@ -227,6 +244,11 @@ impl Server {
     /// Where it keeps its data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// The node that it is, or was last; `None` if it has never joined others.
+    pub fn node(&self) -> Option<String> {
+        fs::read_to_string(self.data().join("node")).ok()
     }
 
     /// The tenant's key.

@@ -105,6 +105,18 @@ impl Postgres {
         ended.trim().parse().expect("a number")
     }
 
+    /// Ends those sessions that have this name; says how many there were.
+    pub fn end_sessions_of(&self, name: &str) -> usize {
+        let ended = self.sql(
+            "postgres",
+            &format!(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                 WHERE usename = 'workflows' AND application_name = '{name}'"
+            ),
+        );
+        ended.trim().parse().expect("a number")
+    }
+
     /// Runs a statement as superuser.
     pub fn sql(&self, database: &str, statement: &str) -> String {
         run(Command::new(self.programs.join("psql")).args([

@@ -1,19 +1,11 @@
 //! Several servers on one PostgreSQL, when one of them dies, stalls, leaves or comes.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use cascade_tests::Server;
+use cascade_tests::cluster::{SHARDS, balanced, list, until};
 use cascade_tests::postgres::Postgres;
+use cascade_tests::{Server, binary};
 use serde_json::{Value, json};
-
-/// Longest that something is waited for: far longer than it takes on a machine that has
-/// anything else to do.
-const DEADLINE: Duration = Duration::from_mins(2);
-
-/// What a new database gets.
-const SHARDS: usize = 16;
 
 const WORKFLOWS: &str = "
 workflows:
@@ -55,47 +47,7 @@ fn first(postgres: &Postgres) -> Server {
 }
 
 fn join(postgres: &Postgres) -> Server {
-    Server::with_tenant(&format!("database: {{ primary: '{}' }}", postgres.url()))
-}
-
-/// Asks until there is an answer.
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(began.elapsed() < DEADLINE, "waited in vain until {what}");
-    }
-}
-
-fn list(server: &Server, path: &str) -> Vec<Value> {
-    let answer = server.admin_request("GET", path).expect("answers");
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body["items"].as_array().expect("a list").clone()
-}
-
-/// How many shards each node has that answers for any.
-fn held(server: &Server) -> BTreeMap<String, usize> {
-    let mut held = BTreeMap::new();
-    for shard in list(server, "/v1/shards") {
-        if let Some(node) = shard["node"].as_str() {
-            *held.entry(node.to_owned()).or_default() += 1;
-        }
-    }
-    held
-}
-
-/// Returns when `nodes` of them have all shards in even parts.
-fn balanced(server: &Server, nodes: usize) -> BTreeMap<String, usize> {
-    until(&format!("{nodes} nodes have even parts"), || {
-        let held = held(server);
-        let all = held.values().sum::<usize>() == SHARDS && held.len() == nodes;
-        let even = held
-            .values()
-            .all(|count| (SHARDS / nodes..=SHARDS.div_ceil(nodes)).contains(count));
-        (all && even).then_some(held)
-    })
+    cascade_tests::cluster::join(binary(), postgres, "cascade", "")
 }
 
 /// Starts an execution and insists until it is acknowledged.

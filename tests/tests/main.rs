@@ -21,4 +21,5 @@ mod schedules;
 mod secrets;
 mod shared;
 mod sim;
+mod takeover;
 mod testing;

@@ -23,8 +23,8 @@ use crate::cluster::{Hops, Link};
 use crate::engine::{Ask, Engine, KEEPER_BUCKET, OWNER_PATIENCE, Peer, Whereabouts};
 use crate::telemetry;
 
-/// Pause before a node that takes no connection is tried again: it may be gone, which the
-/// others do not know yet.
+/// Pause before a node that takes no connection is tried again, unless another one has what
+/// it had: it may be gone, which the others do not know yet.
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// Pause before a request is served here once more that has just come to belong here.
@@ -148,14 +148,15 @@ async fn pass_on(
     bucket: u32,
     mut until: Instant,
 ) -> Passed {
-    if link.hops(onward) >= Hops(MOST_HOPS) {
-        telemetry::passed_on("circle");
-        return Passed::Nowhere;
-    }
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let peer = match engine.settled(bucket, left).await {
             Whereabouts::Here => return Passed::Here,
+            // Only now: the bucket may be about to come here.
+            Whereabouts::There(_) if link.hops(onward) >= Hops(MOST_HOPS) => {
+                telemetry::passed_on("circle");
+                return Passed::Nowhere;
+            }
             Whereabouts::There(peer) if !left.is_zero() => peer,
             Whereabouts::There(_) | Whereabouts::Nobody => {
                 telemetry::passed_on("no_owner");
@@ -174,14 +175,14 @@ async fn pass_on(
             }
             Err(Failure::Unsent(why)) => {
                 tracing::debug!(node = %peer.node, why, "a request is passed on again");
-                tokio::time::sleep(AGAIN).await;
+                rest(engine, bucket, &peer).await;
             }
             // Where the same again is the same, it is asked again.
             Err(Failure::Lost(why)) if may_repeat(onward) => {
                 tracing::debug!(node = %peer.node, why, "a request is passed on again");
                 // It may have waited there for an end, and waits on.
                 until += asked.elapsed();
-                tokio::time::sleep(AGAIN).await;
+                rest(engine, bucket, &peer).await;
             }
             Err(Failure::Lost(why)) => {
                 tracing::warn!(node = %peer.node, why, "a node has not answered");
@@ -208,6 +209,12 @@ async fn gone(engine: &Engine, bucket: u32, peer: &Peer) {
             return;
         }
     }
+}
+
+/// Waits a moment before a node is asked again, or until it has not got a bucket any more.
+async fn rest(engine: &Engine, bucket: u32, peer: &Peer) {
+    // Whichever it is: who has the bucket is looked up again.
+    let _ = tokio::time::timeout(AGAIN, gone(engine, bucket, peer)).await;
 }
 
 /// A node's answer, as it comes. A live history ends if the node is the owner no more: the

@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::plan::plan;
 use crate::engine::{Engine, Peer};
@@ -52,6 +53,8 @@ pub struct Cluster(Arc<Shared>);
 struct Shared {
     id: NodeId,
     leaving: AtomicBool,
+    /// It holds nothing any more and has said so, or nobody waits for that any longer.
+    left: CancellationToken,
     /// Other nodes that are there, as seen last.
     others: AtomicUsize,
     wake: Notify,
@@ -73,6 +76,7 @@ impl Cluster {
         let shared = Arc::new(Shared {
             id,
             leaving: AtomicBool::new(false),
+            left: CancellationToken::new(),
             others: AtomicUsize::new(0),
             wake: Notify::new(),
             task: std::sync::Mutex::new(None),
@@ -111,17 +115,29 @@ impl Cluster {
         self.0.others.load(Ordering::Acquire) == 0
     }
 
-    /// Hands over all that this node holds, and leaves.
+    /// Hands over all that this node holds, and leaves. Until [`Cluster::end`] it hears who
+    /// has what: requests that are still here are passed on.
     pub async fn leave(&self) {
         self.0.leaving.store(true, Ordering::Release);
         self.0.wake.notify_one();
+        if timeout(LEAVE, self.0.left.cancelled()).await.is_err() {
+            tracing::warn!("shards are not handed over in time; their leases will end");
+            // Who calls again has waited for it.
+            self.0.left.cancel();
+        }
+    }
+
+    /// Ends the membership, in whatever state it is.
+    pub async fn end(&self) {
         let task = self.0.task.lock();
         let task = task.unwrap_or_else(PoisonError::into_inner).take();
         let Some(task) = task else { return };
-        match tokio::time::timeout(LEAVE, task).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the membership ended badly"),
-            Err(_) => tracing::warn!("shards are not handed over in time; their leases will end"),
+        task.abort();
+        match task.await {
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "the membership ended badly");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 }
@@ -147,6 +163,8 @@ struct Member {
 
 impl Member {
     async fn run(mut self) {
+        // Nobody waits in vain if this ends otherwise.
+        let left = self.shared.left.clone().drop_guard();
         loop {
             self.wait().await;
             if let Err(error) = self.look().await {
@@ -160,6 +178,23 @@ impl Member {
         }
         if let Err(error) = self.store.leave(self.shared.id).await {
             tracing::warn!(%error, "this node leaves without a word; its leases will end");
+        }
+        drop(left);
+        self.follow().await;
+    }
+
+    /// Tells the engine who has what, for requests that are still here.
+    async fn follow(mut self) {
+        loop {
+            self.changes.mark_unchanged();
+            match self.store.cluster().await {
+                Ok(view) => self.engine.set_peers(peers(&view, self.shared.id)),
+                Err(error) => tracing::debug!(%error, "who has what is not known"),
+            }
+            let interval = self.settings.ttl / RENEWALS;
+            if let Ok(Err(_)) = timeout(interval, self.changes.changed()).await {
+                return; // the store is closed
+            }
         }
     }
 

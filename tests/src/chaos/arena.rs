@@ -1,10 +1,12 @@
-//! What killer, clients and checkers share: where the server is, whether the
+//! What killers, clients and checkers share: where the servers are, whether the
 //! killing is over, and what went wrong.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::http::Ask;
 use crate::{Answer, KEY, http};
 
 /// Violations that are kept: one cause tends to break many promises.
@@ -19,13 +21,14 @@ const PATIENCE: u32 = 3;
 pub(super) struct Arena {
     state: Mutex<State>,
     changed: Condvar,
+    /// How long a client waits for an answer while servers may stand still.
+    patience: Duration,
+    /// Whose turn it is to be asked first.
+    turn: AtomicUsize,
 }
 
 struct State {
-    /// Where the server is; `None` while it is down.
-    url: Option<String>,
-    /// How often it has come up.
-    life: u32,
+    servers: Vec<Place>,
     /// Nobody kills any more.
     over: bool,
     broken: u64,
@@ -33,51 +36,46 @@ struct State {
     violations: Vec<String>,
 }
 
-/// One request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ask<'a> {
-    pub(super) method: &'static str,
-    pub(super) path: &'a str,
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) body: &'a str,
-}
-
-impl<'a> Ask<'a> {
-    pub(super) fn get(path: &'a str) -> Self {
-        Self {
-            method: "GET",
-            path,
-            headers: &[],
-            body: "",
-        }
-    }
+/// A server.
+struct Place {
+    /// Where it is; `None` while it is down.
+    url: Option<String>,
+    /// How often it has come up, or gone on after it stood still.
+    life: u32,
 }
 
 impl Arena {
-    pub(super) fn new(url: &str) -> Self {
+    /// Servers that are up.
+    pub(super) fn new<'a>(urls: impl IntoIterator<Item = &'a str>, patience: Duration) -> Self {
+        let up = |url: &str| Place {
+            url: Some(url.to_owned()),
+            life: 1,
+        };
         Self {
             state: Mutex::new(State {
-                url: Some(url.to_owned()),
-                life: 1,
+                servers: urls.into_iter().map(up).collect(),
                 over: false,
                 broken: 0,
                 refused: 0,
                 violations: Vec::new(),
             }),
             changed: Condvar::new(),
+            patience,
+            turn: AtomicUsize::new(0),
         }
     }
 
-    pub(super) fn down(&self) {
-        self.state().url = None;
+    pub(super) fn down(&self, server: usize) {
+        self.state().servers[server].url = None;
     }
 
     /// The port is another one each time: with the old one, a client that
     /// connects while nobody listens might be given that port itself.
-    pub(super) fn up(&self, url: &str) {
+    pub(super) fn up(&self, server: usize, url: &str) {
         let mut state = self.state();
-        state.url = Some(url.to_owned());
-        state.life += 1;
+        let place = &mut state.servers[server];
+        place.url = Some(url.to_owned());
+        place.life += 1;
         self.changed.notify_all();
     }
 
@@ -123,20 +121,27 @@ impl Arena {
         (state.broken, state.refused)
     }
 
-    /// Sends a request until it is answered, however often the server dies.
-    /// `None` if it is not there although nobody kills it.
+    /// Sends a request until it is answered, however often servers die: each time to
+    /// another one, if there are several. `None` if none is there although nobody kills it.
     pub(super) fn ask(&self, ask: Ask<'_>) -> Option<Answer> {
-        let (mut seen, mut failures) = (0, 0);
+        let mut seen = vec![0; self.state().servers.len()];
+        let mut failures = 0;
         loop {
-            let (life, url) = self.server(seen);
-            match http::request(&url, KEY, ask.method, ask.path, ask.headers, ask.body) {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let (server, life, url) = self.server(turn, &seen);
+            let timeout = if self.is_over() {
+                http::TIMEOUT
+            } else {
+                self.patience
+            };
+            match http::request_within(timeout, &url, KEY, ask) {
                 Ok(answer) if matches!(answer.status, 429 | 503) => {
                     self.state().refused += 1;
                     self.pause(BUSY_PAUSE);
                 }
                 Ok(answer) => return Some(answer),
                 Err(error) => {
-                    seen = life;
+                    seen[server] = life;
                     failures += u32::from(self.broken());
                     if failures > PATIENCE {
                         self.unanswered(ask, &error);
@@ -161,19 +166,25 @@ impl Arena {
         ));
     }
 
-    /// Where the server is, in a later life than `seen` unless nobody kills any more.
-    fn server(&self, seen: u32) -> (u32, String) {
+    /// A server that is up, in a later life than `seen` unless nobody kills any more.
+    fn server(&self, turn: usize, seen: &[u32]) -> (usize, u32, String) {
         let mut state = self.state();
         loop {
-            match &state.url {
-                Some(url) if state.life > seen || state.over => return (state.life, url.clone()),
-                _ => {
-                    state = self
-                        .changed
-                        .wait(state)
-                        .expect("nobody panics with the lock");
-                }
+            let count = state.servers.len();
+            let found = (0..count)
+                .map(|next| (turn + next) % count)
+                .find_map(|server| {
+                    let Place { url, life } = &state.servers[server];
+                    let url = url.as_ref()?;
+                    (*life > seen[server] || state.over).then(|| (server, *life, url.clone()))
+                });
+            if let Some(found) = found {
+                return found;
             }
+            state = self
+                .changed
+                .wait(state)
+                .expect("nobody panics with the lock");
         }
     }
 

@@ -12,11 +12,12 @@ use cascade_cdl::{
 };
 use serde_json::{Value, json};
 
-use super::arena::{Arena, Ask};
+use super::arena::Arena;
 use super::load::Taken;
-use super::order::end_of;
+use super::order::{Order, end_of};
 use super::{APPLICATION, CDL, Outcome};
 use crate::TENANT;
+use crate::http::Ask;
 
 /// Marks that are read: each takes an execution of its own, and a few thousand
 /// tell enough.
@@ -44,7 +45,7 @@ pub(super) fn all(arena: &Arena, taken: &[Taken], threads: usize, outcome: &mut 
         }
         found
     };
-    let mut marks = Vec::new();
+    let (mut marks, mut children) = (Vec::new(), HashMap::new());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(each)).collect();
         for thread in threads {
@@ -53,10 +54,11 @@ pub(super) fn all(arena: &Arena, taken: &[Taken], threads: usize, outcome: &mut 
             outcome.events += found.events;
             outcome.slowest_end = outcome.slowest_end.max(found.slowest);
             marks.extend(found.marks);
+            children.extend(found.children);
         }
     });
     // Before the marks are read, which takes executions that nobody ordered.
-    if let Err(why) = checker.list(taken) {
+    if let Err(why) = checker.list(taken, &children) {
         arena.violation(why);
     }
     let step = marks.len().div_ceil(MARKS).max(1);
@@ -78,6 +80,8 @@ struct Found {
     events: usize,
     slowest: Duration,
     marks: Vec<Mark>,
+    /// Ids that children would have, and of whom.
+    children: Vec<(String, String)>,
 }
 
 /// An effect that an execution says it had.
@@ -149,6 +153,11 @@ impl<'a> Checker<'a> {
         let marks = self.ended_once(program, id, &events)?;
         if marks.len() != taken.order.kind.marks() {
             return Err(format!("had {} effects", marks.len()));
+        }
+        if taken.order.kind.children() > 0 {
+            let ids = events.iter().filter_map(|event| child_of(id, event));
+            let ids = ids.map(|child| (child.to_string(), taken.id.clone()));
+            found.children.extend(ids);
         }
         found.histories += 1;
         found.events += events.len();
@@ -240,40 +249,60 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The list has each execution once, and none that nobody ordered.
-    fn list(&self, taken: &[Taken]) -> Result<(), String> {
-        let mut ordered: HashMap<&str, &str> = HashMap::new();
+    /// The list has each execution once, and none that nobody ordered; each parent has its
+    /// children. `children` has what would be one, and of whom.
+    fn list(&self, taken: &[Taken], children: &HashMap<String, String>) -> Result<(), String> {
+        let mut ordered: HashMap<&str, &Order> = HashMap::new();
         for taken in taken {
-            if let Some(other) = ordered.insert(&taken.id, &taken.order.key) {
+            if let Some(other) = ordered.insert(&taken.id, &taken.order) {
                 return Err(format!(
-                    "{} is both {other} and {}",
-                    taken.id, taken.order.key
+                    "{} is both {} and {}",
+                    taken.id, other.key, taken.order.key
                 ));
             }
         }
-        let mut listed = HashSet::new();
-        let mut cursor = String::new();
+        let (mut listed, mut families) = (HashSet::new(), HashMap::new());
+        for item in self.listed()? {
+            let id = item["id"].as_str().ok_or("an item without id")?;
+            if !listed.insert(id.to_owned()) {
+                return Err(format!("the list has {item} twice"));
+            }
+            if let Some(parent) = children.get(id) {
+                *families.entry(&**parent).or_insert(0) += 1;
+                if item["status"] != "completed" {
+                    return Err(format!("its parent has ended, but not {item}"));
+                }
+            } else if !ordered.contains_key(id) {
+                return Err(format!("the list has {item}, which nobody ordered"));
+            }
+        }
+        for (id, order) in ordered {
+            let key = &order.key;
+            if !listed.contains(id) {
+                return Err(format!("the list lacks {id} ({key})"));
+            }
+            let count = families.get(id).copied().unwrap_or(0);
+            if count != order.kind.children() {
+                return Err(format!("{id} ({key}) has {count} children"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All executions, as the list has them.
+    fn listed(&self) -> Result<Vec<Value>, String> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
         loop {
             let path = format!("/v1/executions?application={APPLICATION}&limit={PAGE}{cursor}");
-            let page = self.get(&path)?;
-            for item in page["items"].as_array().ok_or("a page without items")? {
-                let id = item["id"].as_str().ok_or("an item without id")?;
-                if !ordered.contains_key(id) {
-                    return Err(format!("the list has {item}, which nobody ordered"));
-                }
-                if !listed.insert(id.to_owned()) {
-                    return Err(format!("the list has {item} twice"));
-                }
+            let mut page = self.get(&path)?;
+            match page["items"].take() {
+                Value::Array(some) => items.extend(some),
+                _ => return Err("a page without items".to_owned()),
             }
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
+                None => return Ok(items),
             }
-        }
-        let missing = ordered.iter().find(|(id, _)| !listed.contains(**id));
-        match missing {
-            None => Ok(()),
-            Some((id, key)) => Err(format!("the list lacks {id} ({key})")),
         }
     }
 
@@ -288,7 +317,7 @@ impl<'a> Checker<'a> {
             method: "POST",
             path: &format!("/v1/executions?wait={WAIT}"),
             headers: &[],
-            body: &body.to_string(),
+            body: body.to_string().as_bytes(),
         });
         let view = answer.ok_or("no answer")?.body;
         let runs = view["output"]["runs"].as_array();
@@ -298,6 +327,16 @@ impl<'a> Checker<'a> {
             }
             _ => Err(format!("expected {}, found {view}", mark.left)),
         }
+    }
+}
+
+/// The child that an attempt would have started which an event ends.
+fn child_of(parent: ExecutionId, event: &Event) -> Option<ExecutionId> {
+    match &event.kind {
+        EventKind::ActivityCompleted { task, attempt, .. } => {
+            Some(ExecutionId::of_child(parent, *task, *attempt))
+        }
+        _ => None,
     }
 }
 

@@ -4,8 +4,10 @@
 use serde_json::{Value, json};
 
 use super::APPLICATION;
-use super::arena::{Arena, Ask};
+use super::arena::Arena;
 use super::order::{Kind, Order, end_of};
+use crate::Answer;
+use crate::http::Ask;
 
 /// One start in so many is sent again later, as by a client that forgot.
 const REPEAT: usize = 8;
@@ -39,24 +41,26 @@ pub(super) fn client(arena: &Arena, seed: u64, index: usize) -> Vec<Taken> {
             Kind::Chain | Kind::Effect | Kind::Declined | Kind::Drawn => {
                 random.u32(..WAITS_SOON) == 0
             }
-            Kind::Timed | Kind::Parallel | Kind::Flaky | Kind::Long => {
+            Kind::Timed | Kind::Parallel | Kind::Flaky | Kind::Parent | Kind::Long => {
                 random.u32(..WAITS_LONG) == 0
             }
-            // Nobody but a cancellation ends it.
-            Kind::Cancelled => false,
+            // They end by what their client does next.
+            Kind::Cancelled | Kind::Signalled => false,
         };
         let Some(new) = start(arena, &order, waits) else {
             return taken;
         };
         let new = match order.kind {
             Kind::Cancelled => cancel(arena, new),
+            Kind::Signalled => signal(arena, new),
             _ => Some(new),
         };
         taken.extend(new);
         if random.usize(..REPEAT) == 0 {
             let index = random.usize(..taken.len().max(1));
             if let Some(old) = taken.get_mut(index) {
-                let waits = old.order.kind != Kind::Cancelled && waits;
+                let ends = !matches!(old.order.kind, Kind::Cancelled | Kind::Signalled);
+                let waits = ends && waits;
                 repeat(arena, old, waits);
             }
         }
@@ -128,7 +132,7 @@ fn send(arena: &Arena, order: &Order, waits: bool) -> Option<Value> {
         method: "POST",
         path: &path,
         headers: &[("Idempotency-Key", &order.key)],
-        body: &body.to_string(),
+        body: body.to_string().as_bytes(),
     })?;
     if matches!(answer.status, 200 | 202) {
         return Some(answer.body);
@@ -145,7 +149,9 @@ fn cancel(arena: &Arena, mut taken: Taken) -> Option<Taken> {
         method: "POST",
         path: &path,
         headers: &[],
-        body: &json!({ "reason": taken.order.reason() }).to_string(),
+        body: json!({ "reason": taken.order.reason() })
+            .to_string()
+            .as_bytes(),
     })?;
     match answer.status {
         200 => taken.end = end(&answer.body),
@@ -158,6 +164,26 @@ fn cancel(arena: &Arena, mut taken: Taken) -> Option<Taken> {
                 taken.id
             ));
         }
+    }
+    Some(taken)
+}
+
+/// Tells an execution what it waits for, or soon does.
+fn signal(arena: &Arena, taken: Taken) -> Option<Taken> {
+    let path = format!("/v1/executions/{}/signals", taken.id);
+    let body = json!({ "name": "paid", "payload": taken.order.payment() }).to_string();
+    let answer = arena.ask(Ask {
+        method: "POST",
+        path: &path,
+        headers: &[("Idempotency-Key", &taken.order.key)],
+        body: body.as_bytes(),
+    })?;
+    if answer.status != 200 {
+        let Answer { status, body, .. } = answer;
+        arena.violation(format!(
+            "a signal to {} is answered with {status}: {body}",
+            taken.id
+        ));
     }
     Some(taken)
 }

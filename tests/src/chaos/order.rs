@@ -22,11 +22,13 @@ pub(super) enum Kind {
     Declined,
     Cancelled,
     Drawn,
+    Signalled,
+    Parent,
     Long,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Chain,
         Self::Effect,
         Self::Timed,
@@ -35,6 +37,8 @@ impl Kind {
         Self::Declined,
         Self::Cancelled,
         Self::Drawn,
+        Self::Signalled,
+        Self::Parent,
         Self::Long,
     ];
 
@@ -56,6 +60,8 @@ impl Kind {
             Self::Declined => "declined",
             Self::Cancelled => "cancelled",
             Self::Drawn => "drawn",
+            Self::Signalled => "signalled",
+            Self::Parent => "parent",
             Self::Long => "long",
         }
     }
@@ -65,8 +71,18 @@ impl Kind {
         match self {
             Self::Effect | Self::Timed | Self::Parallel | Self::Declined => 1,
             Self::Long => ROUNDS,
-            Self::Chain | Self::Flaky | Self::Cancelled | Self::Drawn => 0,
+            Self::Chain
+            | Self::Flaky
+            | Self::Cancelled
+            | Self::Drawn
+            | Self::Signalled
+            | Self::Parent => 0,
         }
+    }
+
+    /// How many children an execution has.
+    pub(super) fn children(self) -> usize {
+        usize::from(self == Self::Parent)
     }
 }
 
@@ -94,6 +110,11 @@ impl Order {
         json!({ "n": self.n, "mark": self.key, "pause": format!("{}ms", self.pause_ms) })
     }
 
+    /// What the signal brings that it waits for, if it does.
+    pub(super) fn payment(&self) -> Value {
+        json!({ "paid": self.n, "by": self.key })
+    }
+
     /// Why it is cancelled, if it is.
     pub(super) fn reason(&self) -> String {
         format!("cancelled by {}", self.key)
@@ -117,6 +138,8 @@ impl Order {
             Kind::Parallel => completed(json!({ "n": 4 * n + 1 + 2 + 3 + 4 })),
             Kind::Flaky => completed(json!({ "n": n })),
             Kind::Drawn => completed(json!({ "drawn": found["output"]["drawn"].as_u64() })),
+            Kind::Signalled => completed(json!({ "n": (n + 1) * 2, "paid": self.payment() })),
+            Kind::Parent => completed(json!({ "n": (n + 1) * 3 * 2 })),
             Kind::Long => completed(json!({ "n": n + 80 })),
             Kind::Declined => json!({
                 "status": "failed",

@@ -345,6 +345,16 @@ async fn members_share_the_shards_and_hand_over_when_they_leave() {
     assert!(!second.is_alone());
     first.leave().await;
     has(&other, 4).await;
+    // What still asks the one that has left is passed on.
+    for shard in 0..SHARDS {
+        let bucket = buckets(shard, SHARDS).start;
+        let found = one.bench.engine.settled(bucket, OWNER_PATIENCE).await;
+        assert!(
+            matches!(&found, Whereabouts::There(peer) if peer.node == other.id),
+            "{found:?}"
+        );
+    }
+    first.end().await;
     let cancelled = other
         .bench
         .engine
