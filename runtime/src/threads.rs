@@ -80,8 +80,8 @@ mod tests {
             sched_deadline: 0,
             sched_period: 0,
         };
-        let (this, size, flags): (libc::c_long, libc::c_long, libc::c_long) =
-            (0, size_of::<libc::sched_attr>() as libc::c_long, 0);
+        let size = u32::try_from(size_of::<libc::sched_attr>()).expect("it is small");
+        let (this, size, flags): (libc::c_long, libc::c_long, libc::c_long) = (0, size.into(), 0);
         // SAFETY: the call writes as much as it is told that there is room for.
         let done =
             unsafe { libc::syscall(libc::SYS_sched_getattr, this, &raw mut noted, size, flags) };
