@@ -14,31 +14,32 @@ const SHORT: Duration = Duration::from_micros(100);
 /// takes `sched_runtime` for that, earlier ones do not look at it).
 pub(crate) fn hurry() {
     // It goes on as it is where that is not allowed.
-    if let Err(error) = short_turns() {
+    if let Err(error) = turns(SHORT) {
         tracing::debug!(%error, "threads have turns of the usual length");
     }
 }
 
 /// Has this thread stand back behind others (`nice`), with turns of the usual length.
 pub(crate) fn stand_back(nice: i32) -> io::Result<()> {
-    set(nice, Duration::ZERO)
+    // By itself, since this is allowed where the length of turns is not. On Linux a thread has
+    // a priority of its own.
+    rustix::process::setpriority_process(None, nice)?;
+    if let Err(error) = turns(Duration::ZERO) {
+        tracing::debug!(%error, "a thread that stands back keeps its turns");
+    }
+    Ok(())
 }
 
+/// Sets the length of turns; zero is the usual one.
 #[cfg(target_os = "linux")]
-fn short_turns() -> io::Result<()> {
-    // On Linux a thread has a priority of its own.
-    set(rustix::process::getpriority_process(None)?, SHORT)
-}
-
-#[cfg(target_os = "linux")]
-fn set(nice: i32, turn: Duration) -> io::Result<()> {
+fn turns(length: Duration) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: u32::try_from(size_of::<libc::sched_attr>()).unwrap_or_default(),
         sched_policy: libc::SCHED_OTHER.cast_unsigned(),
         sched_flags: 0,
-        sched_nice: nice,
+        sched_nice: rustix::process::getpriority_process(None)?,
         sched_priority: 0,
-        sched_runtime: u64::try_from(turn.as_nanos()).unwrap_or_default(),
+        sched_runtime: u64::try_from(length.as_nanos()).unwrap_or_default(),
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -54,13 +55,8 @@ fn set(nice: i32, turn: Duration) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn short_turns() -> io::Result<()> {
+fn turns(_: Duration) -> io::Result<()> {
     Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set(nice: i32, _: Duration) -> io::Result<()> {
-    Ok(rustix::process::setpriority_process(None, nice)?)
 }
 
 #[cfg(test)]
@@ -92,26 +88,26 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn turns_are_short_for_those_that_hurry_and_usual_for_those_that_stand_back() {
-        let own = |nice, turn| {
-            std::thread::spawn(move || {
-                set(nice, turn).expect("a thread may stand back");
+        let own = |length| {
+            let noted = std::thread::spawn(move || {
+                turns(length).expect("allowed");
                 // What it starts is as it is.
                 std::thread::spawn(noted).join().expect("told")
-            })
+            });
+            noted.join().expect("told")
         };
-        let usual = own(3, Duration::ZERO).join().expect("told");
-        let short = own(3, SHORT).join().expect("told");
-        assert_eq!((usual.0, short.0), (3, 3));
+        let (usual, short) = (own(Duration::ZERO), own(SHORT));
+        assert_eq!(usual.0, short.0, "nobody stands back");
         // Linux before 6.12 knows no turns of other lengths.
         if usual.1 != 0 {
             assert_eq!(short.1, 100_000);
             assert!(usual.1 > short.1, "{usual:?}");
         }
-        let back = std::thread::spawn(|| {
+        let back = std::thread::spawn(move || {
             hurry();
-            stand_back(5).expect("a thread may stand back");
+            stand_back(usual.0 + 5).expect("a thread may stand back");
             noted()
         });
-        assert_eq!(back.join().expect("told"), (5, usual.1));
+        assert_eq!(back.join().expect("told"), (usual.0 + 5, usual.1));
     }
 }

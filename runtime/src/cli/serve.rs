@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::net::{IpAddr, SocketAddr};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::PathBuf;
@@ -129,10 +128,14 @@ fn tell_supervisor(state: &str) {
 
 fn notify(socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => UnixAddress::from_abstract_name(name)?,
-        None => UnixAddress::from_pathname(socket)?,
+        #[cfg(target_os = "linux")]
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            UnixAddress::from_abstract_name(name)
+        }
+        _ => UnixAddress::from_pathname(socket),
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address?)?;
     Ok(())
 }
 
@@ -187,6 +190,8 @@ pub(crate) fn told_to_stop() -> impl Future<Output = ()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+
     use super::*;
 
     #[test]
