@@ -56,6 +56,10 @@ const WRITES_SHARE: u32 = 4;
 /// after the other, so that only who floods them waits.
 const WRITES_BURST: Duration = Duration::from_millis(20);
 
+/// So much of a group counts: a disk or a database that stalls is not their doing, and they
+/// are not to wait several times as long for it.
+const WRITES_MOST: Duration = Duration::from_millis(100);
+
 /// What a row takes in pages beyond its history: columns and index entries.
 const ROW_BYTES: usize = 512;
 
@@ -172,7 +176,7 @@ impl Share {
 
     /// Takes off what a group has used.
     fn charge(&mut self, used: Duration, now: Instant) {
-        self.whole_at = self.whole_at.max(now) + used * WRITES_SHARE;
+        self.whole_at = self.whole_at.max(now) + used.min(WRITES_MOST) * WRITES_SHARE;
     }
 
     /// How long they wait before there is time for some.
@@ -465,6 +469,15 @@ mod tests {
             assert_eq!(share.rest(now), None);
             share.charge(GROUP, now + GROUP);
         }
+    }
+
+    #[test]
+    fn a_database_that_stalls_is_not_charged_to_who_waited_for_it() {
+        let now = Instant::now();
+        let mut share = Share::new(now);
+        share.charge(Duration::from_secs(30), now);
+        let rest = share.rest(now).expect("it has used much");
+        assert!(rest < Duration::from_secs(1), "{rest:?}");
     }
 
     #[tokio::test]
