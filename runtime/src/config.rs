@@ -21,7 +21,7 @@ use cascade_cdl::TenantId;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{Capability, HostPattern, Limits, PrivateHost};
-use crate::store::PostgresSettings;
+use crate::store::{PostgresSettings, SchemaName};
 use crate::tenancy::{Digest, Role, key};
 use deployments::Deployments;
 use reader::{Path, Problem, Problems, Reader};
@@ -209,6 +209,15 @@ impl Database {
         url.is_some_and(|url| !url.starts_with("sqlite:"))
     }
 
+    /// Whether it is a server, or may be: a path that stands elsewhere may not have been looked up.
+    fn may_have_schemas(&self) -> bool {
+        match self.place {
+            Place::Postgres(_) => true,
+            Place::Sqlite(_) => false,
+            Place::Own => self.url.is_some() || self.primary.is_some(),
+        }
+    }
+
     fn check(&mut self, path: &Path, reader: &mut Reader, environment: Environment<'_>) {
         if self.connections < LEAST_CONNECTIONS || self.connections > MOST_CONNECTIONS {
             let message = format!(
@@ -286,6 +295,10 @@ fn place(url: &str, password: Option<String>, connections: u32) -> Result<Place,
 pub struct TenantConfig {
     /// Its id. Required.
     pub id: Option<TenantId>,
+    /// The schema of the database that has its rows alone. Without it they stay where they
+    /// are: in the shared tables, unless it was moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// What it may use.
     pub limits: TenantLimits,
     /// Its share beside the other tenants when all are busy.
@@ -673,7 +686,7 @@ impl Config {
         for (index, key) in self.server.admin_keys.iter_mut().enumerate() {
             key.check(&admin.join(index), true, &mut ids, reader, environment);
         }
-        let mut tenants = BTreeSet::new();
+        let (mut tenants, mut schemas) = (BTreeSet::new(), BTreeSet::new());
         for (index, tenant) in self.tenants.iter_mut().enumerate() {
             let path = root.join("tenants").join(index);
             match &tenant.id {
@@ -682,6 +695,18 @@ impl Config {
                     reader.problem(&path.join("id"), format!("tenant `{id}` is there twice"));
                 }
                 Some(_) => {}
+            }
+            if let Some(schema) = &tenant.schema {
+                let path = path.join("schema");
+                if let Err(error) = schema.parse::<SchemaName>() {
+                    reader.problem(&path, error.to_string());
+                } else if !schemas.insert(schema.clone()) {
+                    let message = format!("schema `{schema}` is another tenant's, too");
+                    reader.problem(&path, message);
+                } else if !self.database.may_have_schemas() {
+                    let message = "a file has no schemas: use PostgreSQL (`database.url`)";
+                    reader.problem(&path, message.to_owned());
+                }
             }
             for zero in tenant.limits.zeros() {
                 let message = "must be more than 0, or nothing could run".to_owned();
@@ -794,13 +819,10 @@ fn refuse_later(reader: &mut Reader) {
     );
     let tenants = root.join("tenants");
     for index in 0..reader.list_len(&tenants) {
-        for key in ["database", "schema"] {
-            let path = tenants.join(index).join(key);
-            reader.refuse(
-                &path,
-                "not supported by this version yet (tenants share a database)",
-            );
-        }
+        reader.refuse(
+            &tenants.join(index).join("database"),
+            "not supported by this version yet (tenants share a database; see `schema`)",
+        );
     }
 }
 

@@ -121,6 +121,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     // Before anything is read: what changes meanwhile is told.
     let feed = store.follow().await?;
     let tenancy = Tenancy::load(&config, store.clone()).await?;
+    tenancy.settle().await?;
     let sandbox = open_sandbox(&config, &options, &store, &tenancy, &clock)?;
     let catalog = Catalog::load(store.clone(), sandbox.clone(), tenancy.clone()).await?;
     let objects = open_objects(&config, &store, tenancy.clone())?;

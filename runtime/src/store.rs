@@ -12,6 +12,7 @@ mod contents;
 mod contract;
 mod feed;
 mod group;
+pub mod home;
 mod key_value;
 pub mod model;
 mod postgres;
@@ -32,6 +33,7 @@ pub use cluster::{Hold, Node, NodeId, NodeRow, ShardRow, View};
 pub(crate) use codec::{decode_events, encode_events};
 pub use contents::{BLOCK_BYTES, ContentId, Contents, KeptContent, READ_GRACE};
 pub use feed::{Change, Feed, News, Subject};
+pub use home::{BadSchemaName, Home, Moved, MovedTable, SchemaName};
 pub use model::{Fault, ModelStore};
 #[cfg(test)]
 pub(crate) use postgres::scratch::Scratch;
@@ -405,6 +407,9 @@ pub enum Error {
     /// What must be unique is there already.
     #[error("{0} exists already")]
     Exists(String),
+    /// What was asked for cannot be; the text says why, and what to do.
+    #[error("{0}")]
+    Refused(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -757,6 +762,26 @@ pub trait Store: Send + Sync + 'static {
     async fn tenant(&self, id: &TenantId) -> Result<Option<TenantRow>, Error>;
     /// All tenants that are stored.
     async fn tenants(&self) -> Result<Vec<TenantRow>, Error>;
+
+    /// Where the rows of a tenant are.
+    async fn home(&self, _: &TenantId) -> Result<Home, Error> {
+        Ok(Home::Shared)
+    }
+    /// Moves the rows of a tenant, while it is served. If it is not there yet, where it is to
+    /// live is made. [`Error::Refused`] if that cannot be; it lives where it lived then.
+    async fn move_home(&self, tenant: &TenantId, to: &Home) -> Result<Moved, Error> {
+        if *to == Home::Shared {
+            return Ok(Moved {
+                from: Home::Shared,
+                to: Home::Shared,
+                tables: Vec::new(),
+            });
+        }
+        Err(Error::Refused(format!(
+            "tenant {tenant} cannot have a schema of its own: only PostgreSQL has schemas; set \
+             `database.url`"
+        )))
+    }
 
     /// Adds a key.
     async fn put_key(&self, key: ApiKey) -> Result<(), Error>;

@@ -15,7 +15,7 @@
 pub mod key;
 mod others;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 use crate::change::to_its_end;
 use crate::config::{Config, KeyConfig, Policy, TenantConfig, TenantLimits, Weight};
-use crate::store::{self, ApiKey, Store, TenantRow};
+use crate::store::{self, ApiKey, Home, Moved, Store, TenantRow};
 pub use key::Digest;
 
 /// How long a key of the store is taken for valid without asking again. Then
@@ -201,6 +201,8 @@ struct Inner {
     configured_keys: HashMap<String, (Digest, Principal)>,
     /// Secrets of the file, by tenant and name.
     secrets: HashMap<TenantId, HashMap<String, Arc<str>>>,
+    /// Where the file says that tenants live.
+    settled: BTreeMap<TenantId, Home>,
     remembered: Mutex<Remembered>,
     lookups: Semaphore,
     refreshes: Semaphore,
@@ -241,12 +243,16 @@ impl Tenancy {
         }
         let mut configured_keys = HashMap::new();
         let mut secrets = HashMap::new();
+        let mut settled = BTreeMap::new();
         for tenant in &config.tenants {
             let Some(id) = &tenant.id else { continue };
             let named = tenant.secrets.iter();
             let named =
                 named.filter_map(|(name, secret)| Some((name.clone(), secret.value()?.clone())));
             secrets.insert(id.clone(), named.collect());
+            if let Some(Ok(schema)) = tenant.schema.as_ref().map(|name| name.parse()) {
+                settled.insert(id.clone(), Home::Schema { schema });
+            }
             tenants.insert(id.clone(), Arc::new(configured(id, tenant)));
             for key in &tenant.keys {
                 if let (Some(digest), Some(role)) = (key.digest, key.role) {
@@ -272,6 +278,7 @@ impl Tenancy {
             tenants: RwLock::new(Arc::new(tenants)),
             configured_keys,
             secrets,
+            settled,
             remembered: Mutex::default(),
             lookups: Semaphore::new(MAX_LOOKUPS),
             refreshes: Semaphore::new(MAX_REFRESHES),
@@ -336,6 +343,47 @@ impl Tenancy {
         let tenant = Arc::new(settings.tenant(id));
         self.swap_in(&tenant);
         Ok(tenant)
+    }
+
+    /// Where the rows of a tenant are.
+    ///
+    /// # Errors
+    ///
+    /// If the store does not answer.
+    pub async fn home(&self, tenant: &TenantId) -> Result<Home, store::Error> {
+        self.0.store.home(tenant).await
+    }
+
+    /// Moves the rows of a tenant, while it is served; goes on if nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if there is no such tenant, or `cascade.yaml` says where it is to live; and
+    /// as [`Store::move_home`].
+    pub async fn move_to(&self, id: TenantId, to: Home) -> Result<Moved, Error> {
+        if self.look_for(&id).await?.is_none() {
+            return Err(Error::NoTenant(id));
+        }
+        if self.0.settled.get(&id).is_some_and(|home| *home != to) {
+            return Err(Error::Configured(id));
+        }
+        let store = Arc::clone(&self.0.store);
+        Ok(to_its_end(async move { store.move_home(&id, &to).await }).await?)
+    }
+
+    /// Sees to it that tenants live where `cascade.yaml` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::move_home`].
+    pub async fn settle(&self) -> Result<(), store::Error> {
+        for (tenant, home) in &self.0.settled {
+            let moved = self.0.store.move_home(tenant, home).await?;
+            if moved.from != moved.to {
+                tracing::info!(%tenant, from = %moved.from, to = %moved.to, "tenant was moved");
+            }
+        }
+        Ok(())
     }
 
     /// Whose key `text` is.

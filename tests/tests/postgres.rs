@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use cascade_tests::Server;
 use cascade_tests::postgres::Postgres;
+use cascade_tests::{Server, TENANT};
 use serde_json::{Value, json};
 
 /// Steps with a pause between them, so that there is something to be killed in, and an
@@ -145,4 +145,83 @@ fn torment(postgres: &Postgres, progress: &Receiver<()>) {
     }
     some(40);
     assert!(ended > 6, "the server had only {ended} sessions");
+}
+
+/// By hand, by the file, and with a server that is killed in the middle.
+#[test]
+fn a_tenant_moves_to_a_schema_of_its_own_while_its_executions_go_on() {
+    let postgres = Postgres::start();
+    let mut server = serve(&postgres);
+    let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
+    let (acknowledged, progress) = channel();
+    let started: Vec<(u32, String)> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let acknowledged = acknowledged.clone();
+                let (server, next, over) = (&server, &next, &over);
+                scope.spawn(move || load(server, next, over, &acknowledged))
+            })
+            .collect();
+        for to in [
+            &["--schema", "acme"][..],
+            &["--shared"],
+            &["--schema", "acme"],
+        ] {
+            for _ in 0..60 {
+                progress.recv().expect("clients go on");
+            }
+            let mut args = vec!["tenant", "move", TENANT];
+            args.extend(to);
+            let moved = server.admin_cli(&args).succeeds();
+            assert!(moved.stdout.contains("executions"), "{}", moved.stdout);
+        }
+        over.store(true, Ordering::SeqCst);
+        let started = clients.into_iter();
+        started
+            .flat_map(|client| client.join().expect("no panic"))
+            .collect()
+    });
+    server.kill();
+    server.restart();
+    for (n, id) in &started {
+        let view = server.wait(id);
+        assert_eq!(view["status"], "completed", "{view}");
+        assert_eq!(view["output"]["after"], json!({ "n": n + 1 }), "{view}");
+    }
+    let (n, id) = started.last().expect("there are many");
+    check(&server, id, *n);
+    let counts = |postgres: &Postgres| {
+        let counts = "SELECT (SELECT count(*) FROM executions), \
+            (SELECT count(*) FROM acme.executions), (SELECT min(version) FROM acme.executions), \
+            (SELECT max(version) FROM acme.executions)";
+        postgres.sql("workflows", counts).trim().to_owned()
+    };
+    assert_eq!(counts(&postgres), format!("0|{}|4|4", started.len()));
+    // It is told, and not moved twice.
+    let shown = server.admin_cli(&["tenant", "show", TENANT]).succeeds();
+    assert!(shown.stdout.contains("schema: acme"), "{}", shown.stdout);
+    let again = server.admin_cli(&["tenant", "move", TENANT, "--schema", "acme"]);
+    assert!(again.succeeds().stdout.contains("already"));
+    assert!(server.stop(), "it ended with a failure");
+    // What the file says is so when the server has started, and stays so.
+    let settings = format!(
+        "    schema: second\ndatabase: {{ primary: '{}' }}",
+        postgres.url()
+    );
+    let mut server = Server::with_tenant(&settings);
+    check(&server, id, *n);
+    let gone = postgres.sql(
+        "workflows",
+        "SELECT count(*) FROM pg_namespace WHERE nspname = 'acme'",
+    );
+    assert_eq!(gone.trim(), "0");
+    let refused = server
+        .admin_cli(&["tenant", "move", TENANT, "--shared"])
+        .exits(1);
+    assert!(
+        refused.stderr.contains("cascade.yaml"),
+        "{}",
+        refused.stderr
+    );
+    assert!(server.stop(), "it ended with a failure");
 }

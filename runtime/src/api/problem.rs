@@ -246,7 +246,9 @@ impl From<store::Error> for Problem {
             store::Error::OverQuota { .. } | store::Error::ObjectQuota { .. } => {
                 Self::new(Code::LimitReached, error.to_string())
             }
-            store::Error::Exists(_) => Self::new(Code::Conflict, error.to_string()),
+            store::Error::Exists(_) | store::Error::Refused(_) => {
+                Self::new(Code::Conflict, error.to_string())
+            }
         }
     }
 }

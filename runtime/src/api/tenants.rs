@@ -13,7 +13,7 @@ use super::problem::{Problem, ProblemDocument};
 use super::request::{Admin, Caller, Path, ServerCaller, Viewer, parse_json, read_body};
 use super::{ApiState, json};
 use crate::config::{Policy, TenantLimits, Weight};
-use crate::store::ApiKey;
+use crate::store::{ApiKey, Home, Moved};
 use crate::tenancy::{Role, Settings, Tenant};
 
 /// Bodies with settings or the wish for a key: thousands of hosts fit.
@@ -24,6 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(own))
         .routes(routes!(list))
         .routes(routes!(show, put))
+        .routes(routes!(move_to))
         .routes(routes!(keys, make_key))
         .routes(routes!(revoke))
 }
@@ -40,6 +41,9 @@ struct TenantView {
     policy: Policy,
     /// Whether it stands in cascade.yaml, and can be changed there only.
     configured: bool,
+    /// Where its rows are; absent in a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    home: Option<Home>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -113,7 +117,43 @@ async fn show(
     let missing = || Problem::not_found("tenant");
     let id: TenantId = id.parse().map_err(|_| missing())?;
     let tenant = state.tenancy.look_for(&id).await?.ok_or_else(missing)?;
-    Ok(json(StatusCode::OK, &view(&tenant)))
+    let home = state.tenancy.home(&id).await?;
+    let view = TenantView {
+        home: Some(home),
+        ..view(&tenant)
+    };
+    Ok(json(StatusCode::OK, &view))
+}
+
+/// Move a tenant's rows, while it is served (key of the server)
+///
+/// Into a schema of its own, which is made, or back into the shared tables. Answers when all is
+/// moved, and goes on if nobody waits; asked for again, it takes up what was broken off.
+#[utoipa::path(
+    put, path = "/v1/tenants/{id}/home", tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id")),
+    request_body(content = Home, description = "Where its rows are to be"),
+    responses(
+        (status = 200, description = "They are there; what was moved", body = Moved),
+        (status = 404, description = "`not_found`", body = ProblemDocument),
+        (
+            status = 409, body = ProblemDocument,
+            description = "`conflict`: cascade.yaml names another schema, the schema is somebody \
+                else's, the tenant is being moved, or the store has no schemas",
+        ),
+    )
+)]
+async fn move_to(
+    State(state): State<ApiState>,
+    _: ServerCaller,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let id: TenantId = id.parse().map_err(|_| Problem::not_found("tenant"))?;
+    let body = read_body(&state, request, MAX_BODY).await?;
+    let to: Home = parse_json(&body)?;
+    let moved = state.tenancy.move_to(id, to).await?;
+    Ok(json(StatusCode::OK, &moved))
 }
 
 /// Make a tenant, or change one (key of the server)
@@ -207,6 +247,7 @@ fn view(tenant: &Tenant) -> TenantView {
         weight: tenant.weight,
         policy: tenant.policy.clone(),
         configured: tenant.configured,
+        home: None,
     }
 }
 

@@ -25,6 +25,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// its turn, before the server has anything to say.
 const UPLOAD_TIMEOUT: Duration = Duration::from_mins(10);
 
+/// The same for moving a tenant: it is answered when all of its rows are moved.
+const MOVE_TIMEOUT: Duration = Duration::from_hours(24);
+
 /// Largest answer that is read: a page of the largest list or history that the
 /// server sends is well below it, and a hostile server cannot fill the memory.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -84,6 +87,14 @@ impl Client {
     pub(crate) fn for_uploads(&self) -> Result<Self, Error> {
         Ok(Self {
             http: http(&self.base, UPLOAD_TIMEOUT)?,
+            ..self.clone()
+        })
+    }
+
+    /// The same client with the patience that moving a tenant takes.
+    pub(crate) fn for_moves(&self) -> Result<Self, Error> {
+        Ok(Self {
+            http: http(&self.base, MOVE_TIMEOUT)?,
             ..self.clone()
         })
     }

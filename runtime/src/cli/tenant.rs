@@ -10,6 +10,7 @@ use super::error::Error;
 use super::output::{Table, Tone, brief, paint};
 use super::wire::{Items, KeyView, TenantView};
 use super::{Session, input};
+use crate::store::{Home, Moved, SchemaName};
 
 /// Tenants of the server; takes one of the server's own keys
 #[derive(Debug, Subcommand)]
@@ -28,6 +29,18 @@ pub(crate) enum Tenant {
     Show {
         /// Its id
         id: String,
+    },
+    /// Move its rows, while it is served, and compare both ends
+    #[command(group = clap::ArgGroup::new("home").required(true))]
+    Move {
+        /// Its id
+        id: String,
+        /// Into a schema of its own in the database, which is made
+        #[arg(long, value_name = "NAME", group = "home")]
+        schema: Option<SchemaName>,
+        /// Into the tables that tenants share
+        #[arg(long, group = "home")]
+        shared: bool,
     },
 }
 
@@ -94,6 +107,14 @@ impl Tenant {
                     serde_yaml::to_string(&tenant).expect("plain values with text keys")
                 });
             }
+            Self::Move { id, schema, .. } => {
+                let home = schema.map_or(Home::Shared, |schema| Home::Schema { schema });
+                let client = client.for_moves()?;
+                let path = ["v1", "tenants", &id, "home"];
+                let request = client.request(Method::PUT, &path, &[]).json(&home);
+                let moved: Moved = client.json(request).await?;
+                output.result(&moved, || moved_text(&id, &moved));
+            }
         }
         Ok(())
     }
@@ -136,6 +157,27 @@ fn read_settings(path: &Path) -> Result<Value, Error> {
     let text = input::read_file(path)?;
     serde_yaml::from_str(&text)
         .map_err(|error| Error::usage(format!("{}: {error}", path.display())))
+}
+
+/// What was moved, and that it is the same.
+fn moved_text(id: &str, moved: &Moved) -> String {
+    if moved.from == moved.to {
+        return format!("tenant {id} is in {} already", moved.to);
+    }
+    let mut table = Table::new(&["table", "rows", "checksum at both ends"]);
+    for of in &moved.tables {
+        table.row([
+            (of.table.clone(), Tone::Strong),
+            (of.rows.to_string(), Tone::Plain),
+            (of.checksum.clone(), Tone::Faint),
+        ]);
+    }
+    let done = paint(Tone::Good, "moved");
+    let head = format!("{done} tenant {id} from {} to {}", moved.from, moved.to);
+    if moved.tables.is_empty() {
+        return head; // it has no rows yet
+    }
+    format!("{head}\n{}", table.render())
 }
 
 fn tenants(tenants: &[TenantView]) -> String {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::sandbox::{Capability, Limits, ModuleKind};
-use crate::store::StatusName;
+use crate::store::{Home, StatusName};
 
 /// Name of the server-sent events that carry an event of a history.
 pub(crate) const HISTORY_EVENT: &str = "history";
@@ -378,6 +378,9 @@ pub(crate) struct TenantView {
     pub weight: Value,
     pub policy: Value,
     pub configured: bool,
+    /// Where its rows are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<Home>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -74,12 +74,12 @@ fn a_slip_of_the_pen_gets_a_suggestion() {
 #[test]
 fn what_a_later_version_will_know_is_refused_as_such() {
     check(
-        "cache: {}\nalerts: []\ndatabase: {replicas: []}\ntenants: [{id: a, schema: x}]\nfoo: 1\n",
+        "cache: {}\nalerts: []\ndatabase: {replicas: []}\ntenants: [{id: a, database: x}]\nfoo: 1\n",
         &[
             "1:1: cache: not supported by this version yet",
             "2:1: alerts: not supported by this version yet",
             "3:12: database.replicas: not supported by this version yet",
-            "4:19: tenants[0].schema: not supported by this version yet",
+            "4:19: tenants[0].database: not supported by this version yet",
             "5:1: foo: unknown field `foo`",
         ],
     );
@@ -265,4 +265,24 @@ fn a_cluster_has_leases_of_a_sensible_length_and_an_address() {
     ] {
         check(&format!("cluster: {{{text}}}"), &[problem]);
     }
+}
+
+#[test]
+fn a_schema_is_of_one_tenant_and_of_a_server() {
+    let config = parse("database: {url: 'postgres://db/x'}\ntenants: [{id: a, schema: acme}]");
+    let config = config.expect("valid");
+    assert_eq!(config.tenants[0].schema.as_deref(), Some("acme"));
+    check(
+        "database: {url: 'postgres://db/x'}\ntenants:\n- {id: a, schema: x}\n- {id: b, schema: x}\n\
+         - {id: c, schema: public}\n- {id: d, schema: 'a b'}\n",
+        &[
+            "4:11: tenants[1].schema: schema `x` is another tenant's, too",
+            "5:11: tenants[2].schema: this schema is PostgreSQL's own",
+            "6:11: tenants[3].schema: a schema is named by letters",
+        ],
+    );
+    check(
+        "database: {url: 'sqlite:x.db'}\ntenants: [{id: a, schema: x}]",
+        &["2:19: tenants[0].schema: a file has no schemas"],
+    );
 }

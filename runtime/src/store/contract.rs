@@ -53,6 +53,12 @@ macro_rules! on_each {
                 super::$test($crate::store::contract::Subject::postgres().await).await;
             })+
         }
+        mod postgres_schemas {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::store::contract::Subject::postgres_schemas().await).await;
+            })+
+        }
     };
 }
 pub(crate) use on_each;
@@ -84,6 +90,16 @@ impl Subject {
     pub(crate) async fn postgres() -> Self {
         let scratch = Scratch::new().await;
         let store = Box::new(scratch.open().await);
+        Self::Postgres { store, scratch }
+    }
+
+    /// With a tenant that has a schema of its own, beside others that have none.
+    pub(crate) async fn postgres_schemas() -> Self {
+        let scratch = Scratch::new().await;
+        let store = Box::new(scratch.open().await);
+        let home = scratch.home("acme");
+        let moved = store.move_home(&tenant("acme"), &home).await;
+        assert_eq!(moved.expect("moves").to, home);
         Self::Postgres { store, scratch }
     }
 

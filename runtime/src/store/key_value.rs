@@ -183,8 +183,12 @@ impl<'w> Made<'w> {
     }
 
     /// Makes writes in their order; `stored` is what there was, in the same order.
-    pub(super) fn make_all(&mut self, writes: &'w [Write], stored: &[Stored]) -> Vec<Outcome> {
-        let both = writes.iter().zip(stored);
+    pub(super) fn make_all(
+        &mut self,
+        writes: impl IntoIterator<Item = &'w Write>,
+        stored: &[Stored],
+    ) -> Vec<Outcome> {
+        let both = writes.into_iter().zip(stored);
         both.map(|(write, stored)| self.make(write, stored))
             .collect()
     }

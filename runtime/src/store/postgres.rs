@@ -14,6 +14,7 @@ mod cluster;
 mod commit;
 mod connect;
 mod contents;
+mod homes;
 #[cfg(test)]
 mod isolation;
 mod key_value;
@@ -45,11 +46,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::changes::Follower;
 use self::cluster::Membership;
 use self::connect::{Connections, Connector};
-use self::scope::Scope;
+use self::scope::{Bound, Scope};
 use self::writer::Writer;
 use super::contents::{ContentId, Contents, KeptContent};
 use super::feed::Feed;
 use super::group::{self, Requests, Tally};
+use super::home::{Home, Moved};
 use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
@@ -66,6 +68,7 @@ pub struct PostgresStore {
     connector: Connector,
     connections: Connections,
     membership: Membership,
+    bound: Bound,
     tally: Arc<Tally>,
     closing: Arc<Notify>,
     /// The writer, until it is joined.
@@ -84,7 +87,7 @@ impl PostgresStore {
     pub async fn open(settings: &PostgresSettings) -> Result<Self, Error> {
         let connector = Connector::new(settings)?;
         let bound = schema::prepare(&connector).await?;
-        let connector = connector.bound(bound);
+        let connector = connector.bound(bound.clone());
         // One is the writer's, one tells of this node, one hears of the others.
         let most = settings.connections.saturating_sub(3).max(1);
         let (requests, inbox) = group::channel();
@@ -93,6 +96,7 @@ impl PostgresStore {
         let writer = Writer {
             inbox,
             connection: Some(connector.writer().await?),
+            homes: None,
             connector: connector.clone(),
             tally: Arc::clone(&tally),
             closing: Arc::clone(&closing),
@@ -102,6 +106,7 @@ impl PostgresStore {
             connections: Connections::new(&connector, most),
             membership: Membership::new(&connector),
             connector,
+            bound,
             tally,
             closing,
             writer: Mutex::new(Some(tokio::spawn(writer.run()))),
@@ -433,6 +438,16 @@ impl Store for PostgresStore {
         self.connections
             .read(Scope::Tenants, catalog::tenants)
             .await
+    }
+
+    async fn home(&self, tenant: &TenantId) -> Result<Home, Error> {
+        let read = |tx| homes::of(tx, tenant);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn move_home(&self, tenant: &TenantId, to: &Home) -> Result<Moved, Error> {
+        let moved = homes::move_to(&self.connector, &self.bound, tenant, to);
+        Ok(moved.await?)
     }
 
     async fn put_key(&self, key: ApiKey) -> Result<(), Error> {

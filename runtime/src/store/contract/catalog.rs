@@ -5,11 +5,12 @@ use cascade_cdl::Timestamp;
 
 use super::*;
 use crate::store::{
-    ActivityVersion, ApiKey, ApplicationVersion, Error, MODULE_BYTES, PausedWorkflow, TenantRow,
-    VERSION_BYTES,
+    ActivityVersion, ApiKey, ApplicationVersion, Error, Home, MODULE_BYTES, PausedWorkflow,
+    TenantRow, VERSION_BYTES,
 };
 
 on_each!(
+    a_tenant_lives_in_the_shared_tables_or_where_there_are_schemas,
     modules_are_kept_once_and_apart,
     activities_are_numbered_and_immutable,
     a_counted_version_avoids_names_that_are_taken,
@@ -306,4 +307,25 @@ fn key(of: &str, id: &str, hash: &str) -> ApiKey {
         label: "ü".to_owned(),
         created_at: Timestamp(5),
     }
+}
+
+async fn a_tenant_lives_in_the_shared_tables_or_where_there_are_schemas(subject: Subject) {
+    let store = subject.store();
+    let rival = tenant("rival");
+    assert_eq!(store.home(&rival).await.expect("reads"), Home::Shared);
+    let moved = store
+        .move_home(&rival, &Home::Shared)
+        .await
+        .expect("is there");
+    assert_eq!(
+        (moved.from, moved.to, moved.tables),
+        (Home::Shared, Home::Shared, Vec::new())
+    );
+    if matches!(subject, Subject::Postgres { .. }) {
+        return; // its own tests move tenants
+    }
+    let schema = "rival".parse().expect("a name");
+    let refused = store.move_home(&rival, &Home::Schema { schema }).await;
+    let refused = refused.expect_err("there are no schemas").to_string();
+    assert!(refused.contains("only PostgreSQL"), "{refused}");
 }

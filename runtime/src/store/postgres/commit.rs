@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cascade_cdl::{ExecutionId, TenantId};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::super::group::{Batch, Row};
 use super::super::{Epoch, ShardId, codec};
-use super::connect::Failure;
-use super::scope;
+use super::connect::{Failure, Kind};
+use super::homes::{Homes, Part};
 
 /// Writes a layer of rows, if all leases are held and all rows are at the versions that
 /// are expected; divides by zero if not, which undoes it all.
@@ -30,6 +31,8 @@ use super::scope;
 /// - A history that moves out is read as it was before the statement, which is how the
 ///   update found it.
 /// - A new row may come with its history moved out already.
+/// - It looks whether its tenants live where it writes ([`super::homes`]), in a `CASE` of its
+///   own: only after `new` has said whose rows it may see.
 /// - `tenant || ''` keeps the planner from the index by tenant, here and wherever a row is
 ///   found by its id: while the table is empty both look the same to it, and the plan
 ///   outlives that.
@@ -76,7 +79,10 @@ WITH held AS MATERIALIZED ( \
     WHERE new.expected > 0 AND new.snapshot IS NOT NULL \
 ) \
 SELECT 1 / CASE WHEN (SELECT count(*) FROM held) = cardinality($1) \
-    AND (SELECT count(*) FROM updated) = $19 THEN 1 ELSE 0 END";
+    AND (SELECT count(*) FROM updated) = $19 THEN \
+    CASE WHEN (SELECT count(*) = $22 AND count(*) FILTER (WHERE schema = current_schema()) = $22 \
+        FROM tenant_homes WHERE tenant IN (SELECT unnest(string_to_array($21, ',')))) \
+    THEN 1 ELSE 0 END ELSE 0 END";
 
 /// Raises the epoch of a shard.
 pub(super) const ACQUIRE: &str = "INSERT INTO leases (shard, epoch) VALUES ($1, 1) \
@@ -92,13 +98,13 @@ const VERSIONS: &str = "WITH asked AS MATERIALIZED ( \
     SELECT asked.number, executions.version FROM asked JOIN executions \
     ON executions.id = asked.id AND executions.tenant || '' = asked.tenant";
 
-/// Writes a layer in one statement, fenced by the leases of `batches`, for the tenants of a
-/// group ([`scope::of_group`]).
+/// Writes a layer in one statement, fenced by the leases of `batches`, for tenants that live in
+/// one place.
 pub(super) async fn write(
     connection: &mut PgConnection,
     batches: &[Batch],
     rows: &[&Row],
-    tenants: &str,
+    part: &Part<'_, '_>,
 ) -> Result<(), Failure> {
     let leases: BTreeSet<_> = batches
         .iter()
@@ -145,7 +151,8 @@ pub(super) async fn write(
         .bind(column(rows, |row| {
             row.summary.shard_key.as_deref().map(str::as_bytes)
         }))
-        .bind(tenants)
+        .bind(part.list())
+        .bind(part.homed())
         .execute(connection)
         .await?;
     Ok(())
@@ -172,23 +179,51 @@ pub(super) async fn epochs(
 /// The versions of those executions of batches that are there.
 pub(super) async fn versions(
     connection: &mut PgConnection,
+    homes: &Homes,
     batches: &[Batch],
 ) -> Result<HashMap<(TenantId, ExecutionId), u64>, Failure> {
     let rows = batches.iter().flat_map(|batch| &batch.rows);
     let keys: BTreeSet<_> = rows.map(Row::key).collect();
-    let keys: Vec<_> = keys.into_iter().collect();
+    let tenants = keys.iter().map(|(tenant, _)| *tenant).collect();
+    let mut versions = HashMap::with_capacity(keys.len());
+    for part in homes.split(&tenants) {
+        if part.is_shared() {
+            versions_in(connection, &part, &keys, &mut versions).await?;
+            continue;
+        }
+        let begin = AssertSqlSafe(format!("BEGIN READ ONLY{}", part.enter()));
+        let asked = async {
+            sqlx::raw_sql(begin).execute(&mut *connection).await?;
+            versions_in(connection, &part, &keys, &mut versions).await
+        };
+        let asked = asked.await;
+        // A schema that is gone has nothing; whoever asks looks again where the tenant lives.
+        if !matches!(&asked, Err(failure) if failure.kind == Kind::Lost) {
+            sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+        }
+        asked?;
+    }
+    Ok(versions)
+}
+
+/// Adds those of one place.
+async fn versions_in(
+    connection: &mut PgConnection,
+    part: &Part<'_, '_>,
+    keys: &BTreeSet<(&TenantId, ExecutionId)>,
+    versions: &mut HashMap<(TenantId, ExecutionId), u64>,
+) -> Result<(), Failure> {
+    let keys: Vec<_> = keys.iter().filter(|(tenant, _)| part.has(tenant)).collect();
     let (tenants, ids): (Vec<&str>, Vec<Uuid>) = keys
         .iter()
         .map(|(tenant, id)| (tenant.as_str(), id.0))
         .unzip();
-    let scope = scope::list(&keys.iter().map(|(tenant, _)| *tenant).collect());
     let found: Vec<(i64, i64)> = sqlx::query_as(VERSIONS)
         .bind(tenants)
         .bind(ids)
-        .bind(scope)
+        .bind(part.list())
         .fetch_all(connection)
         .await?;
-    let mut versions = HashMap::with_capacity(found.len());
     for (number, version) in found {
         let place = usize::try_from(number - 1)
             .ok()
@@ -196,7 +231,7 @@ pub(super) async fn versions(
         let (tenant, id) = place.ok_or_else(|| codec::damaged("an execution not asked for"))?;
         versions.insert(((*tenant).clone(), *id), codec::to_u64(version)?);
     }
-    Ok(versions)
+    Ok(())
 }
 
 /// One column of rows, as an array.

@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres, Transaction};
 use tokio::time::{Instant, timeout};
 
 use super::super::{Error, codec};
+use super::homes;
 use super::nodelay;
 use super::scope::{self, Bound, Scope};
 
@@ -297,7 +298,7 @@ impl Connector {
 
 /// What a session of the store's sets.
 fn session(bound: &Bound) -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!("{}{SESSION}", bound.sql()))
+    AssertSqlSafe(format!("{}{SESSION}; {}", bound.sql(), homes::SESSION))
 }
 
 /// Pauses between attempts, the longer the more there were.

@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use cascade_cdl::TenantId;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::super::contents::{ContentId, KeptContent, READ_GRACE, WRITE_PATIENCE};
 use super::super::{Error, codec};
 use super::catalog::lock;
 use super::connect::{Failure, Tx};
+use super::homes;
 
 /// Blocks that are removed in a transaction: 64 MB, which takes some tens of milliseconds.
 const SWEEP: i64 = 256;
@@ -18,8 +20,7 @@ const ADD: &str = "WITH open AS (UPDATE contents \
     INSERT INTO content_blocks (tenant, content, number, bytes) SELECT $1, content, $3, $4 FROM open";
 
 /// Whose content is due.
-const WHOSE: &str = "SELECT tenant FROM contents WHERE digest IS NULL AND due_at < now() \
-    ORDER BY due_at LIMIT 1";
+const WHOSE: &str = "SELECT tenant, due_at FROM {table} WHERE digest IS NULL AND due_at < now()";
 /// One of a tenant's that is due, and that nobody else is removing.
 const DUE: &str = "SELECT content FROM contents \
     WHERE tenant = $1 AND digest IS NULL AND due_at < now() \
@@ -166,7 +167,10 @@ pub(super) async fn block(
 
 /// Whose content is to go next.
 pub(super) async fn due(mut tx: Tx) -> Result<Option<TenantId>, Failure> {
-    let due: Option<(String,)> = sqlx::query_as(WHOSE).fetch_optional(&mut *tx).await?;
+    let schemas = homes::schemas(&mut tx).await?;
+    let whose = homes::everywhere(WHOSE, "ORDER BY due_at LIMIT 1", "contents", &schemas);
+    let whose = AssertSqlSafe(format!("SELECT tenant FROM ({whose}) AS due"));
+    let due: Option<(String,)> = sqlx::query_as(whose).fetch_optional(&mut *tx).await?;
     due.map(|(tenant,)| tenant.parse().map_err(codec::damaged))
         .transpose()
         .map_err(Failure::from)

@@ -62,7 +62,7 @@ pub(super) enum XidStatus {
 /// transaction comes along if it wrote anything.
 pub(super) async fn apply(
     connection: &mut PgConnection,
-    writes: &[Write],
+    writes: &[&Write],
 ) -> Result<(Vec<Outcome>, Option<Xid>), Failure> {
     if writes.is_empty() {
         return Ok((Vec::new(), None));
@@ -81,7 +81,7 @@ pub(super) async fn apply(
         .await?;
     let stored: Vec<_> = rows.into_iter().map(Stored::from).collect();
     let mut made = Made::default();
-    let outcomes = made.make_all(writes, &stored);
+    let outcomes = made.make_all(writes.iter().copied(), &stored);
     let xid = keep(connection, &made).await?;
     Ok((outcomes, xid))
 }
@@ -155,6 +155,6 @@ pub(super) async fn get(
     Ok(found.map(|(value,)| value.into()))
 }
 
-fn column<'w, T>(writes: &'w [Write], value: impl Fn(&'w Write) -> T) -> Vec<T> {
-    writes.iter().map(value).collect()
+fn column<'w, T>(writes: &[&'w Write], value: impl Fn(&'w Write) -> T) -> Vec<T> {
+    writes.iter().map(|write| value(write)).collect()
 }

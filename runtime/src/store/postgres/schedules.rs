@@ -1,10 +1,14 @@
 //! How far schedules are. Many are due at the full hour, so they are written together, by
 //! one statement.
 
+use std::collections::BTreeSet;
+
 use cascade_cdl::TenantId;
+use sqlx::AssertSqlSafe;
 
 use super::super::{CommitError, Error, Lease, ScheduleRow};
 use super::connect::{Failure, Tx};
+use super::homes::Homes;
 use super::{cluster, column, text};
 
 /// The last of a schedule counts. In one order everywhere, so that nobody waits in a circle.
@@ -26,15 +30,29 @@ pub(super) async fn put(
     if let Err(lost) = fence(&mut tx, lease).await? {
         return Ok((tx, Err(lost)));
     }
-    let texts = |of: fn(&ScheduleRow) -> &str| rows.iter().map(of).collect::<Vec<_>>();
-    let states: Vec<_> = rows.iter().map(|row| row.state.as_bytes()).collect();
-    sqlx::query(PUT)
-        .bind(texts(|row| row.tenant.as_str()))
-        .bind(texts(|row| &row.application))
-        .bind(texts(|row| &row.name))
-        .bind(states)
-        .execute(&mut *tx)
-        .await?;
+    let tenants: BTreeSet<_> = rows.iter().map(|row| &row.tenant).collect();
+    let homes = Homes::among(&mut tx, &tenants).await?;
+    for part in homes.split(&tenants) {
+        if !part.is_shared() {
+            let enter = AssertSqlSafe(format!("SELECT 1{}", part.enter()));
+            sqlx::raw_sql(enter).execute(&mut *tx).await?;
+        }
+        let here: Vec<_> = rows.iter().filter(|row| part.has(&row.tenant)).collect();
+        let texts = |of: fn(&ScheduleRow) -> &str| here.iter().map(|row| of(row)).collect();
+        let [tenants, applications, names]: [Vec<_>; 3] = [
+            texts(|row| row.tenant.as_str()),
+            texts(|row| &row.application),
+            texts(|row| &row.name),
+        ];
+        let states: Vec<_> = here.iter().map(|row| row.state.as_bytes()).collect();
+        sqlx::query(PUT)
+            .bind(tenants)
+            .bind(applications)
+            .bind(names)
+            .bind(states)
+            .execute(&mut *tx)
+            .await?;
+    }
     Ok((tx, Ok(())))
 }
 

@@ -6,14 +6,14 @@
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, SqlStr};
+use sqlx::{AssertSqlSafe, Connection as _, SqlStr};
 
 use super::super::Error;
 use super::connect::{Connector, Failure};
 use super::scope::{self, Bound};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 9] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 10] = [
     (
         1,
         "initial",
@@ -59,13 +59,18 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 9] = [
         "tenant_scopes",
         include_str!("../../../migrations/postgres/0009_tenant_scopes.sql"),
     ),
+    (
+        11,
+        "tenant_homes",
+        include_str!("../../../migrations/postgres/0011_tenant_homes.sql"),
+    ),
 ];
 
 /// Oldest server that is supported: the oldest that its makers support.
 const OLDEST_SERVER: u32 = 140_000;
 
 /// Of this name, since the database may hold tables of somebody else's migrations.
-const TABLE: &str = "cascade_migrations";
+pub(super) const TABLE: &str = "cascade_migrations";
 
 /// For a migration, in place of what other sessions set: one that waits for a table
 /// longer than this would hold up everybody who waits behind it. How long it
@@ -76,8 +81,14 @@ const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = '10s'; \
 /// Waits for whoever else migrates this schema.
 const LOCK: &str = "SELECT pg_advisory_lock(\
     hashtextextended('cascade migrations of ' || current_schema(), 0))";
+/// The same, until the transaction ends: for what makes tables as the schema has them.
+pub(super) const LOCK_FOR_NOW: &str = "SELECT pg_advisory_xact_lock(\
+    hashtextextended('cascade migrations of ' || current_schema(), 0))";
 const UNLOCK: &str = "SELECT pg_advisory_unlock(\
     hashtextextended('cascade migrations of ' || current_schema(), 0))";
+
+/// The schemas of tenants, and where the store's tables are.
+const HOMES: &str = "SELECT quote_ident(schema), current_setting('search_path') FROM tenant_homes";
 
 /// What the server is, as far as it matters.
 const SERVER: &str = "SELECT current_setting('server_encoding'), current_schema() IS NOT NULL, \
@@ -146,6 +157,7 @@ pub(super) async fn migrate(
         .await
         .map_err(Failure::from)?;
     let bound = scope::bind(connection).await?;
+    migrate_homes(connection, list, &bound).await?;
     let unlocked = sqlx::raw_sql(UNLOCK).execute(connection).await;
     unlocked.map_err(Failure::from)?;
     if oldest > newest {
@@ -155,6 +167,44 @@ pub(super) async fn migrate(
         )));
     }
     Ok(bound)
+}
+
+/// Makes those that change tables of tenants in the schemas of tenants, too.
+async fn migrate_homes(
+    connection: &mut PgConnection,
+    list: &[(i64, &'static str, &'static str)],
+    bound: &Bound,
+) -> Result<(), Error> {
+    let list: Vec<_> = list.iter().copied().filter(is_of_tenants).collect();
+    if list.is_empty() {
+        return Ok(());
+    }
+    run(connection, "SET cascade.scope = 'tenants'").await?;
+    let schemas: Vec<(String, String)> = sqlx::query_as(HOMES)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(Failure::from)?;
+    for (schema, path) in &schemas {
+        run(connection, &format!("SET search_path = {schema}, {path}")).await?;
+        let migrated = migrator(&list).run_direct(None, connection, false).await;
+        migrated.map_err(unusable)?;
+        let back = format!("SET search_path = {path}; {}", bound.grants(schema));
+        run(connection, &back).await?;
+    }
+    run(connection, "SET cascade.scope = ''").await
+}
+
+/// Runs statements. Names in them are quoted.
+async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    let done = sqlx::raw_sql(sql).execute(connection).await;
+    done.map_err(Failure::from)?;
+    Ok(())
+}
+
+/// Whether a migration says of itself that it changes tables of tenants.
+fn is_of_tenants((_, _, sql): &(i64, &'static str, &'static str)) -> bool {
+    sql.lines().take(2).any(|line| line == "-- tenants")
 }
 
 fn migrator(list: &[(i64, &'static str, &'static str)]) -> Migrator {

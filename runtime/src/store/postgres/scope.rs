@@ -17,6 +17,7 @@ use sqlx::postgres::PgConnection;
 use super::super::Error;
 use super::super::group::Group;
 use super::connect::Failure;
+use super::homes;
 
 /// Who the store is if its login stands above policies. It belongs to the server, not to
 /// one database: it owns nothing, may not log in, and is granted what each schema has.
@@ -86,7 +87,7 @@ impl Scope<'_> {
     /// ends with the transaction, whatever sits between here and the server.
     pub(super) fn sql(self) -> String {
         match self {
-            Self::Of(tenant) => list_sql(tenant.as_str()),
+            Self::Of(tenant) => list_sql(tenant.as_str()) + &homes::enter(tenant),
             Self::Among(tenants) => list_sql(&list(tenants)),
             Self::Recovery => "; SET LOCAL cascade.scope = 'recovery'".to_owned(),
             Self::Tenants => "; SET LOCAL cascade.scope = 'tenants'".to_owned(),
@@ -102,12 +103,12 @@ pub(super) fn list_sql(list: &str) -> String {
     format!("; SET LOCAL cascade.tenant = {}", literal(list))
 }
 
-/// The tenants of what one transaction of the writer's writes, as the setting names them.
-pub(super) fn of_group(group: &Group) -> String {
+/// The tenants of what one transaction of the writer's writes.
+pub(super) fn of_group(group: &Group) -> BTreeSet<&TenantId> {
     let rows = group.batches.iter().flat_map(|batch| &batch.rows);
     let rows = rows.map(|row| row.key().0);
     let writes = group.writes.iter().map(|write| &write.tenant);
-    list(&rows.chain(writes).collect())
+    rows.chain(writes).collect()
 }
 
 /// Ids of tenants have letters, digits, `-` and `_` only.
@@ -117,24 +118,43 @@ pub(super) fn list(tenants: &BTreeSet<&TenantId>) -> String {
 }
 
 /// A text as SQL, whatever the server's `standard_conforming_strings` is.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// What a session of the store's begins with, so that policies hold for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Bound(String);
+pub(super) struct Bound {
+    /// What a session says before anything else.
+    sql: String,
+    /// The store's schema, if policies hold for [`ROLE`], which the login becomes.
+    schema: Option<String>,
+}
 
 impl Bound {
-    /// Policies hold for [`ROLE`], which the login becomes. The schema stays the login's: its
-    /// search path may go by the name of the role.
-    fn as_role(schema: &str) -> Self {
-        Self(format!("SET ROLE {ROLE}; SET search_path = {schema}; "))
+    /// The schema stays the login's: its search path may go by the name of the role.
+    fn as_role(schema: String) -> Self {
+        Self {
+            sql: format!("SET ROLE {ROLE}; SET search_path = {schema}; "),
+            schema: Some(schema),
+        }
     }
 
     /// What a session says before anything else; nothing if policies hold for the login.
     pub(super) fn sql(&self) -> &str {
-        &self.0
+        &self.sql
+    }
+
+    /// What lets the store use the schema of a tenant, which the login has just made.
+    pub(super) fn grants(&self, schema: &str) -> String {
+        let Some(own) = &self.schema else {
+            return String::new();
+        };
+        format!(
+            "GRANT USAGE ON SCHEMA {schema} TO {ROLE}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {ROLE}; \
+             GRANT USAGE ON ALL SEQUENCES IN SCHEMA {own} TO {ROLE};"
+        )
     }
 }
 
@@ -168,7 +188,7 @@ pub(super) async fn bind(connection: &mut PgConnection) -> Result<Bound, Error> 
         )));
     }
     tracing::info!("the database role stands above row-level security: {ROLE} is used instead");
-    Ok(Bound::as_role(&schema))
+    Ok(Bound::as_role(schema))
 }
 
 /// Gives the role what is in the schema; says which schema that is.

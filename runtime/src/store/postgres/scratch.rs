@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
-use super::{PostgresSettings, PostgresStore};
+use super::{Home, PostgresSettings, PostgresStore};
 
 /// Where the server is.
 const SERVER: &str = "CASCADE_TEST_POSTGRES";
@@ -41,6 +41,18 @@ impl Scratch {
                 .execute(&mut connection)
                 .await;
         }
+        if is_super {
+            // One at a time: it changes the row of the database.
+            let grant = format!(
+                "SELECT pg_advisory_xact_lock(7); DO $$ BEGIN \
+                    EXECUTE format('GRANT CREATE ON DATABASE %I TO {ROLE}', current_database()); \
+                 END $$"
+            );
+            let granted = sqlx::raw_sql(AssertSqlSafe(grant))
+                .execute(&mut connection)
+                .await;
+            granted.expect("lets the role make schemas");
+        }
         let owner = if is_super { ROLE } else { "CURRENT_USER" };
         let sql = format!(
             "DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema} AUTHORIZATION {owner}"
@@ -53,6 +65,14 @@ impl Scratch {
             server,
             schema,
             has_role: is_super,
+        }
+    }
+
+    /// A schema for a tenant, that is not there yet.
+    pub(crate) fn home(&self, tenant: &str) -> Home {
+        let schema = format!("{}__{tenant}", self.schema).parse();
+        Home::Schema {
+            schema: schema.expect("a name"),
         }
     }
 
@@ -128,6 +148,10 @@ impl Drop for Scratch {
         let drop = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                  WHERE application_name IN ('{0}', 'raw_{0}'); \
+             DO $$ DECLARE name text; BEGIN \
+                 FOR name IN SELECT nspname FROM pg_namespace WHERE nspname LIKE '{0}\\_\\_%' \
+                 LOOP EXECUTE format('DROP SCHEMA %I CASCADE', name); END LOOP; \
+             END $$; \
              DROP SCHEMA IF EXISTS {0} CASCADE",
             self.schema
         );

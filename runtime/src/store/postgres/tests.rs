@@ -449,8 +449,13 @@ async fn statements_on_executions_go_by_an_index() {
     let connector = Connector::new(&scratch.settings(None)).expect("a URL");
     let mut writer = connector.writer().await.expect("connects");
     let by_id = commit::PLANNED.iter().chain(&read::PLANNED);
-    let by_id = by_id.map(|sql| (*sql, "executions_pkey"));
-    for (number, (sql, index)) in by_id.chain(read::ORDERED).enumerate() {
+    let by_id = by_id.map(|sql| ((*sql).to_owned(), "executions_pkey"));
+    let ordered = read::ORDERED.map(|(sql, index)| (sql.to_owned(), index));
+    let open = read::OPEN.map(|(sql, order)| {
+        let sql = homes::everywhere(sql, order, "executions", &[]);
+        (sql, "executions_open")
+    });
+    for (number, (sql, index)) in by_id.chain(ordered).chain(open).enumerate() {
         let parameters = (1..99)
             .take_while(|n| sql.contains(&format!("${n}")))
             .count();

@@ -27,10 +27,11 @@ use tokio::time::Instant;
 use super::super::group::{
     Group, Inbox, Row, Tally, advance, answer, answer_write, fail, fail_writes, layers,
 };
-use super::super::key_value::Outcome;
+use super::super::key_value::{Outcome, Write};
 use super::super::{CommitError, Error};
 use super::commit::{self, epochs, versions};
 use super::connect::{Connector, Failure, Kind, Pauses, answered};
+use super::homes::{Homes, Part};
 use super::key_value::{self, Xid, XidStatus};
 use super::{scope, tasks};
 
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     pub(super) inbox: Inbox,
     pub(super) connector: Connector,
     pub(super) connection: Option<PgConnection>,
+    /// Where tenants live, as it was read on this connection.
+    pub(super) homes: Option<Homes>,
     pub(super) tally: Arc<Tally>,
     pub(super) closing: Arc<Notify>,
 }
@@ -104,6 +107,7 @@ impl Writer {
             };
             if failure.kind == Kind::Lost {
                 self.connection = None;
+                self.homes = None;
             }
             let may_pass = matches!(failure.kind, Kind::Lost | Kind::Busy);
             if !may_pass || !pauses.pause().await {
@@ -124,16 +128,26 @@ impl Writer {
             Some(connection) => connection,
             none => none.insert(self.connector.writer().await?),
         };
+        let homes = &mut self.homes;
         let attempt = async {
-            if let Some(outcomes) = settle(connection, group, doubt).await? {
+            let homes = match homes {
+                Some(homes) => homes,
+                none => none.insert(Homes::read(connection).await?),
+            };
+            if let Some(outcomes) = settle(connection, homes, group, doubt).await? {
                 return Ok(Some(outcomes));
             }
-            match write(connection, group, doubt).await? {
+            match write(connection, homes, group, doubt).await? {
                 Written::All(outcomes) => Ok(Some(outcomes)),
                 Written::Refused => {
-                    let settled = settle(connection, group, doubt).await?;
+                    let found = Homes::read(connection).await?;
+                    if found != *homes {
+                        *homes = found;
+                        return Ok(None); // perhaps for nothing else
+                    }
+                    let settled = settle(connection, homes, group, doubt).await?;
                     if settled.is_none() {
-                        refuse(connection, group).await?;
+                        refuse(connection, homes, group).await?;
                     }
                     Ok(settled)
                 }
@@ -160,6 +174,7 @@ impl Writer {
 /// Finds out whether a commit in doubt happened; gives its outcomes if it did.
 async fn settle(
     connection: &mut PgConnection,
+    homes: &Homes,
     group: &Group,
     doubt: &mut Option<Doubt>,
 ) -> Result<Option<Vec<Outcome>>, Failure> {
@@ -176,7 +191,7 @@ async fn settle(
         .collect();
     if !goals.is_empty() {
         // All or none: a transaction has no halves.
-        if versions(connection, &group.batches).await? != goals {
+        if versions(connection, homes, &group.batches).await? != goals {
             return Ok(None);
         }
         // Read afterwards: who takes a shard over raises its epoch before it writes, so
@@ -206,9 +221,10 @@ async fn settle(
     }
 }
 
-/// Writes a group in one transaction: all, or nothing.
+/// Writes a group in one transaction: all, or nothing, wherever its tenants live.
 async fn write(
     connection: &mut PgConnection,
+    homes: &Homes,
     group: &Group,
     doubt: &mut Option<Doubt>,
 ) -> Result<Written, Failure> {
@@ -217,24 +233,27 @@ async fn write(
         return Ok(Written::All(Vec::new())); // all were refused
     }
     let tenants = scope::of_group(group);
+    let parts = homes.split(&tenants);
     let asks = layers.iter().flatten().any(|row| !row.tasks.is_empty());
-    if layers.len() <= 1 && group.writes.is_empty() && !asks {
+    if let [part] = &parts[..]
+        && part.is_shared()
+        && layers.len() <= 1
+        && group.writes.is_empty()
+        && !asks
+    {
         // The statement is a transaction of its own.
         let rows = layers.first().map_or(&[][..], Vec::as_slice);
         let before = doubt.replace(Doubt {
             outcomes: Vec::new(),
             xid: None,
         });
-        let written = commit::write(connection, &group.batches, rows, &tenants).await;
+        let written = commit::write(connection, &group.batches, rows, part).await;
         return surely(written, doubt, before).map(|written| match written {
             Some(()) => Written::All(Vec::new()),
             None => Written::Refused,
         });
     }
-    // Safe: ids of tenants, and quoted all the same.
-    let begin = AssertSqlSafe(format!("BEGIN{}", scope::list_sql(&tenants)));
-    sqlx::raw_sql(begin).execute(&mut *connection).await?;
-    let written = write_parts(connection, group, &layers, &tenants, doubt).await;
+    let written = write_parts(connection, group, &layers, &parts, doubt).await;
     let over = match &written {
         Ok(Written::All(_)) => true,
         Ok(_) => false,
@@ -246,35 +265,61 @@ async fn write(
     written
 }
 
+/// Begins the transaction, and ends it if all is well.
 async fn write_parts(
     connection: &mut PgConnection,
     group: &Group,
     layers: &[Vec<&Row>],
-    tenants: &str,
+    parts: &[Part<'_, '_>],
     doubt: &mut Option<Doubt>,
 ) -> Result<Written, Failure> {
     let mut fence = &group.batches[..];
-    for rows in layers {
-        match commit::write(connection, fence, rows, tenants).await {
-            Ok(()) => fence = &[],
-            Err(failure) if failure.kind == Kind::Refused => return Ok(Written::Refused),
-            Err(failure) => return Err(failure),
+    let mut outcomes: Vec<_> = group.writes.iter().map(|_| None).collect();
+    let mut xid = None;
+    let mut begin = "BEGIN";
+    for part in parts {
+        // Safe: ids of tenants and names of schemas, and quoted all the same.
+        let enter = AssertSqlSafe(format!("{begin}{}{}", part.enter(), part.check()));
+        begin = "SELECT 1";
+        if is_refused(sqlx::raw_sql(enter).execute(&mut *connection).await)? {
+            return Ok(Written::Refused);
         }
-        tasks::write(connection, rows).await?;
-    }
-    if layers.is_empty() && !fence.is_empty() {
-        match commit::write(connection, fence, &[], tenants).await {
-            Ok(()) => {}
-            Err(failure) if failure.kind == Kind::Refused => return Ok(Written::Refused),
-            Err(failure) => return Err(failure),
+        for layer in layers {
+            let here = layer.iter().copied();
+            let rows: Vec<_> = here.filter(|row| part.has(row.key().0)).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            if is_refused(commit::write(connection, fence, &rows, part).await)? {
+                return Ok(Written::Refused);
+            }
+            fence = &[];
+            tasks::write(connection, &rows).await?;
+        }
+        // After the batches: what is rolled back by a conflict was not yet done.
+        let here = |(_, write): &(usize, &Write)| part.has(&write.tenant);
+        let writes = group.writes.iter().enumerate().filter(here);
+        let (places, writes): (Vec<_>, Vec<_>) = writes.unzip();
+        let made = match key_value::apply(connection, &writes).await {
+            Ok((made, by)) => {
+                xid = by.or(xid);
+                made
+            }
+            Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Busy) => return Err(failure),
+            Err(failure) => return Ok(Written::Unwritable(failure.error)),
+        };
+        for (place, outcome) in places.into_iter().zip(made) {
+            outcomes[place] = Some(outcome);
         }
     }
-    // After the batches: what is rolled back by a conflict was not yet done.
-    let (outcomes, xid) = match key_value::apply(connection, &group.writes).await {
-        Ok(applied) => applied,
-        Err(failure) if matches!(failure.kind, Kind::Lost | Kind::Busy) => return Err(failure),
-        Err(failure) => return Ok(Written::Unwritable(failure.error)),
-    };
+    if layers.is_empty()
+        && !fence.is_empty()
+        && let [part, ..] = parts
+        && is_refused(commit::write(connection, fence, &[], part).await)?
+    {
+        return Ok(Written::Refused);
+    }
+    let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
     let before = doubt.replace(Doubt {
         outcomes: outcomes.clone(),
         xid,
@@ -285,6 +330,15 @@ async fn write_parts(
         Some(()) => Written::All(outcomes),
         None => Written::Refused,
     })
+}
+
+/// Whether the server refused something since what should be so is not.
+fn is_refused<T>(done: Result<T, impl Into<Failure>>) -> Result<bool, Failure> {
+    match done.map_err(Into::into) {
+        Ok(_) => Ok(false),
+        Err(failure) if failure.kind == Kind::Refused => Ok(true),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// What came of a commit that was sent: `None` if it was refused. Nothing is in doubt that was not
@@ -308,9 +362,13 @@ fn surely(
 }
 
 /// Answers those whose lease is lost, or that expected another version, and keeps the others.
-async fn refuse(connection: &mut PgConnection, group: &mut Group) -> Result<(), Failure> {
+async fn refuse(
+    connection: &mut PgConnection,
+    homes: &Homes,
+    group: &mut Group,
+) -> Result<(), Failure> {
     let epochs = epochs(connection, &group.batches).await?;
-    let mut versions = versions(connection, &group.batches).await?;
+    let mut versions = versions(connection, homes, &group.batches).await?;
     let before = group.batches.len();
     for batch in std::mem::take(&mut group.batches) {
         let (shard, presented) = (batch.lease.shard, batch.lease.epoch);
