@@ -139,7 +139,7 @@ async fn show(
         (
             status = 409, body = ProblemDocument,
             description = "`conflict`: cascade.yaml names another schema, the schema is somebody \
-                else's, the tenant is being moved, or the store has no schemas",
+                else's, or the store has no schemas",
         ),
     )
 )]

@@ -43,9 +43,13 @@ const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; \
     SET jit = off; SET application_name = 'cascade move'; CREATE TEMPORARY TABLE unfinished (id uuid PRIMARY KEY)";
 
-/// Nobody else moves this tenant; the lock ends with the session.
-const ALONE: &str = "SELECT pg_try_advisory_lock(hashtextextended(\
-    'cascade home of ' || $1 || ' in ' || current_schema(), 0))";
+/// One move at a time, in all servers; who comes later waits. The lock ends with the session.
+const ALONE: &str = "SET lock_timeout = 0; \
+    SELECT pg_advisory_lock(hashtextextended('cascade moves in ' || current_schema(), 0)); \
+    SET lock_timeout = '10s'";
+
+/// An index for the time of a move: executions of the tenant in the order of their numbers.
+const BY_NUMBER: &str = "executions_moving";
 
 /// The store's own schema, and what numbers executions.
 const OWN: &str = "SELECT quote_ident(current_schema()), \
@@ -59,8 +63,11 @@ const KEYED: [(&str, &[&str]); 2] = [
     ("content_blocks", &["content", "number"]),
 ];
 
+/// Tables whose rows belong to executions, and do not change any more when these are completed.
+const FOLLOWERS: [&str; 2] = ["history_chunks", "execution_tags"];
+
 fn is_history(table: &str) -> bool {
-    matches!(table, "executions" | "history_chunks")
+    table == "executions" || FOLLOWERS.contains(&table)
 }
 
 /// Whether the most of a table is copied ahead.
@@ -72,8 +79,8 @@ fn is_large(table: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::Refused`] if the schema is somebody else's, or somebody else moves the tenant, or
-/// what was copied is not the same; it lives where it lived then.
+/// [`Error::Refused`] if the schema is somebody else's, or what was copied is not the same; it
+/// lives where it lived then.
 pub(in super::super) async fn move_to(
     connector: &Connector,
     bound: &Bound,
@@ -135,13 +142,7 @@ impl Mover {
         // For the login too, if policies bind it.
         let session = format!("{SESSION}; SET cascade.tenant = {literal}");
         run(connection, &session).await?;
-        let (alone,): (bool,) = sqlx::query_as(ALONE)
-            .bind(tenant.as_str())
-            .fetch_one(&mut *connection)
-            .await?;
-        if !alone {
-            return Err(Error::Refused(format!("tenant {tenant} is being moved already")).into());
-        }
+        run(connection, ALONE).await?;
         let (own, numbers): (String, String) =
             sqlx::query_as(OWN).fetch_one(&mut *connection).await?;
         let found: Option<(String,)> = sqlx::query_as(HOME)
@@ -190,12 +191,15 @@ impl Mover {
     async fn run(mut self, connection: &mut PgConnection) -> Result<Moved, Failure> {
         if self.from.home != self.to.home {
             self.prepare(connection).await?;
+            self.make_index(connection).await?;
             let copied = self.copy_ahead(connection).await?;
             self.switch(connection, copied).await?;
             self.see_that_all_was_copied(connection).await?;
             self.clear(connection, &self.from).await?;
+            self.drop_index(connection).await?;
         } else if self.to.home != Home::Shared {
             // What an earlier move may have left behind.
+            self.drop_index(connection).await?;
             let shared = End {
                 home: Home::Shared,
                 schema: self.own.clone(),
@@ -216,8 +220,32 @@ impl Mover {
         })
     }
 
+    /// Makes the index that a move goes by, while others write.
+    async fn make_index(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        let sql = format!(
+            "CREATE INDEX CONCURRENTLY {BY_NUMBER} ON {}.executions (seq) WHERE tenant = {}",
+            self.from.schema, self.literal
+        );
+        // It waits for every transaction that had begun.
+        run(connection, "SET lock_timeout = '60s'").await?;
+        run(connection, &sql).await?;
+        run(connection, "SET lock_timeout = '10s'").await
+    }
+
+    /// Drops it from the store's schema; another goes with its schema.
+    async fn drop_index(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        let own = &self.own;
+        run(
+            connection,
+            &format!("DROP INDEX CONCURRENTLY IF EXISTS {own}.{BY_NUMBER}"),
+        )
+        .await
+    }
+
     /// Makes the place where nothing of the tenant is yet.
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        // One of a move that was broken off would be copied with its table.
+        self.drop_index(connection).await?;
         match &self.to.home {
             Home::Shared => self.clear(connection, &self.to).await,
             Home::Schema { schema } => {
@@ -319,10 +347,13 @@ impl Mover {
              (SELECT 1 FROM pg_temp.unfinished WHERE unfinished.id = executions.id)"
         );
         self.copy(connection, "executions", &done).await?;
-        let of_them = self.chunks_of(&done);
-        self.copy(connection, "history_chunks", &of_them).await?;
+        let of_them = self.rows_of(&done);
         self.compare(connection, "executions", &done).await?;
-        self.compare(connection, "history_chunks", &of_them).await
+        for table in FOLLOWERS {
+            self.copy(connection, table, &of_them).await?;
+            self.compare(connection, table, &of_them).await?;
+        }
+        Ok(())
     }
 
     /// The rest, and the change, while nobody writes.
@@ -333,9 +364,11 @@ impl Mover {
         for rest in [since, unfinished] {
             self.copy(connection, "executions", &rest).await?;
             self.compare(connection, "executions", &rest).await?;
-            let of_them = self.chunks_of(&rest);
-            self.copy(connection, "history_chunks", &of_them).await?;
-            self.compare(connection, "history_chunks", &of_them).await?;
+            let of_them = self.rows_of(&rest);
+            for table in FOLLOWERS {
+                self.copy(connection, table, &of_them).await?;
+                self.compare(connection, table, &of_them).await?;
+            }
         }
         for (table, key) in KEYED {
             self.copy_missing(connection, table, key).await?;
@@ -355,8 +388,9 @@ impl Mover {
         run(connection, &self.change()).await?;
         if self.from.home == Home::Shared {
             // What looks across tenants would find it here, too.
-            let chunks = self.chunks_of("status <> 1");
-            for (table, rows) in [("history_chunks", &*chunks), ("executions", "status <> 1")] {
+            let of_them = self.rows_of("status <> 1");
+            let of_them = FOLLOWERS.map(|table| (table, &*of_them));
+            for (table, rows) in of_them.into_iter().chain([("executions", "status <> 1")]) {
                 let removed = self.remove(connection, table, rows).await?;
                 self.table_mut(table).removed = removed;
             }
@@ -408,27 +442,24 @@ impl Mover {
             return schema::remove(connection, &self.own, &self.tenant, schema.as_str()).await;
         }
         let (own, tenant) = (&self.own, &self.literal);
-        let batch = format!(
-            "SELECT seq, id FROM {own}.executions WHERE tenant = {tenant} AND seq > $1 \
-             ORDER BY seq LIMIT {BATCH}"
+        // What belongs to executions is found by them only.
+        let gone: Vec<_> = FOLLOWERS
+            .iter()
+            .map(|name| {
+                format!(
+                    "{name}_gone AS (DELETE FROM {own}.{name} AS one USING batch \
+                     WHERE one.id = batch.id AND one.tenant = {tenant})"
+                )
+            })
+            .collect();
+        let executions = format!(
+            "WITH batch AS MATERIALIZED (SELECT id FROM {own}.executions WHERE tenant = {tenant} \
+                 LIMIT {BATCH}), {} \
+             DELETE FROM {own}.executions AS one USING batch \
+             WHERE one.id = batch.id AND one.tenant = {tenant}",
+            gone.join(", ")
         );
-        let mut after = 0;
-        loop {
-            let found: Vec<(i64, Uuid)> = sqlx::query_as(AssertSqlSafe(batch.clone()))
-                .bind(after)
-                .fetch_all(&mut *connection)
-                .await?;
-            let Some((last, _)) = found.last() else { break };
-            after = *last;
-            let ids: Vec<_> = found.into_iter().map(|(_, id)| id).collect();
-            // Chunks are found by their executions only, which go last.
-            for table in ["history_chunks", "executions"] {
-                let sql =
-                    format!("DELETE FROM {own}.{table} WHERE id = ANY ($1) AND tenant = {tenant}");
-                let gone = sqlx::query(AssertSqlSafe(sql)).bind(&ids);
-                gone.execute(&mut *connection).await?;
-            }
-        }
+        until_none(connection, executions).await?;
         let others = self.tables.iter().map(|table| &table.name);
         for name in others.filter(|name| !is_history(name)) {
             // By place of the row, so that any table can be cleared a batch at a time.
@@ -436,12 +467,7 @@ impl Mover {
                 "DELETE FROM {own}.{name} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {own}.{name} \
                  WHERE tenant = {tenant} LIMIT {BATCH}))"
             );
-            loop {
-                let gone = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
-                if gone.execute(&mut *connection).await?.rows_affected() == 0 {
-                    break;
-                }
-            }
+            until_none(connection, sql).await?;
         }
         Ok(())
     }
@@ -466,8 +492,8 @@ impl Mover {
         run(connection, &sql).await
     }
 
-    /// The chunks of some executions.
-    fn chunks_of(&self, executions: &str) -> String {
+    /// Rows of the followers of some executions.
+    fn rows_of(&self, executions: &str) -> String {
         format!(
             "id IN (SELECT id FROM {{from}}.executions WHERE tenant = {} AND {executions})",
             self.literal
@@ -530,8 +556,8 @@ impl Mover {
         table: &str,
     ) -> Result<(u64, u64), Failure> {
         let count = |schema: &str| {
-            let rows = if table == "history_chunks" {
-                self.chunks_of("true").replace("{from}", schema)
+            let rows = if FOLLOWERS.contains(&table) {
+                self.rows_of("true").replace("{from}", schema)
             } else {
                 "true".to_owned()
             };
@@ -625,6 +651,16 @@ async fn columns(connection: &mut PgConnection, own: &str, table: &str) -> Resul
     .fetch_one(connection)
     .await?;
     Ok(columns)
+}
+
+/// Runs a statement until it touches no row.
+async fn until_none(connection: &mut PgConnection, sql: String) -> Result<(), Failure> {
+    loop {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.clone()));
+        if sql.execute(&mut *connection).await?.rows_affected() == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Runs statements. Names in them are quoted, texts are literals.
