@@ -144,6 +144,61 @@ fn a_client_is_never_shown_less_than_it_has_written_or_seen() {
     );
 }
 
+/// Replay is paused and goes on, now at one replica and now at the other, while clients write, read,
+/// and read again.
+#[test]
+fn under_load_everybody_sees_what_they_did_and_saw() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 40;
+    let replicated = Replicated::start(2);
+    let server = serve(&replicated, ", max_lag: 5m");
+    let busy = AtomicU32::new(u32::try_from(CLIENTS).expect("few"));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let _done = Done(&busy);
+                let mut newest: Option<String> = None;
+                for _ in 0..ROUNDS {
+                    let (id, mut known) = start(&server, "short");
+                    for _ in 0..4 {
+                        let read = get(&server, "/v1/executions?limit=200", Some(&known));
+                        let shown = ids(&read.body);
+                        assert!(shown.contains(&id), "{id} was written");
+                        if let Some(newest) = &newest {
+                            assert!(shown.contains(newest), "{newest} was seen");
+                        }
+                        newest = shown.into_iter().next();
+                        known = position(&read);
+                    }
+                }
+            });
+        }
+        while busy.load(Ordering::SeqCst) > 0 {
+            for replica in ["replica-1", "replica-2"] {
+                replicated.pause(replica);
+                replicated.resume(replica);
+            }
+        }
+    });
+    let all = list(&server, "/v1/replicas");
+    let sum = |outcome: &str| {
+        all.iter()
+            .filter_map(|one| one[outcome].as_u64())
+            .sum::<u64>()
+    };
+    assert!(sum("answered") > 20 && sum("behind") > 20, "{all:?}");
+    assert_eq!(sum("failed"), 0, "{all:?}");
+}
+
+/// Counts down when a client ends, however it does.
+struct Done<'a>(&'a AtomicU32);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn what_is_open_and_what_is_waited_for_is_told_as_it_is() {
     let replicated = Replicated::start(1);
@@ -164,6 +219,10 @@ fn what_is_open_and_what_is_waited_for_is_told_as_it_is() {
     // A live history has told of more than what was there when it began.
     let live = get(&server, &format!("{path}/events"), Some("any"));
     assert!(live.text.contains("event: closed"), "{}", live.text);
+    assert!(
+        position(&live).starts_with(&"f".repeat(24)),
+        "the primary's, whatever is to come"
+    );
     let list = get(&server, "/v1/executions", Some(&position(&live)));
     assert_eq!(
         list.body["items"][0]["status"], "completed",

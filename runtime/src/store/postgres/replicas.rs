@@ -86,6 +86,9 @@ impl Pool {
     pub(super) async fn close(&self) {
         let mut watchers = std::mem::take(&mut *lock(&self.watchers));
         watchers.shutdown().await;
+        for replica in &self.list {
+            replica.close().await;
+        }
     }
 
     /// The replica to ask for what is at or after `since`.

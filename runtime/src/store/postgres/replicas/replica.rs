@@ -310,6 +310,14 @@ impl Replica {
         *self.pool() = fresh;
     }
 
+    /// Ends its sessions, those that still answer.
+    pub(super) async fn close(&self) {
+        let pool = self.pool().clone();
+        if timeout(CONNECTION_WAIT, pool.close()).await.is_err() {
+            tracing::debug!(replica = self.name, "its sessions did not end");
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What is there is whole: nothing is done in between that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
