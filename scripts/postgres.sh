@@ -4,6 +4,7 @@
 # first if need be. `scripts/postgres.sh stop` ends that one. All that is said goes to stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib/postgres.sh
 
 DEFAULT=postgres://127.0.0.1/test
 PORT=55432
@@ -12,33 +13,8 @@ data=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}/postgres")
 [ "$(id -u)" -ne 0 ] || data=${TMPDIR:-/tmp}/cascade-test-postgres
 own=postgres://cascade@127.0.0.1:$PORT/postgres
 
-programs() { # where initdb is, newest first; Debian keeps it out of the path
-  ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1 | grep . && return
-  dirname "$(command -v initdb)" 2>/dev/null
-}
-
 answers() { # URL
   command -v psql >/dev/null && PGCONNECT_TIMEOUT=5 psql --no-psqlrc -qtc 'SELECT 1' "$1" >/dev/null 2>&1
-}
-
-# The server refuses to run as root.
-as_user() {
-  if [ "$(id -u)" -eq 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi
-}
-
-install_it() {
-  programs >/dev/null && command -v psql >/dev/null && return
-  local root=()
-  [ "$(id -u)" -eq 0 ] || root=(sudo -n)
-  if ! command -v apt-get >/dev/null; then
-    echo 'no PostgreSQL: install one, or set CASCADE_TEST_POSTGRES=postgres://USER@HOST/DATABASE' >&2
-    return 1
-  fi
-  "${root[@]}" apt-get update -qq >&2
-  DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends postgresql >&2 || {
-    echo 'PostgreSQL could not be installed: do it, or set CASCADE_TEST_POSTGRES=postgres://USER@HOST/DATABASE' >&2
-    return 1
-  }
 }
 
 start_it() {

@@ -19,6 +19,7 @@ mod list;
 mod objects;
 mod onward;
 mod plan;
+pub mod position;
 pub mod problem;
 mod request;
 mod schedules;
@@ -56,6 +57,7 @@ use crate::schedules::Schedules;
 use crate::store::Store;
 use crate::telemetry::{self, Telemetry};
 use crate::tenancy::Tenancy;
+use position::{POSITION, Tokens};
 use problem::{Code, Problem};
 pub use serve::serve;
 
@@ -99,6 +101,8 @@ pub struct Api {
     pub stopping: CancellationToken,
     /// The way to other nodes, if there may be any.
     pub link: Option<Link>,
+    /// What clients are told of how far the database is, if it may have copies.
+    pub tokens: Option<Tokens>,
     uploads: Places,
     streams: Places,
     replays: Places,
@@ -121,6 +125,7 @@ pub struct Parts {
     pub telemetry: Telemetry,
     pub stopping: CancellationToken,
     pub link: Option<Link>,
+    pub tokens: Option<Tokens>,
 }
 
 impl Api {
@@ -138,6 +143,7 @@ impl Api {
             telemetry: parts.telemetry,
             stopping: parts.stopping,
             link: parts.link,
+            tokens: parts.tokens,
             uploads: Places::new(MAX_UPLOADS),
             streams: Places::new(MAX_STREAMS),
             replays: Places::new(MAX_REPLAYS),
@@ -183,13 +189,19 @@ pub fn router(state: ApiState) -> Router {
                 "the path is not used with this method",
             )
         })
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            position::carry,
+        ))
         .layer(middleware::from_fn(envelope))
         .with_state(state)
 }
 
 /// The `OpenAPI` document.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+    let mut document = routes().split_for_parts().1;
+    position::describe(&mut document);
+    document
 }
 
 fn routes() -> OpenApiRouter<ApiState> {
@@ -227,7 +239,11 @@ async fn envelope(mut request: Request, next: Next) -> Response {
         Problem::new(Code::Internal, "a bug of the server's; its log has more").into_response()
     });
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let position = response.headers_mut().remove(POSITION);
         response = problem.render(&request_id);
+        response
+            .headers_mut()
+            .extend(position.map(|position| (POSITION, position)));
         if let Some(cause) = problem.cause() {
             tracing::error!(
                 request.id = request_id, http.method = %method, http.route = route,

@@ -26,6 +26,7 @@ mod object_files;
 mod output;
 mod outside;
 mod plan;
+mod position;
 mod process;
 mod push;
 mod render;
@@ -56,6 +57,7 @@ use client::Client;
 use context::{Context, Given};
 use error::Error;
 use output::{Format, Output};
+use position::Memory;
 
 use crate::sandbox::{COMPILE_SUBCOMMAND, compile_child_main};
 
@@ -144,6 +146,8 @@ enum Command {
     Nodes(cluster::Nodes),
     /// List the shards, and which node has each
     Shards(cluster::Shards),
+    /// List the replicas that answer reads, and how far behind they are
+    Replicas(cluster::Replicas),
     /// Tenants of the server
     #[command(subcommand)]
     Tenant(tenant::Tenant),
@@ -173,14 +177,19 @@ struct Session {
 impl Session {
     /// A client of the server that the flags, the environment or the folder name.
     fn client(&self) -> Result<Client, Error> {
-        Client::new(&self.context()?)
+        self.client_of(&self.context()?)
     }
 
     /// A client with a key of the server itself, which can make tenants.
     fn server_client(&self) -> Result<Client, Error> {
         let mut context = self.context()?;
         context.key = context.server_key.take();
-        Client::new(&context)
+        self.client_of(&context)
+    }
+
+    fn client_of(&self, context: &Context) -> Result<Client, Error> {
+        let memory = Memory::of(&context.url, self.output);
+        Ok(Client::new(context)?.remembering(memory))
     }
 
     fn context(&self) -> Result<Context, Error> {
@@ -239,6 +248,7 @@ fn dispatch(command: Command, session: &Session) -> Result<(), Error> {
         Command::Replay(replay) => all_threads(replay.run(session)),
         Command::Shard(shard) => shard.run(session),
         Command::Render(render) => render.run(session),
+        Command::Replicas(replicas) => one_thread(replicas.run(session)),
         Command::Nodes(nodes) => one_thread(nodes.run(session)),
         Command::Shards(shards) => one_thread(shards.run(session)),
         Command::Tenant(tenant) => one_thread(tenant.run(session)),

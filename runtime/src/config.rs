@@ -5,13 +5,13 @@
 //! Secrets stand in the file by reference only. `docs/configuration.md` is the
 //! page for operators; a test holds its example against this module.
 
+mod database;
 pub mod deployments;
 pub mod reader;
 mod secrets;
 pub mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path as FilePath, PathBuf};
@@ -21,8 +21,10 @@ use cascade_cdl::TenantId;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{Capability, HostPattern, Limits, PrivateHost};
-use crate::store::{PostgresSettings, SchemaName};
+use crate::store::SchemaName;
 use crate::tenancy::{Digest, Role, key};
+use database::redact_url;
+pub use database::{Database, Place};
 use deployments::Deployments;
 use reader::{Path, Problem, Problems, Reader};
 pub use secrets::{Environment, MAX_SECRETS, SecretRef, TenantSecret};
@@ -31,13 +33,6 @@ pub use secrets::{Environment, MAX_SECRETS, SecretRef, TenantSecret};
 /// server that the network reaches should be somebody's decision.
 pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
-
-/// Fewest connections to PostgreSQL: one for commits, one for leases, one for news of
-/// changes, one for all else.
-const LEAST_CONNECTIONS: u32 = 4;
-
-/// Most connections to PostgreSQL: more than its machine has use for, whatever it is.
-const MOST_CONNECTIONS: u32 = 1_000;
 
 /// Blocks of later versions, with what they are about.
 const LATER: [(&str, &str); 5] = [
@@ -129,164 +124,6 @@ impl Default for Server {
             module_bytes: 64 << 20,
         }
     }
-}
-
-/// `database`: where executions are stored.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Database {
-    /// `sqlite:PATH`, `postgres://...`, or where that stands; a file in `data_dir` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// The same by the name that it has beside replicas.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub primary: Option<String>,
-    /// Where the password is, if it is not in what `url` refers to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<SecretRef>,
-    /// Connections to PostgreSQL.
-    pub connections: u32,
-    /// What the above come to; set when the file is read.
-    #[serde(skip)]
-    pub place: Place,
-}
-
-impl Default for Database {
-    fn default() -> Self {
-        Self {
-            url: None,
-            primary: None,
-            password: None,
-            // One commits; the others answer reads, which take a millisecond. Ten servers
-            // stay below the hundred that PostgreSQL admits by default.
-            connections: 10,
-            place: Place::default(),
-        }
-    }
-}
-
-/// Without the password that a URL may hold.
-impl fmt::Debug for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("url", &self.url.as_deref().map(redact_url))
-            .field("primary", &self.primary.as_deref().map(redact_url))
-            .field("password", &self.password)
-            .field("place", &self.place)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Which database it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Place {
-    /// A file in `data_dir`.
-    #[default]
-    Own,
-    /// A file elsewhere.
-    Sqlite(PathBuf),
-    Postgres(PostgresSettings),
-}
-
-impl Database {
-    /// Uses the database of a URL that somebody has given on the command line, in place of
-    /// what the file says. It may hold a password: it is in no file.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    pub fn given(url: String) -> Result<Self, String> {
-        let mut database = Self::default();
-        database.place = place(&url, None, database.connections)?;
-        database.url = Some(url);
-        Ok(database)
-    }
-
-    /// Whether several servers can share it, as far as the file says: a path that stands
-    /// elsewhere is taken for none.
-    fn is_shared(&self) -> bool {
-        let url = self.url.as_deref().or(self.primary.as_deref());
-        url.is_some_and(|url| !url.starts_with("sqlite:"))
-    }
-
-    /// Whether it is a server, or may be: a path that stands elsewhere may not have been looked up.
-    fn may_have_schemas(&self) -> bool {
-        match self.place {
-            Place::Postgres(_) => true,
-            Place::Sqlite(_) => false,
-            Place::Own => self.url.is_some() || self.primary.is_some(),
-        }
-    }
-
-    fn check(&mut self, path: &Path, reader: &mut Reader, environment: Environment<'_>) {
-        if self.connections < LEAST_CONNECTIONS || self.connections > MOST_CONNECTIONS {
-            let message = format!(
-                "must be from {LEAST_CONNECTIONS} to {MOST_CONNECTIONS}, not {}",
-                self.connections
-            );
-            reader.problem(&path.join("connections"), message);
-        }
-        let (key, text) = match (&self.url, &self.primary) {
-            (Some(_), Some(_)) => {
-                let message = "`url` and `primary` mean the same: give one of them";
-                return reader.problem(&path.join("primary"), message.to_owned());
-            }
-            (Some(url), None) => ("url", url),
-            (None, Some(primary)) => ("primary", primary),
-            (None, None) => {
-                if self.password.is_some() {
-                    reader.missing(path, &["url"]);
-                }
-                return;
-            }
-        };
-        let found = database_url(text, environment).and_then(|url| {
-            let password = self.password.as_ref();
-            let password = password.map(|secret| secret_text(secret, environment));
-            let password = password.transpose()?.flatten();
-            url.map(|url| place(&url, password, self.connections))
-                .transpose()
-        });
-        match found {
-            Ok(place) => self.place = place.unwrap_or_default(),
-            Err(message) => reader.problem(&path.join(key), message),
-        }
-    }
-}
-
-/// The URL that stands in the file, or that the file refers to, if it is looked up. No message
-/// holds it.
-fn database_url(text: &str, environment: Environment<'_>) -> Result<Option<String>, String> {
-    match SecretRef::try_from(text.to_owned()) {
-        Ok(reference) => secret_text(&reference, environment),
-        Err(_) if has_password(text) => Err(
-            "a password stands in the file by reference only: leave it out and add \
-             `password: ${NAME}` or `password: file:PATH`"
-                .to_owned(),
-        ),
-        Err(_) => Ok(Some(text.to_owned())),
-    }
-}
-
-/// The database of a URL.
-fn place(url: &str, password: Option<String>, connections: u32) -> Result<Place, String> {
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        if password.is_some() {
-            return Err("a file has no password: leave `database.password` out".to_owned());
-        }
-        let path = path.strip_prefix("//").unwrap_or(path);
-        return Ok(Place::Sqlite(PathBuf::from(path)));
-    }
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err("must be `sqlite:PATH` or `postgres://[USER@]HOST[:PORT]/DATABASE`".to_owned());
-    }
-    let settings = PostgresSettings {
-        url: url.to_owned(),
-        password,
-        connections,
-    };
-    settings.check()?;
-    Ok(Place::Postgres(settings))
 }
 
 /// `tenants[]`: one customer.
@@ -643,6 +480,9 @@ impl Config {
         for url in [&mut shown.database.url, &mut shown.database.primary] {
             *url = url.as_deref().map(redact_url);
         }
+        for url in &mut shown.database.replicas {
+            *url = redact_url(url);
+        }
         shown
     }
 
@@ -812,11 +652,6 @@ fn refuse_later(reader: &mut Reader) {
             "not supported by this version yet: every server has all roles, see `deployments.server`",
         );
     }
-    let replicas = root.join("database").join("replicas");
-    reader.refuse(
-        &replicas,
-        "not supported by this version yet (read replicas)",
-    );
     let tenants = root.join("tenants");
     for index in 0..reader.list_len(&tenants) {
         reader.refuse(
@@ -836,44 +671,6 @@ fn read_bounded(path: &FilePath, limit: u64) -> std::io::Result<String> {
         return Err(Error::new(ErrorKind::FileTooLarge, message));
     }
     Ok(text)
-}
-
-/// A URL with its password replaced.
-fn redact_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| {
-        // `?password=` is one, too.
-        let kept = query.split('&').filter(|pair| !is_password(pair));
-        (rest, Some(kept.collect::<Vec<_>>().join("&")))
-    });
-    let query = query.map_or_else(String::new, |query| format!("?{query}"));
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user
-                .split_once(':')
-                .map_or_else(|| user.to_owned(), |(user, _)| format!("{user}:***"));
-            format!("{scheme}://{user}@{host}{}{query}", &rest[end..])
-        }
-        None => format!("{scheme}://{rest}{query}"),
-    }
-}
-
-/// Whether a URL holds a password.
-fn has_password(url: &str) -> bool {
-    let Some((_, rest)) = url.split_once("://") else {
-        return false;
-    };
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let authority = rest.split('/').next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map(|(user, _)| user);
-    user.is_some_and(|user| user.contains(':')) || query.split('&').any(is_password)
-}
-
-fn is_password(pair: &str) -> bool {
-    pair.split('=').next() == Some("password")
 }
 
 /// Cores that this process may use.

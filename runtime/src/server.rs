@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::position::Tokens;
 use crate::api::{self, Api};
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
@@ -153,10 +154,11 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     let listen = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let url = format!("http://{}", listener.local_addr().map_err(listen)?);
-    let link = if is_clustered(&config) {
-        Some(connect(&engine, &store).await?)
+    let (link, tokens) = if is_clustered(&config) {
+        let tokens = Tokens::new(&store.cluster_secret().await?);
+        (Some(connect(&engine, &store).await?), Some(tokens))
     } else {
-        None
+        (None, None)
     };
     let stopping = CancellationToken::new();
     let router = api::router(Api::new(api::Parts {
@@ -171,6 +173,7 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
         telemetry: telemetry.clone(),
         stopping: stopping.clone(),
         link: link.clone(),
+        tokens,
     }));
     let serving = {
         let (config, stopping) = (config.clone(), stopping.clone());

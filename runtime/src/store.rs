@@ -16,6 +16,7 @@ pub mod home;
 mod key_value;
 pub mod model;
 mod postgres;
+mod replicas;
 mod sqlite;
 
 use std::ops::Range;
@@ -37,7 +38,8 @@ pub use home::{BadSchemaName, Home, Moved, MovedTable, SchemaName};
 pub use model::{Fault, ModelStore};
 #[cfg(test)]
 pub(crate) use postgres::scratch::Scratch;
-pub use postgres::{PostgresSettings, PostgresStore};
+pub use postgres::{PostgresSettings, PostgresStore, ReplicaSettings};
+pub use replicas::{Asked, Position, Reader, Replicas, Since, Standing, Whole};
 pub use sqlite::SqliteStore;
 
 /// Longest page of a list: what one answer should carry. More is cut to it.
@@ -834,6 +836,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// Copies that may answer reads in its place, if there are any.
+    fn replicas(&self) -> Option<&dyn Replicas> {
+        None
+    }
+
     /// Whether the database answers: the cheapest question there is.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -842,6 +849,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits for what was accepted, then closes.
     async fn close(&self);
+}
+
+/// A page of nothing.
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        let (items, next) = (Vec::new(), None);
+        Self { items, next }
+    }
 }
 
 /// What the store has done since it was opened.

@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::engine::Stats;
-use crate::store::{Counters, StatusName};
+use crate::store::{Counters, Standing, StatusName};
 
 /// Time from an execution's start to its end, by `status`.
 pub const WORKFLOW_DURATION: &str = "cascade_workflow_duration_seconds";
@@ -53,6 +53,12 @@ pub const SCHEDULE_LAG: &str = "cascade_schedule_lag_seconds";
 pub const STORE_COMMITS: &str = "cascade_store_commits_total";
 /// Events that the store took.
 pub const STORE_EVENTS: &str = "cascade_store_events_total";
+/// Whether a replica answers reads: 1 or 0, by `replica`, its number in the settings from 1.
+pub const REPLICA_IN_SERVICE: &str = "cascade_replica_in_service";
+/// How long a replica has lacked something that the primary has, by `replica`.
+pub const REPLICA_LAG: &str = "cascade_replica_lag_seconds";
+/// Reads that a replica was asked for, by `replica` and `outcome`.
+pub const REPLICA_READS: &str = "cascade_replica_reads_total";
 /// Whether the store tells this server what others change: 1 or 0.
 pub const CHANGES_HEARD: &str = "cascade_changes_heard";
 /// Time in which a change that the store told was taken in.
@@ -135,13 +141,16 @@ impl Telemetry {
     }
 
     /// The metrics as text, with those that are read rather than counted.
-    pub fn render(&self, engine: Stats, store: Counters) -> String {
+    pub fn render(&self, engine: Stats, store: Counters, replicas: &[Standing]) -> String {
         gauge!(WORKFLOW_ACTIVE).set(number(engine.open));
         gauge!(WORKFLOW_BYTES).set(number(engine.open_bytes));
         gauge!(QUEUE_DEPTH).set(number(engine.queued));
         counter!(WORKFLOW_STARTED).absolute(engine.started);
         counter!(STORE_COMMITS).absolute(store.commits);
         counter!(STORE_EVENTS).absolute(store.events);
+        for (number, standing) in (1_u32..).zip(replicas) {
+            replica(number, standing);
+        }
         if let Some(process) = process() {
             gauge!(PROCESS_MEMORY).set(number(process.resident_bytes));
             gauge!(PROCESS_CPU).set(process.cpu.as_secs_f64());
@@ -152,6 +161,25 @@ impl Telemetry {
     /// Keeps memory bounded between two readings; to be called now and then.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
+    }
+}
+
+/// Notes how a replica stands. Its number is its name here: who reads metrics needs no key,
+/// and need not know what machines there are.
+fn replica(number: u32, standing: &Standing) {
+    let number = number.to_string();
+    let in_service = if standing.out.is_none() { 1.0 } else { 0.0 };
+    gauge!(REPLICA_IN_SERVICE, "replica" => number.clone()).set(in_service);
+    if let Some(lag) = standing.lag {
+        gauge!(REPLICA_LAG, "replica" => number.clone()).set(lag.as_secs_f64());
+    }
+    let reads = standing.reads;
+    for (outcome, count) in [
+        ("answered", reads.answered),
+        ("behind", reads.behind),
+        ("failed", reads.failed),
+    ] {
+        counter!(REPLICA_READS, "replica" => number.clone(), "outcome" => outcome).absolute(count);
     }
 }
 
@@ -371,6 +399,21 @@ fn describe() {
     describe_counter!(STORE_COMMITS, Unit::Count, "Transactions, each synced once");
     describe_counter!(STORE_EVENTS, Unit::Count, "Events that the store took");
     describe_gauge!(
+        REPLICA_IN_SERVICE,
+        Unit::Count,
+        "Whether a replica answers reads"
+    );
+    describe_gauge!(
+        REPLICA_LAG,
+        seconds,
+        "How long a replica has lacked something that the primary has"
+    );
+    describe_counter!(
+        REPLICA_READS,
+        Unit::Count,
+        "Reads that a replica was asked for"
+    );
+    describe_gauge!(
         CHANGES_HEARD,
         Unit::Count,
         "Whether the store tells what other servers change"
@@ -400,6 +443,7 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Asked;
 
     #[test]
     fn the_process_has_memory_and_time() {
@@ -426,8 +470,29 @@ mod tests {
             StatusCode::OK,
             Duration::ZERO,
         );
-        let text = telemetry.render(Stats::default(), Counters::default());
+        let standing = |out: Option<&str>, lag| Standing {
+            name: "db-2.internal:5432".to_owned(),
+            out: out.map(str::to_owned),
+            lag,
+            behind: None,
+            reads: Asked {
+                answered: 5,
+                behind: 2,
+                failed: 1,
+            },
+        };
+        let replicas = [
+            standing(None, Some(Duration::from_millis(1_500))),
+            standing(Some("gone"), None),
+        ];
+        let text = telemetry.render(Stats::default(), Counters::default(), &replicas);
+        assert!(!text.contains("internal"), "who may not know it reads it");
         for line in [
+            "cascade_replica_in_service{replica=\"1\"} 1",
+            "cascade_replica_in_service{replica=\"2\"} 0",
+            "cascade_replica_lag_seconds{replica=\"1\"} 1.5",
+            "cascade_replica_reads_total{replica=\"1\",outcome=\"answered\"} 5",
+            "cascade_replica_reads_total{replica=\"2\",outcome=\"behind\"} 2",
             "cascade_workflow_errors_total{status=\"failed\"} 1",
             "cascade_workflow_duration_seconds_bucket{status=\"failed\",le=\"0.005\"} 1",
             "cascade_activity_errors_total{kind=\"pure\"} 1",

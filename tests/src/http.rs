@@ -18,6 +18,18 @@ pub struct Answer {
     pub body: Value,
     /// The body as it is.
     pub text: String,
+    /// The head as it is.
+    head: String,
+}
+
+impl Answer {
+    /// What a header says.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (of, value) = line.split_once(':')?;
+            of.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
 }
 
 /// One request.
@@ -113,6 +125,7 @@ fn parse(answer: &[u8]) -> Option<Answer> {
         status,
         body: serde_json::from_slice(body).unwrap_or(Value::Null),
         text: String::from_utf8_lossy(body).into_owned(),
+        head: head.to_owned(),
     })
 }
 
@@ -124,6 +137,7 @@ mod tests {
     fn half_an_answer_is_none() {
         let whole = b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\n{}";
         let answer = parse(whole).expect("whole");
+        assert_eq!(answer.header("Content-Length"), Some("2"));
         assert_eq!((answer.status, answer.body), (202, serde_json::json!({})));
         for end in 0..whole.len() {
             assert!(parse(&whole[..end]).is_none(), "cut at {end}");

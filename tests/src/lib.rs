@@ -9,6 +9,7 @@ pub mod cluster;
 mod http;
 pub mod isolation;
 pub mod postgres;
+pub mod replicas;
 pub mod takeover;
 
 use std::fs;
@@ -246,6 +247,11 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    /// Where its command line keeps what it remembers.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
     /// The node that it is, or was last; `None` if it has never joined others.
     pub fn node(&self) -> Option<String> {
         fs::read_to_string(self.data().join("node")).ok()
@@ -277,6 +283,7 @@ impl Server {
             .current_dir(self.folder.path())
             .env("CASCADE_URL", &self.url)
             .env("CASCADE_API_KEY", key)
+            .env("XDG_STATE_HOME", self.state())
             .output();
         Run::of(args, output.expect("the binary runs"))
     }

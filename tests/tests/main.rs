@@ -17,6 +17,7 @@ mod polyglot;
 mod postgres;
 mod readme;
 mod recovery;
+mod replicas;
 mod schedules;
 mod secrets;
 mod shared;

@@ -1,4 +1,5 @@
-//! `/v1/nodes` and `/v1/shards`: who moves which executions on. For operators.
+//! `/v1/nodes` and `/v1/shards`: who moves which executions on; `/v1/replicas`: what answers
+//! reads beside the database. For operators.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +16,13 @@ use super::problem::Problem;
 use super::request::ServerCaller;
 use super::{ApiState, json};
 use crate::engine::Engine;
-use crate::store::{Hold, NodeRow, ShardRow};
+use crate::store::{Hold, NodeRow, Replicas, ShardRow, Standing};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(nodes))
         .routes(routes!(shards))
+        .routes(routes!(replicas))
 }
 
 /// A process that shares the database.
@@ -73,6 +75,56 @@ struct ShardView {
 #[derive(Serialize, ToSchema)]
 struct ShardList {
     items: Vec<ShardView>,
+}
+
+/// A replica of the database.
+#[derive(Serialize, ToSchema)]
+struct ReplicaView {
+    /// `HOST:PORT`.
+    name: String,
+    /// `in_service` or `out`.
+    status: &'static str,
+    /// Why it answers nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// How long it has lacked something that the primary has, in milliseconds; absent if it
+    /// has never been reached. No more than some seven minutes are told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_ms: Option<u64>,
+    /// How much it lacks, in bytes of the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind_bytes: Option<u64>,
+    /// Reads that it has answered.
+    answered: u64,
+    /// Reads for which it had not come far enough: the primary answered them.
+    behind: u64,
+    /// Reads that it has not answered, or refused: the primary answered them.
+    failed: u64,
+}
+
+impl From<Standing> for ReplicaView {
+    fn from(standing: Standing) -> Self {
+        let lag = standing.lag.map(|lag| lag.as_millis());
+        Self {
+            name: standing.name,
+            status: if standing.out.is_none() {
+                "in_service"
+            } else {
+                "out"
+            },
+            reason: standing.out,
+            lag_ms: lag.map(|lag| u64::try_from(lag).unwrap_or(u64::MAX)),
+            behind_bytes: standing.behind,
+            answered: standing.reads.answered,
+            behind: standing.reads.behind,
+            failed: standing.reads.failed,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct ReplicaList {
+    items: Vec<ReplicaView>,
 }
 
 /// What a shard has to do.
@@ -166,6 +218,21 @@ async fn shards(State(state): State<ApiState>, _: ServerCaller) -> Result<Respon
     });
     let items = items.collect();
     Ok(json(StatusCode::OK, &ShardList { items }))
+}
+
+/// List the replicas of the database, as this server sees them (key of the server)
+///
+/// In the order of `database.replicas`. Of a server that has none the list is empty.
+#[utoipa::path(
+    get, path = "/v1/replicas", tag = "cluster",
+    responses((status = 200, body = ReplicaList))
+)]
+async fn replicas(State(state): State<ApiState>, _: ServerCaller) -> Result<Response, Problem> {
+    let replicas = state.store.replicas();
+    let standings = replicas.map(Replicas::standings);
+    let items = standings.unwrap_or_default();
+    let items = items.into_iter().map(ReplicaView::from).collect();
+    Ok(json(StatusCode::OK, &ReplicaList { items }))
 }
 
 /// The shards of a process that is the only one.

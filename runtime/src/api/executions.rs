@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 
 use super::list;
 use super::onward::{self, Held};
+use super::position::Reads;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{
     Caller, Operator, Path, Query, Viewer, execution_id, idempotency_key, parse_json, read_body,
@@ -331,8 +332,8 @@ async fn begin(state: &Api, start: Start, patience: Option<Duration>) -> Result<
     )
 )]
 async fn list(
-    State(state): State<ApiState>,
     caller: Caller<Viewer>,
+    reads: Reads,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Problem> {
     let tenant = &caller.tenant.id;
@@ -350,7 +351,7 @@ async fn list(
         Some(cursor) => Some(list::read_cursor(cursor, tenant, &filter)?),
         None => None,
     };
-    let page = state.store.list(tenant, &filter, before, limit).await?;
+    let page = reads.list(tenant, &filter, before, limit).await?;
     let next = page
         .next
         .map(|next| list::write_cursor(next, tenant, &filter));
@@ -359,7 +360,7 @@ async fn list(
         .into_iter()
         .map(ExecutionView::of_summary)
         .collect();
-    Ok(json(StatusCode::OK, &ExecutionPage { items, next }))
+    Ok(reads.mark(json(StatusCode::OK, &ExecutionPage { items, next })))
 }
 
 /// Show how an execution stands
@@ -374,6 +375,7 @@ async fn list(
 async fn show(
     State(state): State<ApiState>,
     caller: Caller<Viewer>,
+    reads: Reads,
     Path(id): Path<String>,
     Query(query): Query<ShowQuery>,
     request: Request,
@@ -384,9 +386,13 @@ async fn show(
     let serve = async |_| {
         if let Some(patience) = patience {
             until_closed(state, tenant, id, patience).await?;
+            reads.leave();
         }
-        let view = load(state, tenant, id, query.context).await?;
-        Ok(json(StatusCode::OK, &view))
+        let stored = reads.load_settled(tenant, id).await?;
+        let stored = stored.ok_or_else(|| Problem::not_found("execution"))?;
+        let view = state.engine.show_stored(stored).await?;
+        let view = view_of(state, view, query.context);
+        Ok(reads.mark(json(StatusCode::OK, &view)))
     };
     Held::bare(state, &request).serve(state, serve).await
 }
@@ -576,8 +582,12 @@ async fn load(
 ) -> Result<ExecutionView, Problem> {
     let view = state.engine.show(tenant, id).await?;
     let view = view.ok_or_else(|| Problem::not_found("execution"))?;
+    Ok(view_of(state, view, context))
+}
+
+fn view_of(state: &Api, view: View, context: bool) -> ExecutionView {
     let held = state.engine.held_by_rate(&view);
-    Ok(ExecutionView::of_view(view, &held, context))
+    ExecutionView::of_view(view, &held, context)
 }
 
 /// How an execution stands, in short.

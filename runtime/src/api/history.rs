@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::onward::{self, Held};
+use super::position::Reads;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Caller, Path, Query, Viewer, execution_id, header};
 use super::{ApiState, PATIENCE, json, list};
@@ -110,30 +111,33 @@ struct EventsQuery {
 async fn history(
     State(state): State<ApiState>,
     caller: Caller<Viewer>,
+    reads: Reads,
     Path(id): Path<String>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Response, Problem> {
     let id = execution_id(&id)?;
     let tenant = &caller.tenant.id;
     let limit = list::limit(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
-    let summary = state.store.summary(tenant, id).await?;
+    let summary = reads.summary_if_any(tenant, id).await?;
     let summary = summary.ok_or_else(|| Problem::not_found("execution"))?;
     let events: Vec<HistoryEvent> = if query.records {
         // Before anything is read, since each holds a page or two in memory.
         let place = state.replays.take_within(tenant, PATIENCE).await;
         let _place = place
             .ok_or_else(|| Problem::new(Code::Busy, "too many histories are being replayed"))?;
-        let traced = state.engine.trace(&summary, query.after, limit).await?;
-        traced.into_iter().map(HistoryEvent::traced).collect()
+        let traced = state.engine.trace(&*reads, &summary, query.after, limit);
+        traced
+            .await?
+            .into_iter()
+            .map(HistoryEvent::traced)
+            .collect()
     } else {
-        let read = state
-            .store
-            .history(tenant, id, query.after, limit, PAGE_BYTES);
+        let read = reads.history(tenant, id, query.after, limit, PAGE_BYTES);
         read.await?.into_iter().map(HistoryEvent::plain).collect()
     };
     let last = events.last().map(|last| last.event.seq);
     let next = last.filter(|last| *last < summary.version);
-    Ok(json(StatusCode::OK, &HistoryPage { events, next }))
+    Ok(reads.mark(json(StatusCode::OK, &HistoryPage { events, next })))
 }
 
 /// Follow an execution's history live

@@ -16,6 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::position::Reads;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Author, Caller, Path, Query, Viewer, header};
 use super::{ApiState, json, list};
@@ -76,8 +77,8 @@ struct Listed {
     responses((status = 200, body = ObjectList))
 )]
 async fn list_objects(
-    State(state): State<ApiState>,
     caller: Caller<Viewer>,
+    reads: Reads,
     Path(bucket): Path<String>,
     Query(query): Query<Listed>,
 ) -> Result<Response, Problem> {
@@ -88,9 +89,8 @@ async fn list_objects(
         query.after.unwrap_or_default(),
     );
     let tenant = &caller.tenant.id;
-    let page = state
-        .objects
-        .list(tenant, &bucket, &prefix, &after, limit)
+    let page = reads
+        .objects(tenant, &bucket, &prefix, &after, limit)
         .await?;
     let is_full = page.len() as u64 >= u64::from(limit);
     let last = page.last().map(|object| object.name.key.clone());
@@ -98,7 +98,7 @@ async fn list_objects(
         items: page.into_iter().map(view).collect(),
         next: last.filter(|_| is_full),
     };
-    Ok(json(StatusCode::OK, &answer))
+    Ok(reads.mark(json(StatusCode::OK, &answer)))
 }
 
 /// Read an object

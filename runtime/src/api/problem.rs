@@ -56,6 +56,7 @@ macro_rules! codes {
 codes! {
     InvalidRequest = "invalid_request", BAD_REQUEST, "the request cannot be read";
     InvalidCursor = "invalid_cursor", BAD_REQUEST, "the cursor does not belong to this list";
+    InvalidPosition = "invalid_position", BAD_REQUEST, "the position is none that this database gave out";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "no valid API key";
     Forbidden = "forbidden", FORBIDDEN, "the key may not do this";
     NotFound = "not_found", NOT_FOUND, "there is no such thing";

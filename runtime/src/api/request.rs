@@ -14,8 +14,8 @@ use cascade_cdl::ExecutionId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::ApiState;
 use super::problem::{Code, Problem};
+use super::{ApiState, position};
 use crate::config::units;
 use crate::tenancy::{Principal, Role, Tenant};
 
@@ -92,6 +92,7 @@ impl<L: Least> FromRequestParts<ApiState> for Caller<L> {
         };
         let tenant = state.tenancy.look_for(&id).await?;
         let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
+        position::admit(parts);
         Ok(Self {
             tenant,
             key,
@@ -108,7 +109,10 @@ impl FromRequestParts<ApiState> for ServerCaller {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         match authenticate(&parts.headers, state).await? {
-            Principal::Server { .. } => Ok(Self),
+            Principal::Server { .. } => {
+                position::admit(parts);
+                Ok(Self)
+            }
             Principal::Tenant { .. } => {
                 let detail = "this takes a key of the server (server.admin_keys in cascade.yaml)";
                 Err(Problem::new(Code::Forbidden, detail))

@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 
 use super::problem::{Code, Problem, ProblemDocument};
 use super::{ApiState, json};
+use crate::store::Replicas;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -57,9 +58,13 @@ async fn ready(State(state): State<ApiState>) -> Result<Response, Problem> {
     responses((status = 200, description = "The metrics", content_type = "text/plain", body = String))
 )]
 async fn metrics(State(state): State<ApiState>) -> Response {
-    let text = state
-        .telemetry
-        .render(state.engine.stats(), state.store.counters());
+    let replicas = state.store.replicas();
+    let replicas = replicas.map(Replicas::standings);
+    let text = state.telemetry.render(
+        state.engine.stats(),
+        state.store.counters(),
+        &replicas.unwrap_or_default(),
+    );
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

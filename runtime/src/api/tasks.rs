@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::executions::{self, ExecutionView};
 use super::onward::Held;
+use super::position::Reads;
 use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Caller, Operator, Path, Query, Viewer, execution_id, parse_json};
 use super::{ApiState, json, list, signals};
@@ -146,8 +147,8 @@ struct AnswerBody {
     )
 )]
 async fn list_all(
-    State(state): State<ApiState>,
     caller: Caller<Viewer>,
+    reads: Reads,
     Query(query): Query<TasksQuery>,
 ) -> Result<Response, Problem> {
     let tenant = &caller.tenant.id;
@@ -162,13 +163,13 @@ async fn list_all(
         Some(cursor) => Some(list::read_cursor(cursor, tenant, &filter)?),
         None => None,
     };
-    let page = state.store.human_tasks(tenant, &filter, after, limit);
+    let page = reads.human_tasks(tenant, &filter, after, limit);
     let page = page.await?;
     let next = page
         .next
         .map(|next| list::write_cursor(next, tenant, &filter));
     let items = page.items.into_iter().map(OpenTask::from).collect();
-    Ok(json(StatusCode::OK, &OpenTaskPage { items, next }))
+    Ok(reads.mark(json(StatusCode::OK, &OpenTaskPage { items, next })))
 }
 
 /// List what an execution asks people

@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::chain;
 use super::context::Context;
 use super::error::{Error, Exit};
+use super::position::Memory;
 
 /// A server that does not take a connection by then is not reachable: the
 /// longest round trips on Earth take half a second.
@@ -46,6 +47,13 @@ const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Durat
 /// Names the tenant that a key of the server acts for.
 const TENANT_HEADER: &str = "cascade-tenant";
 
+/// How far the server's database was, as it says and is told.
+const POSITION_HEADER: &str = "cascade-position";
+
+/// What a server says to a position that its database has not given out: it is another one by
+/// now.
+const INVALID_POSITION: &str = "invalid_position";
+
 /// Talks to one server with one key.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -54,6 +62,8 @@ pub(crate) struct Client {
     key: Option<HeaderValue>,
     /// The tenant that a key of the server acts for.
     tenant: Option<String>,
+    /// What was written and seen before, if that is remembered.
+    memory: Option<Memory>,
 }
 
 /// RFC 9457, as far as commands need it.
@@ -80,7 +90,13 @@ impl Client {
             base,
             key,
             tenant: context.tenant.clone(),
+            memory: None,
         })
+    }
+
+    /// The same client, which is shown nothing older than what earlier ones were.
+    pub(crate) fn remembering(self, memory: Option<Memory>) -> Self {
+        Self { memory, ..self }
     }
 
     /// The same client with the patience that uploads take.
@@ -176,12 +192,50 @@ impl Client {
         })
     }
 
-    /// Sends a request; anything but success is an error.
+    /// Sends a request; anything but success is an error. What is read is no older than what
+    /// is remembered.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        let response = request
-            .send()
-            .await
-            .map_err(|source| self.unreachable(&source))?;
+        let (http, request) = request.build_split();
+        let mut request = request.map_err(|source| self.unreachable(&source))?;
+        let knew = self.memory.as_ref().and_then(Memory::token);
+        let mut without = None;
+        if request.method() == Method::GET
+            && let Some(Ok(token)) = knew.as_deref().map(HeaderValue::from_str)
+        {
+            without = request.try_clone();
+            request.headers_mut().insert(POSITION_HEADER, token);
+        }
+        match self.send_once(&http, request, knew.as_deref()).await {
+            Err(error) if error.is_coded(INVALID_POSITION) => match (without, &self.memory) {
+                (Some(request), Some(memory)) => {
+                    memory.forget();
+                    self.send_once(&http, request, None).await
+                }
+                _ => Err(error),
+            },
+            sent => sent,
+        }
+    }
+
+    async fn send_once(
+        &self,
+        http: &reqwest::Client,
+        request: Request,
+        knew: Option<&str>,
+    ) -> Result<Response, Error> {
+        let reads = request.method() == Method::GET;
+        let sent = http.execute(request).await;
+        let response = sent.map_err(|source| {
+            if let Some(memory) = self.memory.as_ref().filter(|_| !reads) {
+                // It may have been done, and nobody says when.
+                memory.forget();
+            }
+            self.unreachable(&source)
+        })?;
+        let said = response.headers().get(POSITION_HEADER);
+        if let (Some(memory), Some(Ok(said))) = (&self.memory, said.map(HeaderValue::to_str)) {
+            memory.keep(knew, said);
+        }
         if response.status().is_success() {
             return Ok(response);
         }

@@ -1,11 +1,11 @@
-//! `cascade nodes` and `cascade shards`.
+//! `cascade nodes`, `cascade shards` and `cascade replicas`.
 
 use clap::Args;
 
 use super::Session;
 use super::error::Error;
 use super::output::{Table, Tone};
-use super::wire::{Items, NodeView, ShardView};
+use super::wire::{Items, NodeView, ReplicaView, ShardView};
 
 /// List the nodes that share a database; takes one of the server's own keys
 #[derive(Debug, Args)]
@@ -16,6 +16,10 @@ pub(crate) struct Nodes {}
 /// Where executions with a key are is told by `cascade shard KEY`, as a bucket.
 #[derive(Debug, Args)]
 pub(crate) struct Shards {}
+
+/// List the replicas of the database as the server sees them; takes one of the server's own keys
+#[derive(Debug, Args)]
+pub(crate) struct Replicas {}
 
 impl Nodes {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
@@ -36,6 +40,20 @@ impl Shards {
         let client = session.server_client()?;
         let list: Items<ShardView> = client.get(&["v1", "shards"], &[]).await?;
         session.output.result(&list, || shards(&list.items));
+        Ok(())
+    }
+}
+
+impl Replicas {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Error> {
+        let client = session.server_client()?;
+        let list: Items<ReplicaView> = client.get(&["v1", "replicas"], &[]).await?;
+        session.output.result(&list, || replicas(&list.items));
+        if list.items.is_empty() {
+            session
+                .output
+                .note("the server has none: see `database.replicas` in cascade.yaml");
+        }
         Ok(())
     }
 }
@@ -84,6 +102,32 @@ fn shards(shards: &[ShardView]) -> String {
                 format!("{}.{:03} ms", micros / 1_000, micros % 1_000),
                 Tone::Faint,
             ),
+        ]);
+    }
+    table.render()
+}
+
+fn replicas(replicas: &[ReplicaView]) -> String {
+    let mut table = Table::new(&[
+        "replica", "status", "lag", "lacks", "answered", "behind", "failed", "reason",
+    ]);
+    for replica in replicas {
+        let tone = if replica.status == "in_service" {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
+        let lag = replica.lag_ms.map(|lag| format!("{lag} ms"));
+        let lacks = replica.behind_bytes.map(|bytes| format!("{bytes} B"));
+        table.row([
+            (replica.name.clone(), Tone::Strong),
+            (replica.status.clone(), tone),
+            (lag.unwrap_or_default(), Tone::Plain),
+            (lacks.unwrap_or_default(), Tone::Plain),
+            (replica.answered.to_string(), Tone::Plain),
+            (replica.behind.to_string(), Tone::Plain),
+            (replica.failed.to_string(), Tone::Plain),
+            (replica.reason.clone().unwrap_or_default(), Tone::Faint),
         ]);
     }
     table.render()

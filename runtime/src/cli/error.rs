@@ -102,6 +102,11 @@ impl Error {
         self
     }
 
+    /// Whether the server's name for it is this.
+    pub(crate) fn is_coded(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -358,6 +358,21 @@ pub(crate) struct NodeView {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReplicaView {
+    pub name: String,
+    pub status: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind_bytes: Option<u64>,
+    pub answered: u64,
+    pub behind: u64,
+    pub failed: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ShardView {
     pub shard: u32,
     pub buckets: [u32; 2],

@@ -74,11 +74,11 @@ fn a_slip_of_the_pen_gets_a_suggestion() {
 #[test]
 fn what_a_later_version_will_know_is_refused_as_such() {
     check(
-        "cache: {}\nalerts: []\ndatabase: {replicas: []}\ntenants: [{id: a, database: x}]\nfoo: 1\n",
+        "cache: {}\nalerts: []\nregions: []\ntenants: [{id: a, database: x}]\nfoo: 1\n",
         &[
             "1:1: cache: not supported by this version yet",
             "2:1: alerts: not supported by this version yet",
-            "3:12: database.replicas: not supported by this version yet",
+            "3:1: regions: not supported by this version yet",
             "4:19: tenants[0].database: not supported by this version yet",
             "5:1: foo: unknown field `foo`",
         ],
@@ -150,6 +150,79 @@ fn a_database_that_cannot_be_is_a_problem_that_keeps_the_password() {
         let problems = parse(&text).expect_err("it has one").to_string();
         assert!(!problems.contains("hunter2"), "{problems}");
     }
+}
+
+#[test]
+fn a_primary_has_replicas_with_its_password() {
+    let text = "database:\n  primary: 'postgres://u@h/d'\n  password: '${OPS_KEY}'\n  max_lag: 3s\n  replicas: ['postgres://u@r1/d', '${REPLICA}']\n  replica_connections: 7\n";
+    let config = Config::parse("f", text, &|name| match name {
+        "OPS_KEY" => Some(KEY.to_owned()),
+        "REPLICA" => Some("postgres://u:hunter2@r2/d".to_owned()),
+        _ => None,
+    });
+    let config = config.expect("valid");
+    let Place::Postgres(settings) = &config.database.place else {
+        panic!("{:?}", config.database.place);
+    };
+    let urls = ["postgres://u@r1/d", "postgres://u:hunter2@r2/d"].map(str::to_owned);
+    assert_eq!(settings.replicas.urls, urls);
+    assert_eq!(settings.replicas.connections, 7);
+    assert_eq!(settings.replicas.max_lag, Duration::from_secs(3));
+    let shown = format!("{config:?}{}", config.effective());
+    assert!(shown.contains("${REPLICA}"), "{shown}");
+    assert!(
+        !shown.contains("hunter2") && !shown.contains(KEY),
+        "{shown}"
+    );
+    let elsewhere = Config::parse_for_elsewhere("f", text);
+    assert_eq!(
+        elsewhere
+            .expect("nothing is looked up")
+            .database
+            .replicas
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn all_that_is_wrong_with_replicas_is_told_together() {
+    check(
+        "database:\n  url: 'postgres://h/d'\n  primary: 'postgres://h/d'\n  connections: 4\n  max_lag: 1h\n  replica_connections: 1\n  replicas:\n  - 'postgres://u:hunter2@r/d'\n  - 'sqlite:x'\n  - 'mysql://r/d'\n  - '${MISSING}'\n  - 'postgres://r/d'\n  - 'postgres://r/d'\n",
+        &[
+            "3:3: database.primary: `url` and `primary` mean the same",
+            "4:3: database.connections: must be from 5 to 1000, not 4",
+            "5:3: database.max_lag: must be from 1s to 5m",
+            "6:3: database.replica_connections: must be from 2 to 1000, not 1",
+            "8:5: database.replicas[0]: a password stands in the file by reference only",
+            "9:5: database.replicas[1]: a file has no replicas",
+            "10:5: database.replicas[2]: must be `sqlite:PATH` or",
+            "11:5: database.replicas[3]: the environment has no variable `MISSING`",
+            "13:5: database.replicas[5]: this replica is there twice",
+        ],
+    );
+    let many = vec!["'postgres://r/d'"; 17].join(", ");
+    let problems = parse(&format!(
+        "database: {{primary: 'postgres://h/d', replicas: [{many}]}}"
+    ));
+    let problems = problems.expect_err("too many").to_string();
+    assert!(
+        problems.contains("database.replicas: at most 16 replicas"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_file_has_no_replicas() {
+    for place in ["", "url: 'sqlite:a', "] {
+        let text = format!("database: {{{place}replicas: ['postgres://r/d']}}");
+        let problems = parse(&text).expect_err("a file").to_string();
+        assert!(
+            problems.contains("database.replicas: a SQLite file has no replicas: leave them out"),
+            "{problems}"
+        );
+    }
+    parse("database: {replicas: []}").expect("there are none");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::live::{self, Restoring};
 use super::moves::{self, Versions};
 use super::{Context, Engine, View};
 use crate::places::Places;
-use crate::store::{self, PAGE_BYTES, Summary};
+use crate::store::{self, PAGE_BYTES, Reader, Stored, Summary};
 
 /// Who waits for a turn waits so long for each before it, or for one event.
 const TURN: Duration = Duration::from_millis(50);
@@ -52,29 +52,37 @@ impl Engine {
         tenant: &TenantId,
         id: ExecutionId,
     ) -> Result<Option<View>, store::Error> {
+        let stored = self.inner.context.store.load(tenant, id).await?;
+        match stored {
+            Some(stored) => self.show_stored(stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same of one that has been read already.
+    pub async fn show_stored(&self, stored: Stored) -> Result<View, store::Error> {
         let context = &self.inner.context;
-        let Some(stored) = context.store.load(tenant, id).await? else {
-            return Ok(None);
-        };
+        let tenant = stored.summary.tenant.clone();
         let restoring = live::begin_restore(context, stored).await?;
-        let restored = in_turns(context, tenant, restoring, Restoring::go_on).await?;
-        restored.end().map(Some)
+        let restored = in_turns(context, &tenant, restoring, Restoring::go_on).await?;
+        restored.end()
     }
 
     /// A page of a history with what followed from each event: those after
-    /// `after`, at most `limit`, and about as many as [`PAGE_BYTES`] hold.
+    /// `after`, at most `limit`, and about as many as [`PAGE_BYTES`] hold. `reader` reads it.
     ///
     /// What the machine needs is all that happened before, so the history is
     /// read from its start.
     pub async fn trace(
         &self,
+        reader: &dyn Reader,
         summary: &Summary,
         after: u64,
         limit: u32,
     ) -> Result<Vec<Traced>, store::Error> {
         let context = &self.inner.context;
         let (tenant, id) = (&summary.tenant, summary.id);
-        let Some(stored) = context.store.load(tenant, id).await? else {
+        let Some(stored) = reader.load(tenant, id).await? else {
             return Ok(Vec::new());
         };
         let first = moves::version_at_start(&stored);
@@ -90,8 +98,7 @@ impl Engine {
         };
         while !tracing.is_full() {
             let version = tracing.version();
-            let events = context
-                .store
+            let events = reader
                 .history(tenant, id, version, READ_EVENTS, PAGE_BYTES)
                 .await?;
             if events.is_empty() {

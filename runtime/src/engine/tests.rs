@@ -7,7 +7,7 @@ use serde_json::json;
 
 use self::world::{Bench, HandClock, start, tenant};
 use super::*;
-use crate::store::{Fault, Filter, ModelStore, StatusName};
+use crate::store::{Fault, Filter, ModelStore, StatusName, Whole};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -567,7 +567,10 @@ async fn a_page_with_records_is_bounded_in_bytes_and_goes_on() {
     let summary = summary.expect("is there");
     let (mut pages, mut after) = (Vec::new(), 0);
     loop {
-        let page = bench.engine.trace(&summary, after, 1_000).await;
+        let page = bench
+            .engine
+            .trace(&Whole(bench.store.clone()), &summary, after, 1_000)
+            .await;
         let page = page.expect("replays");
         let Some(last) = page.last() else { break };
         after = last.event.seq;

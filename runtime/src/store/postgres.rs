@@ -2,7 +2,8 @@
 //!
 //! One connection commits ([`writer`]: group commit, each group one statement where
 //! it can be), two are for what makes this process one of several ([`cluster`]), a bounded
-//! pool does everything else ([`connect`]). Nothing here rests on being
+//! pool does everything else ([`connect`]), but for what clients read of its replicas
+//! ([`replicas`]). Nothing here rests on being
 //! the only server: a commit is fenced by the epochs of its leases inside its own
 //! transaction, and what is read before it is written is locked. When the server
 //! goes away, connections are made again, and what was asked for is asked again where
@@ -21,6 +22,7 @@ mod key_value;
 mod nodelay;
 mod objects;
 mod read;
+mod replicas;
 mod schedules;
 mod schema;
 mod scope;
@@ -56,17 +58,18 @@ use super::key_value::OnlyIf;
 use super::{
     ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
     Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object,
-    ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary,
-    TaskFilter, TenantRow, View, bounded, codec,
+    ObjectKey, Page, PausedWorkflow, Replaced, Replicas, ScheduleRow, ShardId, Store, Stored,
+    Summary, TaskFilter, TenantRow, View, bounded, codec,
 };
 
-pub use self::connect::PostgresSettings;
+pub use self::connect::{PostgresSettings, ReplicaSettings};
 
 /// The store in a database.
 pub struct PostgresStore {
     requests: Requests,
     connector: Connector,
-    connections: Connections,
+    connections: Arc<Connections>,
+    replicas: Option<Arc<replicas::Pool>>,
     membership: Membership,
     bound: Bound,
     tally: Arc<Tally>,
@@ -88,8 +91,17 @@ impl PostgresStore {
         let connector = Connector::new(settings)?;
         let bound = schema::prepare(&connector).await?;
         let connector = connector.bound(bound.clone());
-        // One is the writer's, one tells of this node, one hears of the others.
-        let most = settings.connections.saturating_sub(3).max(1);
+        // One is the writer's, one tells of this node, one hears of the others; beside
+        // replicas one asks how far the database is.
+        let own = if settings.replicas.urls.is_empty() {
+            3
+        } else {
+            4
+        };
+        let most = settings.connections.saturating_sub(own).max(1);
+        let connections = Arc::new(Connections::new(&connector, most));
+        let replicas =
+            replicas::Pool::start(settings, &connector, &bound, Arc::clone(&connections))?;
         let (requests, inbox) = group::channel();
         let tally = Arc::<Tally>::default();
         let closing = Arc::new(Notify::new());
@@ -103,7 +115,8 @@ impl PostgresStore {
         };
         Ok(Self {
             requests,
-            connections: Connections::new(&connector, most),
+            connections,
+            replicas,
             membership: Membership::new(&connector),
             connector,
             bound,
@@ -215,10 +228,8 @@ impl Store for PostgresStore {
         before: Option<Cursor>,
         limit: u32,
     ) -> Result<Page<Summary>, Error> {
-        let names = [&filter.application, &filter.workflow];
-        if names.into_iter().flatten().any(|name| !may_be_text(name)) {
-            let (items, next) = (Vec::new(), None);
-            return Ok(Page { items, next });
+        if !may_be_names(&[&filter.application, &filter.workflow]) {
+            return Ok(Page::default());
         }
         let read = |tx| read::list(tx, tenant, filter, before, limit);
         self.connections.read(Scope::Of(tenant), read).await
@@ -231,10 +242,8 @@ impl Store for PostgresStore {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<Page<HumanTask>, Error> {
-        let names = [&filter.application, &filter.workflow];
-        if names.into_iter().flatten().any(|name| !may_be_text(name)) {
-            let (items, next) = (Vec::new(), None);
-            return Ok(Page { items, next });
+        if !may_be_names(&[&filter.application, &filter.workflow]) {
+            return Ok(Page::default());
         }
         let read = |tx| tasks::list(tx, tenant, filter, after, limit);
         self.connections.read(Scope::Of(tenant), read).await
@@ -527,6 +536,11 @@ impl Store for PostgresStore {
         Some(self)
     }
 
+    fn replicas(&self) -> Option<&dyn Replicas> {
+        let replicas = self.replicas.as_ref()?;
+        Some(replicas)
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         self.connections.read(Scope::Nobody, read::ping).await
     }
@@ -544,6 +558,9 @@ impl Store for PostgresStore {
             tracing::error!(%error, "the writer of the store ended early");
         }
         self.membership.close().await;
+        if let Some(replicas) = &self.replicas {
+            replicas.close().await;
+        }
         self.connections.close().await;
     }
 }
@@ -620,6 +637,12 @@ impl Contents for PostgresStore {
 /// cannot be there is not looked for.
 fn may_be_text(text: &str) -> bool {
     !text.contains('\0')
+}
+
+/// The same of names that a filter asks for.
+fn may_be_names(names: &[&Option<String>]) -> bool {
+    let mut given = names.iter().filter_map(|name| name.as_deref());
+    given.all(may_be_text)
 }
 
 /// One column of a row.

@@ -83,6 +83,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("PUT", "/v1/tenants/{id}", "server"),
     ("GET", "/v1/nodes", "server"),
     ("GET", "/v1/shards", "server"),
+    ("GET", "/v1/replicas", "server"),
     ("GET", "/v1/keys", "admin"),
     ("POST", "/v1/keys", "admin"),
     ("DELETE", "/v1/keys/{id}", "admin"),

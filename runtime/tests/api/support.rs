@@ -149,6 +149,7 @@ impl Server {
             telemetry: Telemetry::install(),
             stopping: stopping.clone(),
             link: None,
+            tokens: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

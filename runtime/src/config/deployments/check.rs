@@ -316,6 +316,12 @@ fn references(config: &Config) -> Vec<(Path, SecretRef)> {
             found.push((database.join(key), reference));
         }
     }
+    let replicas = database.join("replicas");
+    for (index, url) in config.database.replicas.iter().enumerate() {
+        if let Ok(reference) = SecretRef::try_from(url.clone()) {
+            found.push((replicas.join(index), reference));
+        }
+    }
     if let Some(password) = &config.database.password {
         found.push((database.join("password"), password.clone()));
     }

@@ -260,17 +260,18 @@ fn several_servers_need_a_database_and_one_needs_a_volume() {
 
 #[test]
 fn what_the_file_refers_to_has_to_get_there() {
-    let file = "server: {admin_keys: [{id: ops, secret: 'file:/run/keys/ops'}]}\ndatabase: {primary: 'postgres://u@h/d', password: '${PASSWORD}'}\ntenants: [{id: a, keys: [{id: b, role: admin, secret: '${KEY}'}], secrets: {TOKEN: 'file:/run/other/deep/token'}}]\ndeployments:\n  image: i\n";
+    let file = "server: {admin_keys: [{id: ops, secret: 'file:/run/keys/ops'}]}\ndatabase: {primary: 'postgres://u@h/d', password: '${PASSWORD}', replicas: ['postgres://u@r/d', '${REPLICA}']}\ntenants: [{id: a, keys: [{id: b, role: admin, secret: '${KEY}'}], secrets: {TOKEN: 'file:/run/other/deep/token'}}]\ndeployments:\n  image: i\n";
     check(
         file,
         &[
             "1:33: server.admin_keys[0].secret: no Secret in `deployments.server.secrets` has the folder of `/run/keys/ops`",
             "2:41: database.password: no Secret in `deployments.server.secrets` gives the variable `PASSWORD`",
+            "2:97: database.replicas[1]: no Secret in `deployments.server.secrets` gives the variable `REPLICA`",
             "3:47: tenants[0].keys[0].secret: no Secret in `deployments.server.secrets` gives the variable `KEY`",
             "3:77: tenants[0].secrets.TOKEN: no Secret in `deployments.server.secrets` has the folder of",
         ],
     );
-    let given = "  server:\n    secrets:\n    - {name: database, environment: {PASSWORD: password, KEY: key}}\n    - {name: keys, mount: /run/keys/}\n    - {name: deep, mount: /run/other/deep}\n";
+    let given = "  server:\n    secrets:\n    - {name: database, environment: {PASSWORD: password, KEY: key, REPLICA: replica}}\n    - {name: keys, mount: /run/keys/}\n    - {name: deep, mount: /run/other/deep}\n";
     parse(&format!("{file}{given}"));
 }
 

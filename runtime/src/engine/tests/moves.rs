@@ -87,7 +87,9 @@ async fn what_waits_goes_on_under_the_new_version_and_survives_crashes() {
     bench.ends_by_the_new_way(id).await;
     // The page with records begins under the first version.
     let summary = bench.view(id).await.summary;
-    let traced = bench.engine.trace(&summary, 0, 100).await.expect("replays");
+    let whole = Whole(bench.store.clone());
+    let traced = bench.engine.trace(&whole, &summary, 0, 100).await;
+    let traced = traced.expect("replays");
     assert_eq!(traced.len() as u64, summary.version);
 }
 
@@ -112,7 +114,7 @@ async fn a_snapshot_before_the_move_does_not_hide_what_it_was_started_with() {
     let summary = bench.view(id).await.summary;
     let traced = bench
         .engine
-        .trace(&summary, 0, 1_000)
+        .trace(&Whole(bench.store.clone()), &summary, 0, 1_000)
         .await
         .expect("replays");
     assert_eq!(traced.len() as u64, summary.version);

@@ -61,6 +61,19 @@ pub struct PostgresSettings {
     pub password: Option<String>,
     /// Most connections at a time, the writer's included.
     pub connections: u32,
+    /// Its hot standbys.
+    pub replicas: ReplicaSettings,
+}
+
+/// Where the replicas of a database are: hot standbys, which have its roles and passwords.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ReplicaSettings {
+    /// Each as [`PostgresSettings::url`].
+    pub urls: Vec<String>,
+    /// Most connections to each, that of its watcher included.
+    pub connections: u32,
+    /// How far one may be behind before it answers nothing any more.
+    pub max_lag: Duration,
 }
 
 /// Without the passwords.
@@ -76,6 +89,20 @@ impl PostgresSettings {
     /// Finds what is wrong with the URL, if anything is. The text does not repeat it.
     pub fn check(&self) -> Result<(), String> {
         self.options().map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The same for each of its replicas.
+    pub(super) fn of_replicas(&self) -> Vec<Self> {
+        let Self {
+            password, replicas, ..
+        } = self;
+        let of = |url: &String| Self {
+            url: url.clone(),
+            password: password.clone(),
+            connections: replicas.connections,
+            replicas: ReplicaSettings::default(),
+        };
+        replicas.urls.iter().map(of).collect()
     }
 
     fn options(&self) -> Result<PgConnectOptions, sqlx::Error> {
@@ -213,17 +240,32 @@ impl Connector {
         Self { bound, ..self }
     }
 
-    /// A session for anything but commits and migrations.
+    /// `HOST:PORT`, for messages.
+    pub(super) fn place(&self) -> String {
+        let (host, port) = (self.options.get_host(), self.options.get_port());
+        match self.options.get_socket() {
+            Some(folder) => format!("{}:{port}", folder.display()),
+            None => format!("{host}:{port}"),
+        }
+    }
+
+    /// Sessions for anything but commits and migrations.
     fn pool(&self, connections: u32) -> PgPool {
+        self.pool_with(connections, CONNECTION_WAIT, "")
+    }
+
+    /// Sessions that set something of their own, too (`; SET ...`), and of which one is waited
+    /// for so long.
+    pub(super) fn pool_with(&self, connections: u32, wait: Duration, more: &'static str) -> PgPool {
         let port = self.options.get_port();
         let bound = self.bound.clone();
         PgPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(CONNECTION_WAIT)
+            .acquire_timeout(wait)
             // The statement that begins a transaction tells; a test would be one more.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
-                let session = session(&bound);
+                let session = AssertSqlSafe(format!("{}{more}", session(&bound)));
                 Box::pin(async move {
                     nodelay::set(port);
                     sqlx::raw_sql(session).execute(&mut *connection).await?;
@@ -249,7 +291,7 @@ impl Connector {
     /// A session that commits.
     pub(super) async fn writer(&self) -> Result<PgConnection, Failure> {
         let mut connection = self.bare().await?;
-        let session = sqlx::raw_sql(session(&self.bound)).execute(&mut connection);
+        let session = sqlx::raw_sql(AssertSqlSafe(session(&self.bound))).execute(&mut connection);
         answered(async { Ok(session.await?) }).await?;
         let session = sqlx::raw_sql(WRITER_SESSION).execute(&mut connection);
         answered(async { Ok(session.await?) }).await?;
@@ -269,7 +311,7 @@ impl Connector {
         let listening = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
-            let session = session(&self.bound);
+            let session = AssertSqlSafe(session(&self.bound));
             sqlx::raw_sql(session).execute(&mut listener).await?;
             sqlx::raw_sql(scope::FEED).execute(&mut listener).await?;
             listener.listen(channel).await?;
@@ -297,8 +339,8 @@ impl Connector {
 }
 
 /// What a session of the store's sets.
-fn session(bound: &Bound) -> AssertSqlSafe<String> {
-    AssertSqlSafe(format!("{}{SESSION}; {}", bound.sql(), homes::SESSION))
+fn session(bound: &Bound) -> String {
+    format!("{}{SESSION}; {}", bound.sql(), homes::SESSION)
 }
 
 /// Pauses between attempts, the longer the more there were.
@@ -399,21 +441,30 @@ impl Connections {
     }
 
     async fn begin(&self, scope: Scope<'_>, begin: &'static str) -> Result<Tx, Failure> {
-        // Safe: what comes from outside is quoted there.
-        let begin = format!("{begin}{}", scope.sql());
-        let pool = self.pool.clone();
-        // On a task of its own, to the end even if nobody waits any more: the driver does not
-        // undo a beginning that was dropped half-way, and the next user of the connection
-        // would be in the transaction of another tenant.
-        let started = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
-        match started.await {
-            Ok(tx) => Ok(tx?),
-            Err(error) => Err(Failure::lost(error)), // the runtime stops
-        }
+        begin_in(&self.pool, scope, begin).await
     }
 
     pub(super) async fn close(&self) {
         self.listener.close().await;
         self.pool.close().await;
+    }
+}
+
+/// Begins a transaction for somebody, by a statement that begins one.
+pub(super) async fn begin_in(
+    pool: &PgPool,
+    scope: Scope<'_>,
+    begin: &'static str,
+) -> Result<Tx, Failure> {
+    // Safe: what comes from outside is quoted there.
+    let begin = format!("{begin}{}", scope.sql());
+    let pool = pool.clone();
+    // On a task of its own, to the end even if nobody waits any more: the driver does not
+    // undo a beginning that was dropped half-way, and the next user of the connection
+    // would be in the transaction of another tenant.
+    let started = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
+    match started.await {
+        Ok(tx) => Ok(tx?),
+        Err(error) => Err(Failure::lost(error)), // the runtime stops
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
-use super::{Home, PostgresSettings, PostgresStore};
+use super::{Home, PostgresSettings, PostgresStore, ReplicaSettings};
 
 /// Where the server is.
 const SERVER: &str = "CASCADE_TEST_POSTGRES";
@@ -112,6 +112,7 @@ impl Scratch {
             url,
             password: None,
             connections: 6,
+            replicas: ReplicaSettings::default(),
         }
     }
 
