@@ -6,6 +6,11 @@ use std::time::Duration;
 /// How long a thread that hurries would go on at a time: the shortest that Linux grants.
 const SHORT: Duration = Duration::from_micros(100);
 
+/// How long one that stands back would. It is longer, or those that hurry could not break in at
+/// any time. It is shorter than usual (some milliseconds) since for so long not even the
+/// kernel's own threads break in, among them those that pass on what is written to a disk.
+const MIDDLE: Duration = Duration::from_micros(200);
+
 /// Asks for short turns, which come soon, for this thread and those that it starts from now on.
 ///
 /// A request and a commit need a core for microseconds at each step of their way, and where
@@ -19,12 +24,12 @@ pub(crate) fn hurry() {
     }
 }
 
-/// Has this thread stand back behind others (`nice`), with turns of the usual length.
+/// Has this thread stand back behind others (`nice`), with turns of a middle length.
 pub(crate) fn stand_back(nice: i32) -> io::Result<()> {
     // By itself, since this is allowed where the length of turns is not. On Linux a thread has
     // a priority of its own.
     rustix::process::setpriority_process(None, nice)?;
-    if let Err(error) = turns(Duration::ZERO) {
+    if let Err(error) = turns(MIDDLE) {
         tracing::debug!(%error, "a thread that stands back keeps its turns");
     }
     Ok(())

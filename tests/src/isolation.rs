@@ -22,7 +22,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -43,6 +44,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Seconds that the neighbour runs before it is measured.
 const WARM_UP: &str = "1";
+
+/// How soon cores must be awake, in microseconds: at once means that they never sleep.
+const LATENCY: &str = "/dev/cpu_dma_latency";
 
 /// `nice` of what only keeps cores busy: as far back as there is.
 const LAST: i32 = 19;
@@ -112,6 +116,8 @@ pub struct Plan {
     pub seconds: u32,
     /// How often what is compared is measured.
     pub rounds: u32,
+    /// Whether cores are kept busy meanwhile.
+    pub busy: bool,
     /// Only attacks with this in their names.
     pub only: String,
 }
@@ -142,13 +148,32 @@ pub struct Row {
 }
 
 /// Keeps all cores busy with what gives way to everything else.
-struct Spinning {
-    over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+enum Busy {
+    /// They poll when there is nothing to do, for as long as the file is open:
+    /// <https://docs.kernel.org/power/pm_qos_interface.html>.
+    Polling { _request: File },
+    /// Threads that stand back. The kernel's own threads, whose weight is a thousand times theirs,
+    /// sometimes wait some milliseconds behind them all the same.
+    Spinning {
+        over: Arc<AtomicBool>,
+        threads: Vec<JoinHandle<()>>,
+    },
 }
 
-impl Spinning {
+impl Busy {
     fn start() -> Self {
+        let request = File::options().write(true).open(LATENCY);
+        let request = request.and_then(|mut file| {
+            file.write_all(&0_i32.to_ne_bytes())?;
+            Ok(file)
+        });
+        match request {
+            Ok(request) => Self::Polling { _request: request },
+            Err(_) => Self::spin(), // not allowed, or nothing that could poll
+        }
+    }
+
+    fn spin() -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let spin = |over: Arc<AtomicBool>| {
@@ -164,15 +189,17 @@ impl Spinning {
                 thread::spawn(move || spin(over))
             })
             .collect();
-        Self { over, threads }
+        Self::Spinning { over, threads }
     }
 }
 
-impl Drop for Spinning {
+impl Drop for Busy {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().expect("a spinning thread never panics");
+        if let Self::Spinning { over, threads } = self {
+            over.store(true, Ordering::Relaxed);
+            for thread in threads.drain(..) {
+                thread.join().expect("a spinning thread never panics");
+            }
         }
     }
 }
@@ -199,7 +226,7 @@ fn attempts(
     let server = Server::with_binary(binary, "");
     push(&server, fixture);
     let alone = neighbour(binary, &server, plan);
-    let spinning = Spinning::start();
+    let busy_cores = plan.busy.then(Busy::start);
     let (mut busy, mut beside) = (Vec::new(), Vec::new());
     let mut ids = Vec::new();
     for round in 0..plan.rounds {
@@ -214,7 +241,7 @@ fn attempts(
         // What had begun goes on up to its timeout, and is not to count as undisturbed.
         thread::sleep(TIMEOUT);
     }
-    drop(spinning);
+    drop(busy_cores);
     let mut row = Row {
         attack,
         alone,
@@ -243,7 +270,7 @@ fn attempts(
 fn uploads(binary: &Path, plan: &Plan) -> Row {
     let server = Server::with_binary(binary, "");
     let alone = neighbour(binary, &server, plan);
-    let _spinning = Spinning::start();
+    let _busy_cores = plan.busy.then(Busy::start);
     let (mut busy, mut beside) = (Vec::new(), Vec::new());
     let mut ends = BTreeMap::new();
     for _ in 0..plan.rounds {

@@ -7,18 +7,23 @@ use std::process::ExitCode;
 use cascade_tests::isolation::{self, Plan, Verdict};
 
 const USAGE: &str =
-    "usage: isolation [--clients N] [--seconds N] [--rounds N] [--only TEXT] [--server FILE]";
+    "usage: isolation [--clients N] [--seconds N] [--rounds N] [--only TEXT] [--idle] [--server FILE]";
 
 fn main() -> ExitCode {
     let mut plan = Plan {
         clients: 4,
         seconds: 5,
         rounds: 3,
+        busy: true,
         only: String::new(),
     };
     let mut server: Option<PathBuf> = None;
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
+        if name == "--idle" {
+            plan.busy = false;
+            continue;
+        }
         let value = args.next().unwrap_or_default();
         let read = match name.as_str() {
             "--clients" => value.parse().map(|clients| plan.clients = clients).is_ok(),

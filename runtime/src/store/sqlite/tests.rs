@@ -168,7 +168,7 @@ async fn the_log_starts_over_under_load() {
     let path = folder.path().join("cascade.db");
     let store = SqliteStore::open(&path).await.expect("opens");
     let value = Bytes::from(vec![7; KV_VALUE_BYTES]);
-    for _ in 0..128 {
+    for _ in 0..256 {
         store
             .kv_set(&tenant("acme"), "k", value.clone(), ROOM)
             .await
@@ -179,8 +179,8 @@ async fn the_log_starts_over_under_load() {
         .metadata()
         .expect("is there")
         .len();
-    // 128 MiB were written. The bound leaves a checkpoint time to come round.
-    assert!(log < 64 << 20, "the log has {log} bytes");
+    // 256 MiB were written. The bound leaves a checkpoint time to come round.
+    assert!(log < 128 << 20, "the log has {log} bytes");
 }
 
 /// Each of these writes a few pages for some hundred bytes.
@@ -191,13 +191,13 @@ async fn the_log_starts_over_under_small_commits() {
     let store = SqliteStore::open(&path).await.expect("opens");
     let lease = lease(&store).await;
     let mut most = 0;
-    for number in 0..4_000 {
+    for number in 0..12_000 {
         let batch = vec![commit(row("acme", number, 1), 0)];
         store.commit(&lease, batch).await.expect("commits");
         most = most.max(log_bytes(&path));
     }
     // The bound, and as much again for what comes while it is copied.
-    assert!(most < 32 << 20, "the log had {most} bytes");
+    assert!(most < 128 << 20, "the log had {most} bytes");
 }
 
 /// A server that dies again and again before its log is full must not leave
@@ -215,7 +215,7 @@ async fn the_log_of_a_crash_counts() {
         .expect("opens");
     for sql in [
         "CREATE TABLE filler (bytes BLOB)",
-        "INSERT INTO filler VALUES (zeroblob(20 << 20))",
+        "INSERT INTO filler VALUES (zeroblob(80 << 20))",
     ] {
         sqlx::query(sql).execute(&mut raw).await.expect("writes");
     }
@@ -226,7 +226,7 @@ async fn the_log_of_a_crash_counts() {
     }
     let path = crashed.path().join("cascade.db");
     let left = log_bytes(&path);
-    assert!(left > 20 << 20, "the log has {left} bytes");
+    assert!(left > 80 << 20, "the log has {left} bytes");
 
     let store = SqliteStore::open(&path).await.expect("opens");
     for _ in 0..8 {
