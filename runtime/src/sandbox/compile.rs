@@ -84,15 +84,18 @@ pub(super) async fn compile(compiler: &Path, wasm: &[u8]) -> Result<Compiled, Er
 
 /// What the child process answers, if that is less than `limit` bytes.
 async fn ask(compiler: &Path, wasm: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    let mut child = Command::new(compiler)
+    let mut command = Command::new(compiler);
+    command
         .arg(COMPILE_SUBCOMMAND)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(Error::Spawn)?;
+        .kill_on_drop(true);
+    // The thread waits until the child runs another program, a millisecond or more.
+    let spawned = tokio::task::spawn_blocking(move || command.spawn()).await;
+    let spawned = spawned.map_err(std::io::Error::other).flatten();
+    let mut child = spawned.map_err(Error::Spawn)?;
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");

@@ -107,7 +107,11 @@ impl Modules {
         wasm: Bytes,
     ) -> Result<Arc<Module>, AdmitError> {
         inspect::sniff(&wasm)?;
-        let digest: Arc<str> = inspect::digest(&wasm).into();
+        // Of a large one it takes as long as many requests do.
+        let bytes = wasm.clone();
+        let digest = tokio::task::spawn_blocking(move || inspect::digest(&bytes)).await;
+        let digest = digest.map_err(|error| AdmitError::Unavailable(error.to_string()))?;
+        let digest: Arc<str> = digest.into();
         self.load_with(tenant, &digest, async || Ok(Some(wasm)))
             .await
             .map(|(module, _)| module)

@@ -66,6 +66,10 @@ pub(super) async fn compute(engine: &Engine, mut handed: mpsc::UnboundedReceiver
                 slice(&mut turns, &mut hand);
                 // The thread's timers and sockets have their say.
                 tokio::task::yield_now().await;
+                // And whoever else waits for the core. The system would ask by itself at its
+                // next tick but one, four to eight milliseconds later, and until then not even
+                // let in the thread of its own that passes on what a commit writes to the disk.
+                std::thread::yield_now();
             }
         }
         for computing in hand.computing.drain(..) {

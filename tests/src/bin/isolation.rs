@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use cascade_tests::isolation::{self, Plan, Verdict};
 
-const USAGE: &str =
-    "usage: isolation [--clients N] [--seconds N] [--rounds N] [--only TEXT] [--idle] [--server FILE]";
+const USAGE: &str = "usage: isolation [--clients N] [--seconds N] [--rounds N] [--only TEXT] [--idle] [--server FILE]";
 
 fn main() -> ExitCode {
     let mut plan = Plan {
