@@ -15,6 +15,7 @@ mod group;
 mod key_value;
 pub mod model;
 mod postgres;
+mod search;
 mod sqlite;
 
 use std::ops::Range;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cascade_cdl::{Event, Execution, ExecutionId, TaskId, TenantId, Timestamp};
+use cascade_cdl::{Event, Execution, ExecutionId, Tags, TaskId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -36,6 +37,9 @@ pub use model::{Fault, ModelStore};
 #[cfg(test)]
 pub(crate) use postgres::scratch::Scratch;
 pub use postgres::{PostgresSettings, PostgresStore};
+pub use search::{
+    COUNT_ROWS, CountGroup, Counts, Filter, MAX_TAG_TESTS, Operator, Position, TagTest,
+};
 pub use sqlite::SqliteStore;
 
 /// Longest page of a list: what one answer should carry. More is cut to it.
@@ -172,6 +176,8 @@ pub struct Summary {
     pub idle: bool,
     /// Number of events.
     pub version: u64,
+    /// What it is found by.
+    pub tags: Option<Arc<Tags>>,
 }
 
 /// New events of one execution.
@@ -188,6 +194,8 @@ pub struct Commit {
     pub snapshot: Option<Box<Execution>>,
     /// What changes of the list of what people are asked.
     pub tasks: TaskChanges,
+    /// Whether `summary.tags` are others than before the commit.
+    pub retag: bool,
 }
 
 /// What a person is asked by an execution, as lists show it.
@@ -248,30 +256,16 @@ pub struct Stored {
     pub tail_bytes: usize,
 }
 
-/// What a list shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    pub application: Option<String>,
-    pub workflow: Option<String>,
-    /// Only what is placed by this key.
-    pub shard_key: Option<String>,
-    pub status: Option<StatusName>,
-    /// Only what has not ended, whether it is paused or not.
-    pub open: bool,
-    pub started_after: Option<Timestamp>,
-    pub started_before: Option<Timestamp>,
-}
-
-/// Where a list goes on: opaque to clients, newest first.
+/// Where a list goes on that has one order; executions have a [`Position`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
 /// One page of a list.
 #[derive(Debug, Clone)]
-pub struct Page<T> {
+pub struct Page<T, C = Cursor> {
     pub items: Vec<T>,
     /// Present if there may be more.
-    pub next: Option<Cursor>,
+    pub next: Option<C>,
 }
 
 /// One version of an activity. Immutable.
@@ -472,11 +466,11 @@ fn page_size(limit: u32) -> u32 {
 
 /// A page of rows as a database gives them: each with its number, by which `cursor` says
 /// where the list goes on. A full page may be followed by another.
-fn summaries(
+fn summaries<C>(
     rows: impl Iterator<Item = Result<(u64, Summary), Error>>,
     limit: u32,
-    cursor: impl Fn(u64, &Summary) -> Cursor,
-) -> Result<Page<Summary>, Error> {
+    cursor: impl Fn(u64, &Summary) -> C,
+) -> Result<Page<Summary, C>, Error> {
     let (mut items, mut next) = (Vec::new(), None);
     for row in rows {
         let (seq, summary) = row?;
@@ -625,14 +619,20 @@ pub trait Store: Send + Sync + 'static {
         bytes: usize,
     ) -> Result<Vec<Event>, Error>;
 
-    /// Executions of a tenant, newest first.
+    /// Executions of a tenant, those started last first; with `closed_after`, those that were
+    /// started more than a minute before that last, in the order of ends. A page may be short,
+    /// or empty, and have a next.
     async fn list(
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<Position>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error>;
+    ) -> Result<Page<Summary, Position>, Error>;
+
+    /// How many executions of a tenant a list would show, of the newest [`COUNT_ROWS`] that
+    /// have to be looked at.
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error>;
 
     /// What people are asked by the executions of a tenant, the oldest first.
     async fn human_tasks(

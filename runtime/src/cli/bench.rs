@@ -5,6 +5,7 @@ mod load;
 mod process;
 mod sleep;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -372,6 +373,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
             parent: None,
             schedule: None,
             priority: None,
+            labels: BTreeMap::new(),
             version: None,
         },
     }

@@ -11,7 +11,9 @@ mod key_values;
 mod objects;
 mod random;
 mod schedules;
+pub(crate) mod search;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -183,6 +185,7 @@ pub(crate) fn row(of: &str, number: u128, version: u64) -> Summary {
         wake_at: Some(Timestamp(9_000)),
         idle: true,
         version,
+        tags: None,
     }
 }
 
@@ -195,6 +198,7 @@ pub(crate) fn commit(summary: Summary, expected: u64) -> Commit {
         events,
         snapshot: None,
         tasks: TaskChanges::default(),
+        retag: false,
     }
 }
 
@@ -223,6 +227,7 @@ pub(crate) fn event(seq: u64) -> Event {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         },
     }
 }

@@ -8,6 +8,7 @@
 //! goes away, connections are made again, and what was asked for is asked again where
 //! that is safe; a commit in doubt is settled ([`writer`]).
 
+mod ahead;
 mod catalog;
 mod changes;
 mod cluster;
@@ -25,6 +26,7 @@ mod schema;
 mod scope;
 #[cfg(test)]
 pub(super) mod scratch;
+mod tags;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -52,10 +54,10 @@ use super::feed::Feed;
 use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object,
-    ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary,
-    TaskFilter, TenantRow, View, bounded, codec,
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Counts, Cursor,
+    Epoch, Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object,
+    ObjectKey, Page, PausedWorkflow, Position, Replaced, ScheduleRow, ShardId, Store, Stored,
+    Summary, TagTest, TaskFilter, TenantRow, View, bounded, codec,
 };
 
 pub use self::connect::PostgresSettings;
@@ -207,15 +209,22 @@ impl Store for PostgresStore {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<Position>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
-        let names = [&filter.application, &filter.workflow];
-        if names.into_iter().flatten().any(|name| !may_be_text(name)) {
+    ) -> Result<Page<Summary, Position>, Error> {
+        if !may_be_found(filter) {
             let (items, next) = (Vec::new(), None);
             return Ok(Page { items, next });
         }
         let read = |tx| read::list(tx, tenant, filter, before, limit);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        if !may_be_found(filter) {
+            return Ok(Counts::default());
+        }
+        let read = |tx| read::count(tx, tenant, filter);
         self.connections.read(Scope::Of(tenant), read).await
     }
 
@@ -605,6 +614,16 @@ impl Contents for PostgresStore {
 /// cannot be there is not looked for.
 fn may_be_text(text: &str) -> bool {
     !text.contains('\0')
+}
+
+/// Whether what a filter names can be there.
+fn may_be_found(filter: &Filter) -> bool {
+    let names = [&filter.application, &filter.workflow];
+    let tags = filter.tags.iter().map(|test| match test {
+        TagTest::Label { name, .. } | TagTest::Attribute { name, .. } => name,
+    });
+    let mut names = names.into_iter().flatten().chain(tags);
+    names.all(|name| may_be_text(name))
 }
 
 /// One column of a row.

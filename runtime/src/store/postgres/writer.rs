@@ -32,7 +32,7 @@ use super::super::{CommitError, Error};
 use super::commit::{self, epochs, versions};
 use super::connect::{Connector, Failure, Kind, Pauses, answered};
 use super::key_value::{self, Xid, XidStatus};
-use super::{scope, tasks};
+use super::{scope, tags, tasks};
 
 /// How long a group is tried: longer than a server takes to restart or to fail over
 /// within its machine, shorter than clients wait.
@@ -217,8 +217,8 @@ async fn write(
         return Ok(Written::All(Vec::new())); // all were refused
     }
     let tenants = scope::of_group(group);
-    let asks = layers.iter().flatten().any(|row| !row.tasks.is_empty());
-    if layers.len() <= 1 && group.writes.is_empty() && !asks {
+    let plain = layers.iter().flatten().all(|row| row.is_plain());
+    if layers.len() <= 1 && group.writes.is_empty() && plain {
         // The statement is a transaction of its own.
         let rows = layers.first().map_or(&[][..], Vec::as_slice);
         let before = doubt.replace(Doubt {
@@ -261,6 +261,7 @@ async fn write_parts(
             Err(failure) => return Err(failure),
         }
         tasks::write(connection, rows).await?;
+        tags::write(connection, rows).await?;
     }
     if layers.is_empty() && !fence.is_empty() {
         match commit::write(connection, fence, &[], tenants).await {
