@@ -8,6 +8,7 @@
 //! `order` is the order example of the repository: each of its events by itself.
 //! At the median one may take 5 µs.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -92,6 +93,7 @@ fn start(program: &Program, execution: Execution, input: &Json) -> Execution {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     };
     step(program, execution, started).execution
 }
@@ -219,6 +221,7 @@ fn order(program: &Program) -> Vec<(String, Execution, Event)> {
                 schedule: None,
                 shard_key: None,
                 priority: None,
+                labels: BTreeMap::new(),
             },
         };
         execution = apply_one(name, execution, at, kind);

@@ -50,6 +50,9 @@ pub enum EventKind {
         /// How urgent it is, if anybody said so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         priority: Option<Priority>,
+        /// What it is found by, if anybody said so.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
     },
     /// An attempt returned.
     ActivityCompleted {

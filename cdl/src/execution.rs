@@ -12,7 +12,7 @@ use crate::program::{
 };
 use crate::schedule::Scheduled;
 use crate::spread::{self, Batches, ChunkTask, Origin, Portion};
-use crate::{ExecutionId, Json, Parent, TenantId, Timestamp, asl};
+use crate::{ExecutionId, Json, Parent, Tags, TenantId, Timestamp, asl};
 
 /// One state entry that asked for an activity or a person; unique within its execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,6 +70,9 @@ pub struct Execution {
     /// How urgent its attempts are, where their Tasks do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// What it is found by.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
     /// Number of shards for the `shard` filter.
     pub shards: u32,
     /// The JSON tree that results accumulate in; `workflow` is reserved.
@@ -545,6 +548,7 @@ impl Execution {
             parent: None,
             schedule: None,
             priority: None,
+            tags: Tags::default(),
             shards: 0,
             context: Value::Null,
             context_bytes: 0,

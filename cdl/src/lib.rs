@@ -26,6 +26,7 @@ pub mod program;
 pub mod schedule;
 pub mod schema;
 pub mod spread;
+pub mod tags;
 
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use event::{ActivityFailure, Callback, Event, EventKind, Parent, Receipt};
@@ -50,3 +51,4 @@ pub use machine::{
     limits, migrate, outcome_of_child, replay, replay_moved,
 };
 pub use placing::{Beginning, MAX_SHARD_KEY_BYTES, NoShardKey};
+pub use tags::Tags;

@@ -43,7 +43,7 @@ pub use child::outcome_of_child;
 pub use migrate::{migrate, replay_moved};
 pub use record::{Place, Record};
 pub(crate) use spread::activity_task as spread_task;
-use walk::Machine;
+pub(crate) use walk::Machine;
 
 /// Version of what programs and events mean to this machine.
 ///
@@ -255,10 +255,12 @@ fn run(mut machine: Machine<'_>, event: &Event) -> Result<Transition, ApplyError
             schedule,
             shard_key,
             priority,
+            labels,
         } => {
             machine.execution.parent = *parent;
             machine.execution.schedule.clone_from(schedule);
             machine.execution.priority = *priority;
+            machine.execution.tags.labels.clone_from(labels);
             machine.start(input, *shards, *semantics, shard_key.as_deref())?;
         }
         EventKind::ActivityCompleted {

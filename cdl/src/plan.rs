@@ -51,7 +51,7 @@ pub struct Plan {
 pub struct Diff {
     /// The workflow's name.
     pub workflow: String,
-    /// What of the workflow itself has changed: `start`, `timeout`, `output`, `shard_key`, `priority`,
+    /// What of the workflow itself has changed: `start`, `timeout`, `output`, `shard_key`, `attributes`, `priority`,
     /// `start_rate_limit`, `language`.
     pub fields: Vec<&'static str>,
     /// What of its states has, in the order of their paths.
@@ -168,12 +168,14 @@ impl Plan {
         let start = |program: &Program| program.scope(ScopeId::ROOT).start;
         let output = |program: &Program| format!("{:?}", program.output);
         let shard_key = |program: &Program| format!("{:?}", program.shard_key);
+        let attributes = |program: &Program| format!("{:?}", program.attributes);
         let differs = [
             ("language", old.is_asl() != new.is_asl()),
             ("start", self.counterpart(start(old)) != Some(start(new))),
             ("timeout", old.timeout_ms != new.timeout_ms),
             ("output", output(old) != output(new)),
             ("shard_key", shard_key(old) != shard_key(new)),
+            ("attributes", attributes(old) != attributes(new)),
             ("priority", old.priority != new.priority),
             (
                 "start_rate_limit",

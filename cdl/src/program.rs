@@ -78,6 +78,8 @@ pub struct Program {
     /// Which key executions are placed by, instead of their ids. The machine is given
     /// what comes of it.
     pub shard_key: Option<Template>,
+    /// What its executions are found by, by name, computed over the context.
+    pub attributes: BTreeMap<String, Template>,
     /// How urgent its executions are, if who starts them does not say.
     pub priority: Option<Priority>,
     /// How often executions may be started.
@@ -682,6 +684,7 @@ impl Program {
         program.output = None;
         // Chunks are placed by their ids, and begin as their Map lets them.
         program.shard_key = None;
+        program.attributes.clear();
         program.start_rate_limit = None;
         program.chunk = Some(Box::new(chunk));
         Some(program)

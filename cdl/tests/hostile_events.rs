@@ -6,6 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use cascade_cdl::limits::{MAX_STEPS, STEP_BYTES};
 use cascade_cdl::program::Program;
@@ -102,6 +103,7 @@ fn start(program: &Program, input: &Json) -> Execution {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     };
     step(program, execution, started, input.len())
 }

@@ -15,6 +15,7 @@
 //!
 //! Any other line may be an event as it is in a history.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use cascade_cdl::program::Program;
@@ -81,6 +82,7 @@ fn started(input: Json) -> EventKind {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! The store's time includes encoding the events, the fence, the versions and
 //! the way to the writer's task and back; the raw ones get encoded rows.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,6 +136,7 @@ fn execution() -> Commit {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         },
         EventKind::ActivityCompleted {
             task: TaskId(1),
@@ -159,6 +161,7 @@ fn execution() -> Commit {
             wake_at: None,
             idle: false,
             version: 2,
+            tags: None,
         },
         expected: 0,
         events: (1..)
@@ -167,5 +170,6 @@ fn execution() -> Commit {
             .collect(),
         snapshot: None,
         tasks: TaskChanges::default(),
+        retag: false,
     }
 }

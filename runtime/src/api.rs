@@ -23,6 +23,7 @@ pub mod position;
 pub mod problem;
 mod request;
 mod schedules;
+mod search;
 mod serve;
 mod signals;
 mod system;
@@ -207,6 +208,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(executions::routes())
+        .merge(search::routes())
         .merge(workflows::routes())
         .merge(schedules::routes())
         .merge(signals::routes())

@@ -34,6 +34,7 @@ mod replay;
 mod run;
 mod schedule;
 mod schema;
+mod search;
 mod serve;
 mod shard;
 mod sim;

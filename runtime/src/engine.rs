@@ -24,6 +24,7 @@ mod wanted;
 mod watch;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -161,6 +162,9 @@ pub struct Start {
     /// How urgent it is; as the workflow says if absent. Of a child, as its workflow
     /// says, and this where that says nothing.
     pub priority: Option<Priority>,
+    /// What it is found by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The version of the application, if it is not the one in force: chunks of a Map run
     /// what the Map does.
     pub version: Option<u32>,

@@ -287,7 +287,7 @@ fn raise_descriptors() {
     }
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
+pub(crate) async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Error> {
     let path = &config.data_dir;
     // What tenants keep here is nobody else's on this machine.
     let made = fs::DirBuilder::new()

@@ -17,6 +17,7 @@ mod key_value;
 pub mod model;
 mod postgres;
 mod replicas;
+mod search;
 mod sqlite;
 
 use std::ops::Range;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cascade_cdl::{Event, Execution, ExecutionId, TaskId, TenantId, Timestamp};
+use cascade_cdl::{Event, Execution, ExecutionId, Tags, TaskId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -40,6 +41,9 @@ pub use model::{Fault, ModelStore};
 pub(crate) use postgres::scratch::Scratch;
 pub use postgres::{PostgresSettings, PostgresStore, ReplicaSettings};
 pub use replicas::{Asked, Position, Reader, Replicas, Since, Standing, Whole};
+pub use search::{
+    COUNT_ROWS, CountGroup, Counts, Filter, ListCursor, MAX_TAG_TESTS, Operator, TagTest,
+};
 pub use sqlite::SqliteStore;
 
 /// Longest page of a list: what one answer should carry. More is cut to it.
@@ -176,6 +180,8 @@ pub struct Summary {
     pub idle: bool,
     /// Number of events.
     pub version: u64,
+    /// What it is found by.
+    pub tags: Option<Arc<Tags>>,
 }
 
 /// New events of one execution.
@@ -192,6 +198,8 @@ pub struct Commit {
     pub snapshot: Option<Box<Execution>>,
     /// What changes of the list of what people are asked.
     pub tasks: TaskChanges,
+    /// Whether `summary.tags` are others than before the commit.
+    pub retag: bool,
 }
 
 /// What a person is asked by an execution, as lists show it.
@@ -252,30 +260,16 @@ pub struct Stored {
     pub tail_bytes: usize,
 }
 
-/// What a list shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    pub application: Option<String>,
-    pub workflow: Option<String>,
-    /// Only what is placed by this key.
-    pub shard_key: Option<String>,
-    pub status: Option<StatusName>,
-    /// Only what has not ended, whether it is paused or not.
-    pub open: bool,
-    pub started_after: Option<Timestamp>,
-    pub started_before: Option<Timestamp>,
-}
-
-/// Where a list goes on: opaque to clients, newest first.
+/// Where a list goes on that has one order; executions have a [`ListCursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub u64);
 
 /// One page of a list.
 #[derive(Debug, Clone)]
-pub struct Page<T> {
+pub struct Page<T, C = Cursor> {
     pub items: Vec<T>,
     /// Present if there may be more.
-    pub next: Option<Cursor>,
+    pub next: Option<C>,
 }
 
 /// One version of an activity. Immutable.
@@ -284,7 +278,7 @@ pub struct ActivityVersion {
     pub name: String,
     /// `v1`, `v2`, ... as counted, or the name that the author gave.
     pub version: String,
-    /// Position among the versions of the name, from 1; the highest is the newest.
+    /// ListCursor among the versions of the name, from 1; the highest is the newest.
     pub number: u32,
     /// SHA-256 of the module, in hexadecimal.
     pub digest: String,
@@ -479,11 +473,11 @@ fn page_size(limit: u32) -> u32 {
 
 /// A page of rows as a database gives them: each with its number, by which `cursor` says
 /// where the list goes on. A full page may be followed by another.
-fn summaries(
+fn summaries<C>(
     rows: impl Iterator<Item = Result<(u64, Summary), Error>>,
     limit: u32,
-    cursor: impl Fn(u64, &Summary) -> Cursor,
-) -> Result<Page<Summary>, Error> {
+    cursor: impl Fn(u64, &Summary) -> C,
+) -> Result<Page<Summary, C>, Error> {
     let (mut items, mut next) = (Vec::new(), None);
     for row in rows {
         let (seq, summary) = row?;
@@ -632,14 +626,20 @@ pub trait Store: Send + Sync + 'static {
         bytes: usize,
     ) -> Result<Vec<Event>, Error>;
 
-    /// Executions of a tenant, newest first.
+    /// Executions of a tenant, those started last first; with `closed_after`, those that were
+    /// started more than a minute before that last, in the order of ends. A page may be short,
+    /// or empty, and have a next.
     async fn list(
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error>;
+    ) -> Result<Page<Summary, ListCursor>, Error>;
+
+    /// How many executions of a tenant a list would show, of the newest [`COUNT_ROWS`] that
+    /// have to be looked at.
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error>;
 
     /// What people are asked by the executions of a tenant, the oldest first.
     async fn human_tasks(
@@ -852,7 +852,7 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// A page of nothing.
-impl<T> Default for Page<T> {
+impl<T, C> Default for Page<T, C> {
     fn default() -> Self {
         let (items, next) = (Vec::new(), None);
         Self { items, next }

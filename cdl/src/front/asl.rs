@@ -211,6 +211,7 @@ pub(super) fn program(
     Some(Program {
         input: None,
         shard_key: None,
+        attributes: BTreeMap::new(),
         priority: None,
         start_rate_limit: None,
         name: name.to_owned(),

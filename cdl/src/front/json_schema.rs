@@ -128,6 +128,7 @@ fn values() -> Map<String, Value> {
         "condition": { "type": ["string", "boolean"] },
         "rate": { "type": "string", "minLength": 3 },
         "key-template": { "type": ["string", "number"] },
+        "attribute": { "type": ["string", "number", "boolean"] },
         "schema": { "type": "object" },
         "schema-or-urn": { "type": ["object", "string"], "pattern": "^urn:cascade:schema:." },
     });

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::document::{Named, named_items};
+use super::document::{Named, named_items, named_mapping};
 use super::fields::{Context, Fields, Shape};
 use super::report::{Finding, quote, suggest};
 use super::text::Span;
@@ -20,6 +20,7 @@ use crate::program::{
     EventTask, HumanTask, Next, Program, Scope, ScopeId, State, StateId, StateKind,
 };
 use crate::schema::Schema;
+use crate::tags::{self, MAX_ATTRIBUTES, MAX_TAG_VALUE_BYTES};
 
 pub(super) const WORKFLOW: Shape = Shape {
     what: "a workflow",
@@ -31,6 +32,7 @@ pub(super) const WORKFLOW: Shape = Shape {
         "timeout",
         "output",
         "shard_key",
+        "attributes",
         "priority",
         "start_rate_limit",
         "states",
@@ -108,6 +110,8 @@ pub(super) fn compile(
     let output = fields.get("output").map(|node| context.template(node));
     let shard_key = fields.get("shard_key");
     let shard_key = shard_key.and_then(|node| shard_key_of(context, node));
+    let attributes = fields.get("attributes");
+    let attributes = attributes.map(|node| attributes_of(context, node));
     let priority = fields.get("priority");
     let priority = priority.and_then(|node| policies::priority(context, node));
     let start_rate_limit = fields.get("start_rate_limit");
@@ -150,6 +154,7 @@ pub(super) fn compile(
         timeout_ms,
         input,
         shard_key,
+        attributes: attributes.unwrap_or_default(),
         priority,
         start_rate_limit,
         output: output.flatten(),
@@ -171,6 +176,50 @@ fn shard_key_of(context: &mut Context<'_>, node: &Node) -> Option<Template> {
         return None;
     }
     Some(template)
+}
+
+/// What executions are found by.
+fn attributes_of(context: &mut Context<'_>, node: &Node) -> BTreeMap<String, Template> {
+    let mut attributes = BTreeMap::new();
+    let what = "`attributes`";
+    let named = named_mapping(context, node, what, "attribute name").unwrap_or_default();
+    if named.len() > MAX_ATTRIBUTES {
+        let count = named.len();
+        let message = format!("a workflow has at most {MAX_ATTRIBUTES} attributes, not {count}");
+        let help = "give what executions are searched by; all else is in their contexts";
+        context.report(Finding::new(Code::InvalidValue, node.head(), message).help(help));
+    }
+    for item in named {
+        if !tags::is_attribute_name(item.name) {
+            let message = format!("{} is not a valid attribute name", quote(item.name));
+            let help = "a letter, and then letters, digits and `_`: it stands before an operator";
+            context.report(Finding::new(Code::InvalidName, item.span, message).help(help));
+            continue;
+        }
+        let expected = "an attribute is text, a number, a boolean, or an expression";
+        if context.scalar(item.node, expected).is_none() {
+            continue;
+        }
+        let Some(template) = context.template(item.node) else {
+            continue;
+        };
+        if template
+            .as_literal()
+            .is_some_and(|it| !tags::is_attribute(it))
+        {
+            let name = quote(item.name);
+            let message = format!(
+                "the attribute {name} is not text of at most {MAX_TAG_VALUE_BYTES} bytes, a number or a boolean"
+            );
+            context.report(
+                Finding::new(Code::InvalidValue, item.node.span, message)
+                    .help("write an expression over the context: \"{{ $.order.total }}\""),
+            );
+            continue;
+        }
+        attributes.insert(item.name.to_owned(), template);
+    }
+    attributes
 }
 
 /// What the input has to look like.

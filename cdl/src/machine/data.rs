@@ -74,6 +74,7 @@ impl Machine<'_> {
         }
         execution.context_bytes = text_len(&execution.context) + input.len() as u64;
         execution.context["workflow"]["input"] = value;
+        self.untagged = true;
         Ok(())
     }
 
@@ -195,7 +196,9 @@ impl Machine<'_> {
             self.uncover(owner, key)?;
         }
         let owner = owner.and_then(|owner| self.execution.frames.get_mut(&owner));
-        let context = match owner.and_then(|frame| frame.iteration.as_mut()) {
+        let iteration = owner.and_then(|frame| frame.iteration.as_mut());
+        self.untagged |= iteration.is_none();
+        let context = match iteration {
             Some(iteration) => &mut iteration.context,
             None => &mut self.execution.context,
         };

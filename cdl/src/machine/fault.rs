@@ -254,6 +254,7 @@ impl Machine<'_> {
     /// from there if asked to; the others will not need them again.
     pub(super) fn end(&mut self, status: Status) {
         if matches!(status, Status::Completed { .. } | Status::Cancelled { .. }) {
+            self.tag();
             self.execution.clear();
         }
         self.execution.paused = None;

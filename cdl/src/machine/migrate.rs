@@ -41,6 +41,11 @@ pub fn migrate(
     let moved = plan.renumbered(machine.execution.clone());
     machine.execution = moved.ok_or_else(|| machine.cannot_move(event, to))?;
     machine.execution.origin.get_or_insert(from);
+    // The new version may say otherwise what it is found by.
+    machine.untagged = true;
+    if machine.program.attributes.is_empty() {
+        machine.execution.tags.attributes.clear();
+    }
     machine.tell(|_| Record::ExecutionMigrated { from, to });
     // It counts as any other event: a history that is full ends.
     machine.walk()?;

@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// One application of one event.
-pub(super) struct Machine<'a> {
-    pub(super) program: &'a Program,
-    pub(super) execution: Execution,
-    pub(super) now: Timestamp,
+pub(crate) struct Machine<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) execution: Execution,
+    pub(crate) now: Timestamp,
     pub(super) commands: Vec<Command>,
     /// What is left to do. A stack, so that a branch is carried as far as it
     /// goes before the next one; and no recursion, so that no program can
@@ -30,6 +30,8 @@ pub(super) struct Machine<'a> {
     pub(super) work: Vec<Work>,
     /// The context as text, while it has not changed.
     pub(super) context_text: Option<Json>,
+    /// Whether attributes may be other than they were, since the context is.
+    pub(crate) untagged: bool,
     pub(super) budget: Budget,
     observe: Option<&'a mut dyn FnMut(Record)>,
 }
@@ -68,6 +70,7 @@ impl<'a> Machine<'a> {
             commands: Vec::new(),
             work: Vec::new(),
             context_text: None,
+            untagged: false,
             observe,
         }
     }
@@ -247,7 +250,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Transition {
+    pub(super) fn finish(mut self) -> Transition {
+        self.tag();
         Transition {
             execution: self.execution,
             commands: self.commands,

@@ -152,6 +152,7 @@ impl<'c> Run<'c> {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         });
     }
 

@@ -1,5 +1,6 @@
 //! Which states and transitions an execution went through.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
 use cascade_cdl::coverage::{Cause, Coverage, Edge, Trace, edges};
@@ -40,6 +41,7 @@ fn check(workflow: &str, outcomes: &[&str], entered: &[&str], missed: &[&str]) {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     }]);
     while let Some(kind) = events.pop_front() {
         let seq = execution.version + 1;

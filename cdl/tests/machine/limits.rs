@@ -1,5 +1,6 @@
 //! Bounds, and events that cannot be.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cascade_cdl::limits::{
@@ -234,6 +235,7 @@ fn a_history_ends_at_its_limit() {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     };
     while !execution.is_closed() {
         let seq = execution.version + 1;
@@ -460,6 +462,7 @@ fn events_that_cannot_follow_are_refused() {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     };
     let event = |seq, kind| Event {
         seq,

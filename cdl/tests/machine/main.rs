@@ -20,4 +20,5 @@ mod snapshots;
 mod spread;
 mod spread_edges;
 mod strategies;
+mod tags;
 mod transcript;

@@ -543,6 +543,7 @@ impl Long {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         });
         long
     }
@@ -690,6 +691,7 @@ fn started(input: Json, machine: u32, parent: Option<Parent>) -> EventKind {
         schedule: None,
         shard_key: None,
         priority: None,
+        labels: BTreeMap::new(),
     }
 }
 

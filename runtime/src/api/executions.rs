@@ -1,5 +1,7 @@
-//! `/v1/executions`: start, list, show, cancel, retry, pause, resume.
+//! `/v1/executions`: start, show, cancel, retry, pause, resume. Lists are in `search`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -8,6 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use cascade_cdl::program::{Priority, Program, StateKind};
 use cascade_cdl::schedule::Scheduled;
+use cascade_cdl::tags::check_labels;
 use cascade_cdl::{
     Execution, ExecutionId, Failure, Frame, Json, Paused, Status, Step, TaskId, TaskToken,
     TenantId, Timestamp,
@@ -18,7 +21,6 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::list;
 use super::onward::{self, Held};
 use super::position::Reads;
 use super::problem::{Code, Problem, ProblemDocument};
@@ -29,7 +31,7 @@ use super::request::{
 use super::{Api, ApiState, json};
 use crate::engine::{Closed, Standing, Start, Started, View, path};
 use crate::sandbox;
-use crate::store::{Filter, StatusName, Summary};
+use crate::store::{StatusName, Summary};
 
 /// What a request to start may have beside its input.
 const START_OVERHEAD: u64 = 64 << 10;
@@ -40,15 +42,9 @@ const MAX_REASON: usize = 1_000;
 /// Bodies of requests with a reason.
 const MAX_REASON_BODY: u64 = 16 << 10;
 
-/// A list's page, if the client does not say.
-const DEFAULT_PAGE: u32 = 50;
-
-/// The longest page of a list.
-const MAX_PAGE: u32 = 1_000;
-
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(routes!(start, list))
+        .routes(routes!(start))
         .routes(routes!(show))
         .routes(routes!(cancel))
         .routes(routes!(retry))
@@ -71,6 +67,9 @@ struct StartBody {
     /// How urgent it is among the tenant's own: 1, the most, to 5; as the workflow says if absent.
     #[schema(value_type = Option<u8>, minimum = 1, maximum = 5)]
     priority: Option<Priority>,
+    /// What it is found by: at most 16 names of up to 63 characters, with texts of up to 256 bytes.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 /// How an execution stands.
@@ -126,6 +125,13 @@ pub(super) struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u8>)]
     priority: Option<Priority>,
+    /// As given at its start.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    /// What its workflow says of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    attributes: BTreeMap<String, Value>,
     /// Length of its history.
     events: u64,
     /// The states that it is in.
@@ -170,15 +176,6 @@ struct OpenState {
     until: Option<Timestamp>,
 }
 
-/// A page of a list.
-#[derive(Serialize, ToSchema)]
-struct ExecutionPage {
-    items: Vec<ExecutionView>,
-    /// The cursor of the next page; absent at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-}
-
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -196,27 +193,6 @@ struct ShowQuery {
     /// Show the context, too, while it runs.
     #[serde(default)]
     context: bool,
-}
-
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct ListQuery {
-    application: Option<String>,
-    workflow: Option<String>,
-    /// Only what is placed by this key.
-    shard_key: Option<String>,
-    /// `running`, `paused`, `completed`, `failed`, `cancelled` or `timed_out`.
-    #[param(value_type = Option<String>)]
-    status: Option<StatusName>,
-    /// Milliseconds since the Unix epoch.
-    started_after: Option<u64>,
-    /// Milliseconds since the Unix epoch.
-    started_before: Option<u64>,
-    /// At most so many, up to 1000; 50 if absent.
-    limit: Option<u32>,
-    /// `next` of the page before; the filters must be the same.
-    cursor: Option<String>,
 }
 
 /// Why to cancel, or to pause.
@@ -271,6 +247,8 @@ fn start_of(
     idempotency_key: Option<String>,
 ) -> Result<Start, Problem> {
     let body: StartBody = parse_json(body)?;
+    check_labels(&body.labels)
+        .map_err(|why| Problem::new(Code::InvalidRequest, format!("`labels`: {why}")))?;
     let input = match body.input {
         Some(input) => {
             sandbox::check_json(input.as_str())
@@ -289,6 +267,7 @@ fn start_of(
         parent: None,
         schedule: None,
         priority: body.priority,
+        labels: body.labels,
         version: None,
     })
 }
@@ -320,47 +299,6 @@ async fn begin(state: &Api, start: Start, patience: Option<Duration>) -> Result<
         response.headers_mut().insert(header::LOCATION, place);
     }
     Ok(response)
-}
-
-/// List executions, newest first
-#[utoipa::path(
-    get, path = "/v1/executions", tag = "executions",
-    params(ListQuery),
-    responses(
-        (status = 200, body = ExecutionPage),
-        (status = 400, description = "`invalid_cursor`, `invalid_request`", body = ProblemDocument),
-    )
-)]
-async fn list(
-    caller: Caller<Viewer>,
-    reads: Reads,
-    Query(query): Query<ListQuery>,
-) -> Result<Response, Problem> {
-    let tenant = &caller.tenant.id;
-    let filter = Filter {
-        application: query.application,
-        workflow: query.workflow,
-        shard_key: query.shard_key,
-        status: query.status,
-        open: false,
-        started_after: query.started_after.map(Timestamp),
-        started_before: query.started_before.map(Timestamp),
-    };
-    let limit = list::limit(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
-    let before = match &query.cursor {
-        Some(cursor) => Some(list::read_cursor(cursor, tenant, &filter)?),
-        None => None,
-    };
-    let page = reads.list(tenant, &filter, before, limit).await?;
-    let next = page
-        .next
-        .map(|next| list::write_cursor(next, tenant, &filter));
-    let items = page
-        .items
-        .into_iter()
-        .map(ExecutionView::of_summary)
-        .collect();
-    Ok(reads.mark(json(StatusCode::OK, &ExecutionPage { items, next })))
 }
 
 /// Show how an execution stands
@@ -602,7 +540,8 @@ pub(super) async fn stand(
 }
 
 impl ExecutionView {
-    fn of_summary(summary: Summary) -> Self {
+    pub(super) fn of_summary(summary: Summary) -> Self {
+        let tags = summary.tags.map(Arc::unwrap_or_clone).unwrap_or_default();
         Self {
             id: summary.id,
             application: summary.application.to_string(),
@@ -626,6 +565,8 @@ impl ExecutionView {
             parent: None,
             schedule: None,
             priority: None,
+            labels: tags.labels,
+            attributes: tags.attributes,
             events: summary.version,
             open_states: None,
             context: None,
@@ -658,6 +599,8 @@ impl ExecutionView {
             parent: None,
             schedule: None,
             priority: None,
+            labels: BTreeMap::new(),
+            attributes: BTreeMap::new(),
             events: 1,
             open_states: None,
             context: None,

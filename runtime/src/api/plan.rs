@@ -22,7 +22,7 @@ use super::problem::{Code, Problem, ProblemDocument};
 use super::request::{Author, Caller, Path, Query, Viewer, parse_json, read_body};
 use super::{ApiState, json, list};
 use crate::engine::{Judged, MAPPING_BYTES, Mapping, Moved, Outcome, Target, open_of};
-use crate::store::{self, Cursor};
+use crate::store::{self, ListCursor};
 
 /// Most states or reasons that are told of one execution: who has mended those sees
 /// the others.
@@ -206,7 +206,7 @@ async fn plan(
     })
     .await?;
     let page = state.engine.judge(tenant, &target, before).await?;
-    let next = |cursor: Cursor| list::write_cursor(cursor, tenant, &filter);
+    let next = |cursor: ListCursor| list::write_cursor(cursor, tenant, &filter);
     let view = PlanView {
         application: name,
         version,
@@ -264,7 +264,7 @@ async fn migrate(
         .engine
         .migrate(tenant, &name, &mapping, before)
         .await?;
-    let next = |cursor: Cursor| list::write_cursor(cursor, tenant, &filter);
+    let next = |cursor: ListCursor| list::write_cursor(cursor, tenant, &filter);
     let view = MigrateView {
         application: name,
         version: in_force.version,

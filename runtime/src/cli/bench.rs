@@ -3,8 +3,10 @@
 
 mod load;
 mod process;
+mod search;
 mod sleep;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ use crate::server::{self, Running};
 use crate::telemetry;
 use crate::tenancy::{Digest, Role, key};
 use load::{Load, Outcome, Target};
+use search::Search;
 use sleep::Sleep;
 
 /// Whose executions they are, and the application's name.
@@ -54,6 +57,8 @@ pub(crate) enum Bench {
     Workflow(Workflow),
     /// Memory of executions that sleep, and how late they wake all at once
     Sleep(Sleep),
+    /// How long the first page of a list takes where there are many executions
+    Search(Search),
 }
 
 /// Completed executions per second, latency, CPU, memory and commits
@@ -151,6 +156,7 @@ impl Bench {
         let workflow = match self {
             Self::Workflow(workflow) => workflow,
             Self::Sleep(sleep) => return super::all_threads(sleep.run(session)),
+            Self::Search(search) => return super::all_threads(search.run(session)),
         };
         // The flag only: a variable that is left over must not send load to a
         // server that somebody else uses.
@@ -372,6 +378,7 @@ fn engine_target(running: &Running, workflow: &str) -> Target {
             parent: None,
             schedule: None,
             priority: None,
+            labels: BTreeMap::new(),
             version: None,
         },
     }

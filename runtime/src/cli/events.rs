@@ -104,6 +104,7 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             schedule,
             shard_key,
             priority,
+            labels,
             ..
         } => {
             let mut whose = parent.map_or_else(String::new, |parent| {
@@ -115,7 +116,11 @@ fn describe(kind: &EventKind) -> (Tone, &'static str, String) {
             let placed = shard_key.as_ref();
             let placed = placed.map_or_else(String::new, |key| format!("placed by `{key}` "));
             let urgent = priority.map_or_else(String::new, |it| format!("priority {it} "));
-            let detail = format!("{whose}{placed}{urgent}{}", json(input));
+            let labels = labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value} "));
+            let labelled: String = labels.collect();
+            let detail = format!("{whose}{placed}{urgent}{labelled}{}", json(input));
             (Tone::Strong, "ExecutionStarted", detail)
         }
         EventKind::ActivityCompleted {

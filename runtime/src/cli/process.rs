@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cascade_cdl::program::Program;
+use cascade_cdl::tags::is_label_name;
 use cascade_cdl::{Event, ExecutionId, TenantId};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Follow};
 use super::deliver::{self, Answer, Callback, Signal};
 use super::error::{Error, Exit};
-use super::output::{Output, Table, Tone, paint, plain};
+use super::output::{Output, Tone, paint, plain};
 use super::replay;
+use super::search::{Count, List};
 use super::wire::{
-    ApplicationView, CLOSED_EVENT, ExecutionPage, ExecutionView, HISTORY_EVENT, HistoryPage, Items,
-    TenantView,
+    ApplicationView, CLOSED_EVENT, ExecutionView, HISTORY_EVENT, HistoryPage, Items, TenantView,
 };
 use super::{Session, events, input};
 use crate::store::StatusName;
@@ -36,6 +37,8 @@ pub(crate) enum Process {
     Start(Start),
     /// List executions, newest first
     List(List),
+    /// Count executions
+    Count(Count),
     /// Show how an execution stands
     Show {
         /// The execution's id
@@ -117,43 +120,23 @@ pub(crate) struct Start {
     /// How urgent it is among your own executions, 1 the most, 5 the least; as the workflow says if not given
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
     priority: Option<u8>,
+    /// What it is found by, NAME=VALUE; may be given several times
+    #[arg(long = "label", short = 'l', value_name = "NAME=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// Wait until it ends; exit code 1 unless it completed
     #[arg(long)]
     wait: bool,
 }
 
-/// List executions, newest first
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Only of this application
-    #[arg(long, short)]
-    app: Option<String>,
-    /// Only of this workflow
-    #[arg(long, short)]
-    workflow: Option<String>,
-    /// Only what is placed by this shard key
-    #[arg(long, value_name = "KEY")]
-    shard_key: Option<String>,
-    /// Only in this status
-    #[arg(long, value_enum)]
-    status: Option<StatusArg>,
-    /// At most so many
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
-    /// Go on where the last page ended
-    #[arg(long)]
-    cursor: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum StatusArg {
-    Running,
-    Paused,
-    Completed,
-    Failed,
-    Cancelled,
-    TimedOut,
+/// A label, as in `customer=acme`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` has no `=`; write it as NAME=VALUE"))?;
+    if !is_label_name(name) {
+        return Err(format!("`{name}` is no name of a label"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl Process {
@@ -163,6 +146,7 @@ impl Process {
         match self {
             Self::Start(start) => start.run(&client, output).await,
             Self::List(list) => list.run(&client, output).await,
+            Self::Count(count) => count.run(&client, output).await,
             Self::Show { id } => {
                 let view = load(&client, &id).await?;
                 output.result(&view, || describe(&view));
@@ -224,6 +208,9 @@ impl Start {
         if let Some(priority) = self.priority {
             body["priority"] = priority.into();
         }
+        if !self.labels.is_empty() {
+            body["labels"] = json!(self.labels.into_iter().collect::<BTreeMap<_, _>>());
+        }
         let view = begin(client, &body, key).await?;
         if self.wait {
             return until_closed(client, output, view).await;
@@ -235,31 +222,6 @@ impl Start {
                 view.id
             )
         });
-        Ok(())
-    }
-}
-
-impl List {
-    async fn run(self, client: &Client, output: Output) -> Result<(), Error> {
-        let mut query = vec![("limit", self.limit.to_string())];
-        let status = self.status.map(|status| {
-            let value = status.to_possible_value().expect("no variant is skipped");
-            value.get_name().to_owned()
-        });
-        let filters = [
-            ("application", self.app),
-            ("workflow", self.workflow),
-            ("shard_key", self.shard_key),
-            ("status", status),
-            ("cursor", self.cursor),
-        ];
-        query.extend(
-            filters
-                .into_iter()
-                .filter_map(|(name, value)| value.map(|value| (name, value))),
-        );
-        let page: ExecutionPage = client.get(&["v1", "executions"], &query).await?;
-        output.result(&page, || table(&page));
         Ok(())
     }
 }
@@ -565,6 +527,16 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
     if let Some(priority) = view.priority {
         lines.push(format!("priority  {priority}"));
     }
+    for (name, value) in &view.labels {
+        lines.push(format!("label     {}={}", plain(name), plain(value)));
+    }
+    for (name, value) in &view.attributes {
+        lines.push(format!(
+            "attribute {}={}",
+            plain(name),
+            plain(&value.to_string())
+        ));
+    }
     lines.push(format!("events    {}", view.events));
     for open in view.open_states.iter().flatten() {
         let until = open.until.map(|until| format!(" until {until}"));
@@ -609,29 +581,7 @@ pub(crate) fn describe(view: &ExecutionView) -> String {
     lines.join("\n")
 }
 
-fn table(page: &ExecutionPage) -> String {
-    let mut table = Table::new(&["id", "workflow", "status", "started", "events"]);
-    for view in &page.items {
-        let (tone, status) = status(view.status);
-        table.row([
-            (view.id.clone(), Tone::Plain),
-            (
-                format!("{}/{}", view.application, view.workflow),
-                Tone::Plain,
-            ),
-            (status.to_owned(), tone),
-            (view.started_at.to_string(), Tone::Faint),
-            (view.events.to_string(), Tone::Plain),
-        ]);
-    }
-    let mut text = table.render();
-    if let Some(next) = &page.next {
-        text = format!("{text}\nmore: --cursor {next}");
-    }
-    text
-}
-
-fn status(status: StatusName) -> (Tone, &'static str) {
+pub(crate) fn status(status: StatusName) -> (Tone, &'static str) {
     match status {
         StatusName::Running => (Tone::Busy, "running"),
         StatusName::Paused => (Tone::Busy, "paused"),

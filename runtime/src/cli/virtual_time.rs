@@ -4,6 +4,7 @@
 //! The machine is the server's. How attempts end, and after how long, is for who
 //! drives it to say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cascade_cdl::program::Program;
@@ -38,6 +39,7 @@ pub(crate) fn started(
         schedule: None,
         shard_key,
         priority: program.priority,
+        labels: BTreeMap::new(),
     })
 }
 

@@ -47,6 +47,10 @@ pub(crate) struct ExecutionView {
     pub wake_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, Value>,
     pub events: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_states: Option<Vec<OpenState>>,

@@ -84,6 +84,8 @@ pub(super) struct Live {
     flight_bytes: usize,
     /// What it asks people, as of the last commit that was taken.
     asked_then: Asked,
+    /// Whether it is found otherwise than as of that commit.
+    retagged: bool,
     /// Version that is durable.
     committed: u64,
     /// Version that the commit in flight makes durable.
@@ -170,6 +172,7 @@ impl Live {
         Self {
             input,
             asked_then: asked(&summary, &execution, &program),
+            retagged: false,
             committed: execution.version,
             execution: Some(execution),
             summary,
@@ -276,6 +279,12 @@ impl Live {
         summary.started_at = execution.started_at;
         summary.wake_at = execution.wake_at();
         summary.idle = execution.is_idle();
+        let tags = summary.tags.as_deref();
+        if tags.map_or(!execution.tags.is_empty(), |tags| *tags != execution.tags) {
+            let tags = Some(&execution.tags).filter(|tags| !tags.is_empty());
+            summary.tags = tags.cloned().map(Arc::new);
+            self.retagged = true;
+        }
         let (status, error) = name(execution);
         summary.status = status;
         summary.error = error.map(str::to_owned);
@@ -451,6 +460,7 @@ impl Live {
             events: std::mem::take(&mut self.events),
             snapshot,
             tasks,
+            retag: std::mem::take(&mut self.retagged),
         }
     }
 

@@ -21,7 +21,7 @@ use super::live;
 use super::replay::in_turns;
 use super::shard::{Control, Move};
 use super::{Ask, Context, ControlError, Engine, Told, View, Whereabouts};
-use crate::store::{self, Cursor, Filter, Page, Stored, Summary};
+use crate::store::{self, Filter, ListCursor, Page, Stored, Summary};
 
 /// Executions that one request judges or moves. Each may be a history to replay;
 /// a hundred usual ones take some tens of milliseconds.
@@ -79,8 +79,8 @@ impl Engine {
         &self,
         tenant: &TenantId,
         target: &Target,
-        before: Option<Cursor>,
-    ) -> Result<Page<Judged>, store::Error> {
+        before: Option<ListCursor>,
+    ) -> Result<Page<Judged, ListCursor>, store::Error> {
         let application = &target.application.name;
         let page = self.open_page(tenant, application, before).await?;
         let mut items = Vec::new();
@@ -103,8 +103,8 @@ impl Engine {
         tenant: &TenantId,
         application: &str,
         mapping: &Mapping,
-        before: Option<Cursor>,
-    ) -> Result<Page<Moved>, store::Error> {
+        before: Option<ListCursor>,
+    ) -> Result<Page<Moved, ListCursor>, store::Error> {
         let page = self.open_page(tenant, application, before).await?;
         let mut items = Vec::new();
         for some in page.items.chunks(MOVES) {
@@ -123,8 +123,8 @@ impl Engine {
         &self,
         tenant: &TenantId,
         application: &str,
-        before: Option<Cursor>,
-    ) -> Result<Page<Summary>, store::Error> {
+        before: Option<ListCursor>,
+    ) -> Result<Page<Summary, ListCursor>, store::Error> {
         let filter = open_of(application);
         let store = &self.inner.context.store;
         store.list(tenant, &filter, before, PAGE).await

@@ -148,7 +148,9 @@ fn kept(execution: &Execution) -> usize {
     let Execution { saga, inbox, .. } = execution;
     let reason = execution.paused.as_ref().map_or(0, |why| why.reason.len());
     let texts = usize::try_from(saga.bytes + inbox.bytes).unwrap_or(usize::MAX);
-    let texts = texts.saturating_add(reason);
+    // With its row, and what it is compared with.
+    let tags = 2 * execution.tags.bytes();
+    let texts = texts.saturating_add(reason + tags);
     let steps = saga.completed.len() * STEP_BYTES;
     let signals =
         inbox.signals.len() * SIGNAL_BYTES + (inbox.seen.len() + inbox.answered.len()) * SEEN_BYTES;

@@ -1,5 +1,6 @@
 //! What takes a while: starting, waiting for an end, cancelling.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ impl Tools {
             parent: None,
             version: None,
             priority: None,
+            labels: BTreeMap::new(),
             schedule: Some(Scheduled {
                 name: key.name.clone(),
                 at: waiting.at,

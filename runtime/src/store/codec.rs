@@ -10,8 +10,9 @@
 //! What does not read is [`Error::Damaged`], never a panic.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use cascade_cdl::{Event, Execution, Timestamp};
+use cascade_cdl::{Event, Execution, Tags, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Deserializer;
@@ -108,6 +109,20 @@ pub(super) fn decode_snapshot(blob: &[u8]) -> Result<Execution, Error> {
         Ok(ControlFlow::Continue(()))
     })?;
     found.ok_or_else(|| damaged("empty snapshot"))
+}
+
+/// What an execution is found by, as its row has it.
+pub(super) fn encode_tags(tags: &Tags) -> String {
+    serde_json::to_string(tags).expect("tags have string keys, and their numbers are finite")
+}
+
+/// The same read again; `None` if there is nothing.
+pub(super) fn decode_tags(text: Option<&[u8]>) -> Result<Option<Arc<Tags>>, Error> {
+    let tags: Option<Tags> = text
+        .map(serde_json::from_slice)
+        .transpose()
+        .map_err(damaged)?;
+    Ok(tags.filter(|tags| !tags.is_empty()).map(Arc::new))
 }
 
 /// The number that stands for a status in tables; the same for ever.

@@ -11,7 +11,9 @@ mod key_values;
 mod objects;
 mod random;
 mod schedules;
+pub(crate) mod search;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -199,6 +201,7 @@ pub(crate) fn row(of: &str, number: u128, version: u64) -> Summary {
         wake_at: Some(Timestamp(9_000)),
         idle: true,
         version,
+        tags: None,
     }
 }
 
@@ -211,6 +214,7 @@ pub(crate) fn commit(summary: Summary, expected: u64) -> Commit {
         events,
         snapshot: None,
         tasks: TaskChanges::default(),
+        retag: false,
     }
 }
 
@@ -239,6 +243,7 @@ pub(crate) fn event(seq: u64) -> Event {
             schedule: None,
             shard_key: None,
             priority: None,
+            labels: BTreeMap::new(),
         },
     }
 }

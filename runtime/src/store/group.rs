@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::key_value::{Change, OnlyIf, Outcome, Write};
+use super::search::TagRow;
 use super::{
     Commit, CommitError, Counters, Error, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, Summary,
     TaskChanges, bounded, codec,
@@ -73,6 +74,8 @@ pub(super) struct Row {
     pub(super) snapshot: Option<Arc<str>>,
     /// What changes of what people are asked.
     pub(super) tasks: TaskChanges,
+    /// What it is found by, if that has changed.
+    pub(super) tags: Option<TagRow>,
 }
 
 impl Row {
@@ -80,6 +83,7 @@ impl Row {
     pub(super) fn new(commit: Commit) -> Self {
         commit.check();
         Self {
+            tags: TagRow::new(&commit),
             summary: commit.summary,
             expected: commit.expected,
             history: codec::encode_events(&commit.events).into(),
@@ -100,12 +104,25 @@ impl Row {
         (&self.summary.tenant, self.summary.id)
     }
 
+    /// Whether it changes nothing but the execution and its history.
+    pub(super) fn is_plain(&self) -> bool {
+        self.tasks.is_empty() && self.tags.is_none()
+    }
+
     fn bytes(&self) -> usize {
         let snapshot = self.snapshot.as_ref().map_or(0, |text| text.len());
         let asked = self.tasks.asked.iter();
         let texts = asked.map(|task| task.path.len() + task.assignee.len());
         let tasks = self.tasks.asked.len() + self.tasks.gone.len();
-        ROW_BYTES * (1 + tasks) + self.history.len() + snapshot + texts.sum::<usize>()
+        let (tags, tag_bytes) = self
+            .tags
+            .as_ref()
+            .map_or((0, 0), |tags| (tags.entries.len(), tags.bytes()));
+        ROW_BYTES * (1 + tasks + tags)
+            + self.history.len()
+            + snapshot
+            + texts.sum::<usize>()
+            + tag_bytes
     }
 }
 

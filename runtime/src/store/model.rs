@@ -24,11 +24,11 @@ use self::cluster::Cluster;
 use self::list::{page, shows};
 use super::feed::{Feed, Subject};
 use super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease, MODULE_BYTES,
-    Node, NodeId, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow,
-    ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow, VERSION_BYTES, View,
-    bounded, codec, next_activity, page_size,
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Counts, Cursor,
+    Epoch, Error, Excerpt, Filter, HumanTask, KV_KEY_BYTES, KV_VALUE_BYTES, KvQuota, Lease,
+    ListCursor, MODULE_BYTES, Node, NodeId, OBJECT_BYTES, Object, ObjectKey, Page, PausedWorkflow,
+    Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskChanges, TaskFilter, TenantRow,
+    VERSION_BYTES, View, bounded, codec, next_activity, page_size, search,
 };
 
 /// What [`ModelStore::fail_next`] does to a commit. The caller sees the same
@@ -235,6 +235,9 @@ impl Row {
         self.summary.wake_at = new.wake_at;
         self.summary.idle = new.idle;
         self.summary.version = new.version;
+        if commit.retag {
+            self.summary.tags = new.tags;
+        }
         self.tail_bytes += codec::encode_events(&commit.events).len();
         self.events.extend(commit.events);
         if let Some(snapshot) = commit.snapshot {
@@ -396,19 +399,34 @@ impl Store for ModelStore {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
+    ) -> Result<Page<Summary, ListCursor>, Error> {
         let state = self.open()?;
-        let newest_first = state.order.iter().rev();
-        let rows = newest_first.filter_map(|key| {
-            let row = state.executions.get(key)?;
-            let shown = key.0 == *tenant
-                && before.is_none_or(|before| row.seq < before.0)
-                && shows(filter, &row.summary);
-            shown.then_some((Cursor(row.seq), &row.summary))
+        let own = state
+            .executions
+            .iter()
+            .filter(|((of, _), row)| of == tenant && shows(filter, &row.summary));
+        let placed = own.map(|(_, row)| {
+            let at = search::position(filter, row.seq, &row.summary);
+            (at, &row.summary)
         });
-        Ok(page(rows, limit))
+        let ordered: BTreeMap<_, _> = placed
+            .filter(|(at, _)| before.is_none_or(|before| *at < before))
+            .collect();
+        Ok(page(ordered.into_iter().rev(), limit))
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        let state = self.open()?;
+        let own = state
+            .executions
+            .iter()
+            .filter(|((of, _), row)| of == tenant && shows(filter, &row.summary));
+        Ok(Counts::of(own.map(|(_, Row { summary, .. })| {
+            let (application, workflow) = (&*summary.application, &*summary.workflow);
+            (application.into(), workflow.into(), summary.status, 1, 1)
+        })))
     }
 
     async fn human_tasks(

@@ -9,6 +9,7 @@
 //! goes away, connections are made again, and what was asked for is asked again where
 //! that is safe; a commit in doubt is settled ([`writer`]).
 
+mod ahead;
 mod catalog;
 mod changes;
 mod cluster;
@@ -28,6 +29,7 @@ mod schema;
 mod scope;
 #[cfg(test)]
 pub(super) mod scratch;
+mod tags;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -56,10 +58,10 @@ use super::group::{self, Requests, Tally};
 use super::home::{Home, Moved};
 use super::key_value::OnlyIf;
 use super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Epoch,
-    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object,
-    ObjectKey, Page, PausedWorkflow, Replaced, Replicas, ScheduleRow, ShardId, Store, Stored,
-    Summary, TaskFilter, TenantRow, View, bounded, codec,
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Counts, Cursor,
+    Epoch, Error, Excerpt, Filter, HumanTask, KvQuota, Lease, ListCursor, MODULE_BYTES, Node,
+    NodeId, Object, ObjectKey, Page, PausedWorkflow, Replaced, Replicas, ScheduleRow, ShardId,
+    Store, Stored, Summary, TagTest, TaskFilter, TenantRow, View, bounded, codec,
 };
 
 pub use self::connect::{PostgresSettings, ReplicaSettings};
@@ -225,13 +227,21 @@ impl Store for PostgresStore {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
-        if !may_be_names(&[&filter.application, &filter.workflow]) {
+    ) -> Result<Page<Summary, ListCursor>, Error> {
+        if !may_be_found(filter) {
             return Ok(Page::default());
         }
         let read = |tx| read::list(tx, tenant, filter, before, limit);
+        self.connections.read(Scope::Of(tenant), read).await
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        if !may_be_found(filter) {
+            return Ok(Counts::default());
+        }
+        let read = |tx| read::count(tx, tenant, filter);
         self.connections.read(Scope::Of(tenant), read).await
     }
 
@@ -643,6 +653,16 @@ fn may_be_text(text: &str) -> bool {
 fn may_be_names(names: &[&Option<String>]) -> bool {
     let mut given = names.iter().filter_map(|name| name.as_deref());
     given.all(may_be_text)
+}
+
+/// Whether what a filter names can be there.
+fn may_be_found(filter: &Filter) -> bool {
+    let names = [&filter.application, &filter.workflow];
+    let tags = filter.tags.iter().map(|test| match test {
+        TagTest::Label { name, .. } | TagTest::Attribute { name, .. } => name,
+    });
+    let mut names = names.into_iter().flatten().chain(tags);
+    names.all(|name| may_be_text(name))
 }
 
 /// One column of a row.

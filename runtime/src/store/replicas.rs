@@ -11,7 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cascade_cdl::{Event, ExecutionId, TenantId};
 
-use super::{Cursor, Error, Filter, HumanTask, Object, Page, Store, Stored, Summary, TaskFilter};
+use super::{
+    Counts, Cursor, Error, Filter, HumanTask, ListCursor, Object, Page, Store, Stored, Summary,
+    TaskFilter,
+};
 
 /// How far a database has come. What is there at a position holds all that was durable then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,9 +69,12 @@ pub trait Reader: Send + Sync {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error>;
+    ) -> Result<Page<Summary, ListCursor>, Error>;
+
+    /// As [`Store::count`].
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error>;
 
     /// As [`Store::human_tasks`].
     async fn human_tasks(
@@ -166,10 +172,14 @@ impl Reader for Whole {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
+    ) -> Result<Page<Summary, ListCursor>, Error> {
         self.0.list(tenant, filter, before, limit).await
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        self.0.count(tenant, filter).await
     }
 
     async fn human_tasks(

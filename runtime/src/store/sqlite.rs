@@ -14,6 +14,7 @@ mod objects;
 mod read;
 mod schedules;
 mod statements;
+mod tags;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -43,15 +44,15 @@ use self::writer::{Connection, Writer};
 use super::group::{self, Requests, Tally};
 use super::key_value::OnlyIf;
 use super::{
-    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Cursor, Error,
-    Excerpt, Filter, HumanTask, KvQuota, Lease, MODULE_BYTES, Node, NodeId, Object, ObjectKey,
-    Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored, Summary, TaskFilter,
-    TenantRow, View, bounded, codec,
+    ActivityVersion, ApiKey, ApplicationVersion, Commit, CommitError, Counters, Counts, Cursor,
+    Error, Excerpt, Filter, HumanTask, KvQuota, Lease, ListCursor, MODULE_BYTES, Node, NodeId,
+    Object, ObjectKey, Page, PausedWorkflow, Replaced, ScheduleRow, ShardId, Store, Stored,
+    Summary, TaskFilter, TenantRow, View, bounded, codec,
 };
 
 /// The schema, in order. Only ever appended to: a data file remembers the
 /// checksum of each one that it has seen.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (
         1,
         "initial",
@@ -91,6 +92,11 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
         8,
         "cluster",
         include_str!("../../migrations/sqlite/0008_cluster.sql"),
+    ),
+    (
+        9,
+        "search",
+        include_str!("../../migrations/sqlite/0009_search.sql"),
     ),
 ];
 
@@ -317,10 +323,14 @@ impl Store for SqliteStore {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
+    ) -> Result<Page<Summary, ListCursor>, Error> {
         read::list(&self.readers, tenant, filter, before, limit).await
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        read::count(&self.readers, tenant, filter).await
     }
 
     async fn human_tasks(

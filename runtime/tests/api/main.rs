@@ -13,5 +13,6 @@ mod pause;
 mod routes;
 mod rules;
 mod schedules;
+mod search;
 mod support;
 mod uploads;

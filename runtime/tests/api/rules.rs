@@ -11,6 +11,7 @@ use crate::support::{Server, answer};
 const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/v1/executions", "operator"),
     ("GET", "/v1/executions", "viewer"),
+    ("GET", "/v1/executions/count", "viewer"),
     ("GET", "/v1/executions/{id}", "viewer"),
     ("GET", "/v1/executions/{id}/history", "viewer"),
     ("GET", "/v1/executions/{id}/events", "viewer"),

@@ -279,6 +279,12 @@ pub(super) const KEYS: &[Row] = &[
         "What executions are placed by, as in `{{ $.workflow.input.customer_id }}`; their ids if not given.",
     ),
     (
+        "workflow",
+        "attributes",
+        Named("attribute"),
+        "What executions are found by: values by name, as in `total: \"{{ $.order.total }}\"`.",
+    ),
+    (
         "*",
         "output",
         Template,

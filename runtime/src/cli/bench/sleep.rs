@@ -1,6 +1,7 @@
 //! `cascade bench sleep`: what executions that only wait for time cost, and how
 //! late they wake when the time of all of them is the same.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cascade_cdl::asl::Bindings;
@@ -152,6 +153,7 @@ async fn start(engine: &Engine, until: Timestamp) -> Result<(), Error> {
             parent: None,
             schedule: None,
             priority: None,
+            labels: BTreeMap::new(),
             version: None,
         };
         match engine.start(start).await {

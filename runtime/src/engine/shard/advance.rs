@@ -1,6 +1,7 @@
 //! How an execution of a shard moves: what is done to it, and what the machine
 //! commands in turn.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ impl Shard {
             wake_at: None,
             idle: false,
             version: 0,
+            tags: None,
         };
         let charge = self.charge(&summary.tenant);
         let mut live = Box::new(Live::new(summary, program, start.input.clone(), charge));
@@ -76,6 +78,7 @@ impl Shard {
             schedule: start.schedule,
             shard_key,
             priority: start.priority,
+            labels: start.labels,
         };
         self.advance_at(now, live, kind);
     }
@@ -349,6 +352,8 @@ fn start_child(live: &mut Live, task: ActivityTask, child: &Child) {
         schedule: None,
         // What nobody has said of the parent is not said of the child.
         priority: (task.priority != Priority::default()).then_some(task.priority),
+        // They say what somebody looks for, and that is the parent.
+        labels: BTreeMap::new(),
     };
     let attempt = AttemptKey {
         tenant: summary.tenant.clone(),

@@ -1,5 +1,6 @@
 //! What the tests of the engine stand on: a file of workflows, a clock, a queue.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
@@ -536,6 +537,7 @@ pub(crate) fn start(workflow: &str, key: Option<&str>) -> Start {
         parent: None,
         schedule: None,
         priority: None,
+        labels: BTreeMap::new(),
         version: None,
     }
 }

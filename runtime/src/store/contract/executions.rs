@@ -1,10 +1,12 @@
 //! Commits, loads, histories and lists of executions.
 
+use std::collections::BTreeMap;
+
 use cascade_cdl::{BUCKETS, TaskId, Timestamp};
 use futures::future::join_all;
 
 use super::*;
-use crate::store::{CommitError, Cursor, Error, Filter, HumanTask, Page, TaskFilter};
+use crate::store::{CommitError, Error, Filter, HumanTask, ListCursor, Page, TaskFilter};
 
 on_each!(
     what_was_committed_loads_after_a_crash,
@@ -340,6 +342,7 @@ async fn a_page_of_a_history_is_bounded_in_bytes(subject: Subject) {
                 schedule: None,
                 shard_key: None,
                 priority: None,
+                labels: BTreeMap::new(),
             };
         }
         let commit = if chunk { with_snapshot(commit) } else { commit };
@@ -400,11 +403,20 @@ async fn lists_are_newest_first_and_stable_under_writes(subject: Subject) {
     let second = store.list(&acme, &Filter::default(), first.next, 2).await;
     assert_eq!(listed(&second.expect("lists")), [3, 2]);
     let start = store
-        .list(&acme, &Filter::default(), Some(Cursor(0)), 2)
+        .list(
+            &acme,
+            &Filter::default(),
+            Some(ListCursor { at: 0, seq: 0 }),
+            2,
+        )
         .await;
     assert_eq!(listed(&start.expect("lists")), [0; 0]);
+    let end = ListCursor {
+        at: u64::MAX,
+        seq: u64::MAX,
+    };
     let huge = store
-        .list(&acme, &Filter::default(), Some(Cursor(u64::MAX)), u32::MAX)
+        .list(&acme, &Filter::default(), Some(end), u32::MAX)
         .await;
     assert_eq!(huge.expect("lists").items.len(), 6);
 }
@@ -776,6 +788,6 @@ fn running() -> Filter {
 }
 
 /// The numbers of the executions of a page.
-fn listed(page: &Page<Summary>) -> Vec<u128> {
+fn listed<C>(page: &Page<Summary, C>) -> Vec<u128> {
     page.items.iter().map(|row| row.id.0.as_u128()).collect()
 }

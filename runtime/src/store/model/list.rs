@@ -1,10 +1,14 @@
 //! Lists of executions, as they are meant.
 
-use super::super::{Cursor, Filter, Page, Summary, page_size};
+use cascade_cdl::Tags;
+
+use super::super::{Filter, Page, Summary, page_size, search};
 
 /// Whether a list with this filter shows an execution.
 pub(super) fn shows(filter: &Filter, summary: &Summary) -> bool {
     let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|it| it == name);
+    let none = Tags::default();
+    let tags = summary.tags.as_deref().unwrap_or(&none);
     is(&filter.application, &summary.application)
         && is(&filter.workflow, &summary.workflow)
         && filter
@@ -19,13 +23,20 @@ pub(super) fn shows(filter: &Filter, summary: &Summary) -> bool {
         && filter
             .started_before
             .is_none_or(|at| summary.started_at < at)
+        && filter
+            .closed_after
+            .is_none_or(|at| summary.closed_at.is_some_and(|closed| closed > at))
+        && filter
+            .closed_before
+            .is_none_or(|at| summary.closed_at.is_some_and(|closed| closed < at))
+        && filter.tags.iter().all(|test| search::fits(test, tags))
 }
 
 /// One page of rows that come with the cursor after them.
-pub(super) fn page<'a>(
-    rows: impl Iterator<Item = (Cursor, &'a Summary)>,
+pub(super) fn page<'a, C: Copy>(
+    rows: impl Iterator<Item = (C, &'a Summary)>,
     limit: u32,
-) -> Page<Summary> {
+) -> Page<Summary, C> {
     let limit = usize::try_from(page_size(limit)).unwrap_or(usize::MAX);
     let rows: Vec<_> = rows.take(limit).collect();
     let next = rows.last().map(|(cursor, _)| *cursor);

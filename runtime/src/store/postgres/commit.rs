@@ -45,18 +45,20 @@ WITH held AS MATERIALIZED ( \
     SELECT given.* FROM (SELECT set_config('cascade.tenant', $21, true) AS tenants) AS scope, \
     unnest($3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], \
         $8::bigint[], $9::bigint[], $10::bigint[], $11::integer[], $12::smallint[], \
-        $13::smallint[], $14::text[], $15::text[], $16::bytea[], $17::bytea[], $18::bytea[], $20::bytea[]) \
+        $13::smallint[], $14::text[], $15::text[], $16::bytea[], $17::bytea[], $18::bytea[], $20::bytea[], \
+        $22::bytea[]) \
     AS given (tenant, id, expected, version, started_at, closed_at, wake_at, application_version, \
-        bucket, status, idle, application, workflow, error, snapshot, history, shard_key) \
+        bucket, status, idle, application, workflow, error, snapshot, history, shard_key, \
+        tags) \
     WHERE scope.tenants IS NOT NULL \
 ), inserted AS ( \
     INSERT INTO executions (tenant, id, version, started_at, closed_at, wake_at, \
         application_version, bucket, status, idle, application, workflow, error, snapshot, \
-        history, tail_first, shard_key) \
+        history, tail_first, shard_key, tags) \
     SELECT tenant, id, version, started_at, closed_at, wake_at, application_version, bucket, \
         status, idle, application, workflow, error, snapshot, \
         CASE WHEN snapshot IS NULL THEN history ELSE '' END, \
-        CASE WHEN snapshot IS NULL THEN 1 ELSE version + 1 END, shard_key \
+        CASE WHEN snapshot IS NULL THEN 1 ELSE version + 1 END, shard_key, tags \
     FROM new WHERE expected = 0 \
 ), updated AS ( \
     UPDATE executions AS old SET application_version = new.application_version, \
@@ -65,7 +67,7 @@ WITH held AS MATERIALIZED ( \
         history = CASE WHEN new.snapshot IS NULL THEN old.history || new.history ELSE '' END, \
         tail_first = CASE WHEN new.snapshot IS NULL THEN old.tail_first \
             ELSE new.version + 1 END, \
-        snapshot = coalesce(new.snapshot, old.snapshot) \
+        snapshot = coalesce(new.snapshot, old.snapshot), tags = coalesce(new.tags, old.tags) \
     FROM new WHERE new.expected > 0 AND old.id = new.id AND old.tenant || '' = new.tenant \
         AND old.version = new.expected \
     RETURNING 1 \
@@ -80,7 +82,7 @@ WITH held AS MATERIALIZED ( \
 ) \
 SELECT 1 / CASE WHEN (SELECT count(*) FROM held) = cardinality($1) \
     AND (SELECT count(*) FROM updated) = $19 THEN \
-    CASE WHEN (SELECT count(*) = $22 AND count(*) FILTER (WHERE schema = current_schema()) = $22 \
+    CASE WHEN (SELECT count(*) = $23 AND count(*) FILTER (WHERE schema = current_schema()) = $23 \
         FROM tenant_homes WHERE tenant IN (SELECT unnest(string_to_array($21, ',')))) \
     THEN 1 ELSE 0 END ELSE 0 END";
 
@@ -152,6 +154,9 @@ pub(super) async fn write(
             row.summary.shard_key.as_deref().map(str::as_bytes)
         }))
         .bind(part.list())
+        .bind(column(rows, |row| {
+            row.tags.as_ref().map(|tags| tags.whole.as_bytes())
+        }))
         .bind(part.homed())
         .execute(connection)
         .await?;

@@ -3,35 +3,24 @@
 use std::ops::Range;
 
 use cascade_cdl::{Event, ExecutionId, TenantId};
-use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres};
 use uuid::Uuid;
 
+use super::super::search::{Bind, Dialect, Search, Statement, position};
 use super::super::{
-    Cursor, Error, Excerpt, Filter, Page, StatusName, Stored, Summary, codec, page_size, summaries,
+    Counts, Cursor, Error, Excerpt, Filter, ListCursor, Page, Stored, Summary, codec, page_size,
+    summaries,
 };
 use super::connect::{Failure, Tx};
 use super::{column, homes};
-
-/// Rows that one page of a filtered list looks at. Filters without an index
-/// cost a scan; this bounds it to some 10 ms, and the page comes back short.
-pub(super) const SCAN_ROWS: i64 = 10_000;
 
 /// The columns of a [`Summary`], as [`summary_of`] reads them.
 macro_rules! columns {
     () => {
         "seq, tenant, id, bucket, application, application_version, workflow, status, error, \
-         started_at, closed_at, wake_at, idle, version, shard_key"
-    };
-}
-
-/// The filters and bounds of a list, after the terms that choose the index.
-macro_rules! filtered {
-    () => {
-        " AND seq < $3 AND seq >= $4 AND ($5::text IS NULL OR application = $5) \
-         AND ($6::text IS NULL OR workflow = $6) AND ($7::bigint IS NULL OR started_at > $7) \
-         AND ($8::bigint IS NULL OR started_at < $8) AND idle >= $10::bigint AND idle < $11::bigint \
-         AND ($12::bytea IS NULL OR shard_key = $12) ORDER BY seq DESC LIMIT $9"
+         started_at, closed_at, wake_at, idle, version, shard_key, tags"
     };
 }
 
@@ -72,51 +61,6 @@ const HISTORY: &str = "\
         (SELECT 1 FROM history_chunks WHERE tenant = $1 AND id = $2 AND last_seq > $3) \
         AND octet_length(history) > 0";
 
-/// Lists that no rare status narrows: all of a tenant, newest first.
-const LIST: Statements = Statements {
-    floor: "SELECT seq FROM executions \
-            WHERE tenant = $1 AND ($2::smallint IS NULL OR TRUE) AND seq < $3 \
-            ORDER BY seq DESC LIMIT 1 OFFSET $4",
-    page: concat!(
-        "SELECT ",
-        columns!(),
-        " FROM executions WHERE tenant = $1 AND ($2::smallint IS NULL OR status = $2)",
-        filtered!()
-    ),
-};
-/// Lists of one status other than completed.
-const LIST_STATUS: Statements = Statements {
-    floor: "SELECT seq FROM executions \
-            WHERE tenant = $1 AND status = $2::smallint AND status <> 1 AND seq < $3 \
-            ORDER BY seq DESC LIMIT 1 OFFSET $4",
-    page: concat!(
-        "SELECT ",
-        columns!(),
-        " FROM executions WHERE tenant = $1 AND status = $2::smallint AND status <> 1",
-        filtered!()
-    ),
-};
-
-/// Lists of one shard key: few of a tenant's executions.
-const LIST_KEY: Statements = Statements {
-    floor: "SELECT seq FROM executions \
-            WHERE tenant = $1 AND shard_key = $2::bytea AND seq < $3 \
-            ORDER BY seq DESC LIMIT 1 OFFSET $4",
-    page: concat!(
-        "SELECT ",
-        columns!(),
-        " FROM executions WHERE tenant = $1 AND shard_key = $12::bytea \
-         AND ($2::smallint IS NULL OR status = $2)",
-        filtered!()
-    ),
-};
-
-struct Statements {
-    /// Where the scan of a page ends.
-    floor: &'static str,
-    page: &'static str,
-}
-
 pub(super) async fn ping(mut tx: Tx) -> Result<(), Failure> {
     sqlx::query("SELECT 1").execute(&mut *tx).await?;
     Ok(())
@@ -134,9 +78,9 @@ pub(super) async fn load(
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (_, summary) = summary_of(&row)?;
-    let first = codec::to_u64(column(&row, 15)?)?;
-    let snapshot: Option<&[u8]> = column(&row, 16)?;
-    let history: &[u8] = column(&row, 17)?;
+    let first = codec::to_u64(column(&row, 16)?)?;
+    let snapshot: Option<&[u8]> = column(&row, 17)?;
+    let history: &[u8] = column(&row, 18)?;
     let tail = codec::decode_events(history, Some(first), summary.version)?;
     Ok(Some(Stored {
         snapshot: snapshot.map(codec::decode_snapshot).transpose()?,
@@ -228,67 +172,91 @@ pub(super) async fn history(
     Ok(excerpt.events)
 }
 
+/// The columns of a [`Summary`] of a list.
+const LISTED: &str = "e.seq, e.tenant, e.id, e.bucket, e.application, e.application_version, \
+     e.workflow, e.status, e.error, e.started_at, e.closed_at, e.wake_at, e.idle, e.version, \
+     e.shard_key, e.tags";
+
 pub(super) async fn list(
     mut tx: Tx,
     tenant: &TenantId,
     filter: &Filter,
-    before: Option<Cursor>,
+    before: Option<ListCursor>,
     limit: u32,
-) -> Result<Page<Summary>, Failure> {
+) -> Result<Page<Summary, ListCursor>, Failure> {
     let limit = page_size(limit);
-    let before = before.map_or(i64::MAX, |Cursor(seq)| codec::to_i64(seq));
-    let open = filter.open.then_some(StatusName::Running);
-    let status = filter.status.or(open);
-    let statements = match (&filter.shard_key, status) {
-        (Some(_), _) => LIST_KEY,
-        (None, None | Some(StatusName::Completed)) => LIST,
-        (None, Some(_)) => LIST_STATUS,
-    };
-    let shard_key = filter.shard_key.as_deref().map(str::as_bytes);
-    let status = status
-        .map(|status| i16::try_from(codec::status_code(status)).expect("codes are below ten"));
-    let rests = match filter.status {
-        Some(StatusName::Running) => 0..codec::PAUSED,
-        Some(StatusName::Paused) => codec::PAUSED..codec::RESTS,
-        _ => 0..codec::RESTS,
-    };
-    let floor = if *filter == Filter::default() {
-        None // no row is passed over, so the limit bounds the scan
-    } else {
-        let floor = sqlx::query_as(statements.floor).bind(tenant.as_str());
-        let floor = match shard_key {
-            Some(key) => floor.bind(key),
-            None => floor.bind(status),
+    let search = search(tenant, filter, before);
+    let place = |seq, summary: &Summary| position(filter, seq, summary);
+    let (items, next) = (Vec::new(), None);
+    let mut page = Page { items, next };
+    for floor in search.floors(limit) {
+        let floor = match floor {
+            Some(floor) => asked(floor).fetch_optional(&mut *tx).await?,
+            None => None,
         };
-        floor
-            .bind(before)
-            .bind(SCAN_ROWS - 1)
-            .fetch_optional(&mut *tx)
-            .await?
-            .map(|(seq,): (i64,)| seq)
-    };
-    let after = filter.started_after.map(|at| codec::to_i64(at.0));
-    let until = filter.started_before.map(|at| codec::to_i64(at.0));
-    let rows = sqlx::query(statements.page)
-        .bind(tenant.as_str())
-        .bind(status)
-        .bind(before)
-        .bind(floor.unwrap_or(0))
-        .bind(filter.application.as_deref())
-        .bind(filter.workflow.as_deref())
-        .bind(after)
-        .bind(until)
-        .bind(i64::from(limit))
-        .bind(rests.start)
-        .bind(rests.end)
-        .bind(shard_key)
-        .fetch_all(&mut *tx)
-        .await?;
-    let mut page = summaries(rows.iter().map(summary_of), limit, |seq, _| Cursor(seq))?;
-    if page.next.is_none() {
-        page.next = floor.map(codec::to_u64).transpose()?.map(Cursor);
+        let floor = floor.as_ref().map(position_of).transpose()?;
+        let rows = asked(search.page(LISTED, floor, limit));
+        let rows = rows.fetch_all(&mut *tx).await?;
+        page = summaries(rows.iter().map(summary_of), limit, place)?;
+        if page.next.is_some() {
+            break;
+        }
+        page.next = floor.map_or_else(|| search.rest(), |floor| Some(search.place(floor)));
+        if floor.is_none() {
+            break;
+        }
     }
     Ok(page)
+}
+
+pub(super) async fn count(
+    mut tx: Tx,
+    tenant: &TenantId,
+    filter: &Filter,
+) -> Result<Counts, Failure> {
+    let mut rows = Vec::new();
+    for count in Search::counts(tenant.as_str(), filter, Dialect::Postgres) {
+        rows.extend(asked(count).fetch_all(&mut *tx).await?);
+    }
+    let mut counted = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (code, rest): (i16, i16) = (column(row, 2)?, column(row, 3)?);
+        let (status, _) = codec::status_and_rest(code.into(), rest.into())?;
+        let (fit, seen) = (
+            codec::to_u64(column(row, 4)?)?,
+            codec::to_u64(column(row, 5)?)?,
+        );
+        counted.push((column(row, 0)?, column(row, 1)?, status, fit, seen));
+    }
+    Ok(Counts::of(counted.into_iter()))
+}
+
+pub(super) fn search<'f>(
+    tenant: &'f TenantId,
+    filter: &'f Filter,
+    before: Option<ListCursor>,
+) -> Search<'f> {
+    Search::new(tenant.as_str(), filter, before, Dialect::Postgres)
+}
+
+/// A statement with its values bound.
+pub(super) fn asked<'q>(statement: Statement) -> Query<'q, Postgres, PgArguments> {
+    let mut query = sqlx::query(statement.sql);
+    for value in statement.values {
+        query = match value {
+            Bind::Int(value) => query.bind(value),
+            Bind::Text(value) => query.bind(value),
+            Bind::Bytes(value) => query.bind(value),
+        };
+    }
+    query
+}
+
+fn position_of(row: &PgRow) -> Result<ListCursor, Error> {
+    Ok(ListCursor {
+        at: codec::to_u64(column(row, 0)?)?,
+        seq: codec::to_u64(column(row, 1)?)?,
+    })
 }
 
 /// `seq` and the summary of a row that begins with [`columns`].
@@ -323,6 +291,7 @@ fn summary_of(row: &PgRow) -> Result<(u64, Summary), Error> {
         idle,
         version: codec::to_u64(column(row, 13)?)?,
         shard_key: shard_key.map(Into::into),
+        tags: codec::decode_tags(column(row, 15)?)?,
     };
     Ok((codec::to_u64(column(row, 0)?)?, summary))
 }
@@ -335,14 +304,3 @@ pub(super) const PLANNED: [&str; 3] = [LOAD, SUMMARY, HISTORY];
 #[cfg(test)]
 pub(super) const OPEN: [(&str, &str); 2] =
     [(OPEN_IN_BUCKET, BY_NUMBER), (OPEN_IN_BUCKETS, BY_BUCKET)];
-
-/// Statements that must go by other indexes, and which.
-#[cfg(test)]
-pub(super) const ORDERED: [(&str, &str); 6] = [
-    (LIST.floor, "executions_by_tenant"),
-    (LIST.page, "executions_by_tenant"),
-    (LIST_STATUS.floor, "executions_by_status"),
-    (LIST_STATUS.page, "executions_by_status"),
-    (LIST_KEY.floor, "executions_by_shard_key"),
-    (LIST_KEY.page, "executions_by_shard_key"),
-];

@@ -24,10 +24,10 @@ use self::head::{Head, Known};
 use self::replica::{Answer, Replica};
 use super::connect::{Connections, Connector, Failure, PostgresSettings, Tx};
 use super::scope::{Bound, Scope};
-use super::{may_be_names, may_be_text, objects, read, tasks};
+use super::{may_be_found, may_be_names, may_be_text, objects, read, tasks};
 use crate::store::{
-    Cursor, Error, Excerpt, Filter, HumanTask, Object, Page, Position, Reader, Replicas, Since,
-    Standing, Stored, Summary, TaskFilter, page_size,
+    Counts, Cursor, Error, Excerpt, Filter, HumanTask, ListCursor, Object, Page, Position, Reader,
+    Replicas, Since, Standing, Stored, Summary, TaskFilter, page_size,
 };
 
 /// How often the primary and each replica are looked at: one short question each, so that a
@@ -225,13 +225,21 @@ impl Reader for Course {
         &self,
         tenant: &TenantId,
         filter: &Filter,
-        before: Option<Cursor>,
+        before: Option<ListCursor>,
         limit: u32,
-    ) -> Result<Page<Summary>, Error> {
-        if !may_be_names(&[&filter.application, &filter.workflow]) {
+    ) -> Result<Page<Summary, ListCursor>, Error> {
+        if !may_be_found(filter) {
             return Ok(Page::default());
         }
         let ask = |tx| read::list(tx, tenant, filter, before, limit);
+        self.read(Scope::Of(tenant), ask).await
+    }
+
+    async fn count(&self, tenant: &TenantId, filter: &Filter) -> Result<Counts, Error> {
+        if !may_be_found(filter) {
+            return Ok(Counts::default());
+        }
+        let ask = |tx| read::count(tx, tenant, filter);
         self.read(Scope::Of(tenant), ask).await
     }
 

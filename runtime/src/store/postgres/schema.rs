@@ -4,16 +4,19 @@
 //! go on running meanwhile, and start again afterwards: `migrations/postgres/README.md`
 //! says what that asks of a migration.
 
+use std::time::Duration;
+
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, SqlStr};
 
 use super::super::Error;
+use super::ahead;
 use super::connect::{Connector, Failure};
 use super::scope::{self, Bound};
 
 /// The schema, in order. Only ever appended to.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 10] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 11] = [
     (
         1,
         "initial",
@@ -60,6 +63,11 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 10] = [
         include_str!("../../../migrations/postgres/0009_tenant_scopes.sql"),
     ),
     (
+        10,
+        "search",
+        include_str!("../../../migrations/postgres/0010_search.sql"),
+    ),
+    (
         11,
         "tenant_homes",
         include_str!("../../../migrations/postgres/0011_tenant_homes.sql"),
@@ -78,17 +86,20 @@ pub(super) const TABLE: &str = "cascade_migrations";
 const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = 0; SET client_min_messages = warning";
 
-/// Waits for whoever else migrates this schema.
-const LOCK: &str = "SELECT pg_advisory_lock(\
+/// Only one migrates this schema. Others ask again: if they waited within a statement,
+/// indexes that are made ahead would wait for them.
+const LOCK: &str = "SELECT pg_try_advisory_lock(\
     hashtextextended('cascade migrations of ' || current_schema(), 0))";
 /// The same, until the transaction ends: for what makes tables as the schema has them.
-pub(super) const LOCK_FOR_NOW: &str = "SELECT pg_advisory_xact_lock(\
+pub(super) const LOCK_FOR_NOW: &str = "SELECT pg_try_advisory_xact_lock(\
     hashtextextended('cascade migrations of ' || current_schema(), 0))";
 const UNLOCK: &str = "SELECT pg_advisory_unlock(\
     hashtextextended('cascade migrations of ' || current_schema(), 0))";
 
 /// The schemas of tenants, and where the store's tables are.
 const HOMES: &str = "SELECT quote_ident(schema), current_setting('search_path') FROM tenant_homes";
+/// How often it is asked whether nobody else migrates: unnoticed at the start of a server.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the server is, as far as it matters.
 const SERVER: &str = "SELECT current_setting('server_encoding'), current_schema() IS NOT NULL, \
@@ -140,18 +151,13 @@ pub(super) async fn migrate(
     connection: &mut PgConnection,
     list: &[(i64, &'static str, &'static str)],
 ) -> Result<Bound, Error> {
-    // Before the lock timeout: whoever migrates now may take long.
-    for sql in [
-        "SET statement_timeout = 0; SET lock_timeout = 0",
-        LOCK,
-        SESSION,
-    ] {
-        let done = sqlx::raw_sql(sql).execute(&mut *connection).await;
-        done.map_err(Failure::from)?;
-    }
+    lock(connection).await?;
+    let newest = list.iter().map(|(version, ..)| *version).max().unwrap_or(0);
+    ahead::make(connection, newest).await?;
+    let set = sqlx::raw_sql(SESSION).execute(&mut *connection).await;
+    set.map_err(Failure::from)?;
     let migrated = migrator(list).run_direct(None, connection, false).await;
     migrated.map_err(unusable)?;
-    let newest = list.iter().map(|(version, ..)| *version).max().unwrap_or(0);
     let (oldest,): (i64,) = sqlx::query_as("SELECT max(oldest) FROM compatibility")
         .fetch_one(&mut *connection)
         .await
@@ -205,6 +211,17 @@ async fn run(connection: &mut PgConnection, sql: &str) -> Result<(), Error> {
 /// Whether a migration says of itself that it changes tables of tenants.
 fn is_of_tenants((_, _, sql): &(i64, &'static str, &'static str)) -> bool {
     sql.lines().take(2).any(|line| line == "-- tenants")
+}
+
+/// Waits for whoever else migrates, which may take long.
+async fn lock(connection: &mut PgConnection) -> Result<(), Failure> {
+    loop {
+        let (is_ours,): (bool,) = sqlx::query_as(LOCK).fetch_one(&mut *connection).await?;
+        if is_ours {
+            return Ok(());
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
 }
 
 fn migrator(list: &[(i64, &'static str, &'static str)]) -> Migrator {

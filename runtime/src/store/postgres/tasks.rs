@@ -7,9 +7,10 @@ use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::super::group::Row;
+use super::super::search::SCAN_ROWS;
 use super::super::{Cursor, Error, HumanTask, Page, TaskFilter, codec, page_size};
 use super::connect::{Failure, Tx};
-use super::{column, read, text};
+use super::{column, text};
 
 const REMOVE: &str = "DELETE FROM human_tasks AS old \
     USING unnest($1::text[], $2::uuid[], $3::bigint[]) AS gone (tenant, id, task) \
@@ -155,7 +156,7 @@ pub(super) async fn list(
             .bind(tenant.as_str())
             .bind(assignee)
             .bind(after)
-            .bind(read::SCAN_ROWS - 1)
+            .bind(SCAN_ROWS - 1)
             .fetch_optional(&mut *tx)
             .await?;
         found.map(|(number,)| number)

@@ -16,6 +16,7 @@ use super::connect::Connector;
 use super::schema::{MIGRATIONS, migrate};
 use super::scratch::Scratch;
 use super::*;
+use crate::store::contract::search::{fill, long_scans_stop_and_go_on, planned};
 use crate::store::contract::{ROOM, commit, id, lease, numbers, row, tenant, with_snapshot};
 use crate::store::{PAGE_BYTES, StatusName};
 
@@ -381,32 +382,7 @@ async fn text_may_hold_what_postgresql_takes_for_its_end() {
 #[tokio::test]
 async fn a_filtered_list_goes_on_where_a_long_scan_stopped() {
     let scratch = Scratch::new().await;
-    let store = scratch.open().await;
-    let lease = lease(&store).await;
-    let mut oldest = row("acme", 0, 1);
-    oldest.workflow = "rare".into();
-    let oldest = vec![commit(oldest, 0)];
-    store.commit(&lease, oldest).await.expect("commits");
-    let scan = u128::try_from(read::SCAN_ROWS).expect("positive");
-    let others = (1..=scan).map(|number| commit(row("acme", number, 1), 0));
-    store
-        .commit(&lease, others.collect())
-        .await
-        .expect("commits");
-    for status in [None, Some(StatusName::Running)] {
-        let filter = Filter {
-            workflow: Some("rare".to_owned()),
-            status,
-            ..Filter::default()
-        };
-        let first = store.list(&tenant("acme"), &filter, None, 10).await;
-        let first = first.expect("lists");
-        assert!(first.items.is_empty(), "it is one row beyond the scan");
-        let second = store.list(&tenant("acme"), &filter, first.next, 10).await;
-        let second = second.expect("lists");
-        let found: Vec<_> = second.items.iter().map(|row| row.id).collect();
-        assert_eq!((found, second.next), (vec![id(0)], None));
-    }
+    long_scans_stop_and_go_on(&scratch.open().await).await;
 }
 
 /// Runs as the role that owns the tables, which forced policies bind as well.
@@ -450,33 +426,15 @@ async fn statements_on_executions_go_by_an_index() {
     let mut writer = connector.writer().await.expect("connects");
     let by_id = commit::PLANNED.iter().chain(&read::PLANNED);
     let by_id = by_id.map(|sql| ((*sql).to_owned(), "executions_pkey"));
-    let ordered = read::ORDERED.map(|(sql, index)| (sql.to_owned(), index));
     let open = read::OPEN.map(|(sql, order)| {
         let sql = homes::everywhere(sql, order, "executions", &[]);
         (sql, "executions_open")
     });
-    for (number, (sql, index)) in by_id.chain(ordered).chain(open).enumerate() {
-        let parameters = (1..99)
-            .take_while(|n| sql.contains(&format!("${n}")))
-            .count();
-        let nulls = vec!["NULL"; parameters].join(", ");
-        let prepare = format!("PREPARE s{number} AS {sql}");
-        let prepared = sqlx::raw_sql(AssertSqlSafe(prepare))
-            .execute(&mut writer)
-            .await;
-        prepared.unwrap_or_else(|error| panic!("{error}: {sql}"));
-        let explain = format!("EXPLAIN EXECUTE s{number}({nulls})");
-        let plan = sqlx::raw_sql(AssertSqlSafe(explain))
-            .fetch_all(&mut writer)
-            .await;
-        let plan = plan.expect("explains");
-        let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
-        let on_executions = |step: &&&str| step.contains(" on executions");
-        let scans = plan
-            .iter()
-            .filter(on_executions)
-            .filter(|step| step.contains("Scan"));
-        let scans: Vec<_> = scans.collect();
+    for (sql, index) in by_id.chain(open) {
+        let plan = generic_plan(&mut writer, &sql).await;
+        let on_executions = |step: &&String| step.contains(" on executions");
+        let scans = plan.iter().filter(on_executions);
+        let scans: Vec<_> = scans.filter(|step| step.contains("Scan")).collect();
         assert!(!scans.is_empty(), "{sql}\n{plan:#?}");
         for scan in scans {
             assert!(
@@ -489,7 +447,85 @@ async fn statements_on_executions_go_by_an_index() {
             "{plan:#?}"
         );
     }
+    for sql in tags::PLANNED {
+        let plan = generic_plan(&mut writer, sql).await;
+        let scans = |step: &String| step.contains("Seq Scan");
+        assert!(!plan.iter().any(scans), "{sql}\n{plan:#?}");
+    }
     store.close().await;
+}
+
+async fn generic_plan(connection: &mut PgConnection, sql: &str) -> Vec<String> {
+    let parameters = (1..99)
+        .take_while(|n| sql.contains(&format!("${n}")))
+        .count();
+    let prepare = AssertSqlSafe(format!("PREPARE planned AS {sql}"));
+    let prepared = sqlx::raw_sql(prepare).execute(&mut *connection).await;
+    prepared.unwrap_or_else(|error| panic!("{error}: {sql}"));
+    let given = match vec!["NULL"; parameters].join(", ") {
+        none if none.is_empty() => none,
+        nulls => format!("({nulls})"),
+    };
+    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE planned{given}"));
+    let plan = sqlx::raw_sql(explain).fetch_all(&mut *connection).await;
+    let plan = plan
+        .expect("explains")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let forget = sqlx::raw_sql("DEALLOCATE planned")
+        .execute(connection)
+        .await;
+    forget.expect("forgets");
+    plan
+}
+
+/// Each in the order of its index, and only as far as the page goes; whether the plan is
+/// made before there is anything, or later.
+#[tokio::test]
+async fn lists_go_by_their_indexes() {
+    let scratch = Scratch::new().await;
+    let store = scratch.open().await;
+    let connector = Connector::new(&scratch.settings(None)).expect("a URL");
+    let mut connection = connector.writer().await.expect("connects");
+    lists_are_planned(&mut connection).await;
+    fill(&store).await;
+    let analyse = "ANALYZE executions, execution_tags";
+    let analysed = sqlx::raw_sql(analyse).execute(&mut connection).await;
+    analysed.expect("analyses");
+    lists_are_planned(&mut connection).await;
+    store.close().await;
+}
+
+async fn lists_are_planned(connection: &mut PgConnection) {
+    let acme = tenant("acme");
+    for (filter, before, index) in planned() {
+        let search = read::search(&acme, &filter, before);
+        let page = search.page("e.history", Some(ListCursor { at: 9, seq: 9 }), 50);
+        let floors = search.floors(50).into_iter().flatten();
+        for statement in floors.chain([page, search.count()]) {
+            let sql = statement.sql.as_str();
+            let plan = generic_plan(connection, sql).await;
+            // What is looked up for each row goes by its id.
+            let allowed = [index, "executions_pkey", "execution_tags_pkey"];
+            let by = |step: &String, index: &str| step.contains(&format!("using {index} on"));
+            let used = plan.iter().any(|step| by(step, index));
+            assert!(used, "{sql}\n{plan:#?}");
+            let scans = |step: &&String| {
+                let of = ["Index", "Bitmap", "Seq Scan"];
+                step.contains("Scan") && of.iter().any(|kind| step.contains(kind))
+            };
+            for step in plan.iter().filter(scans) {
+                let other = !allowed.iter().any(|index| by(step, index));
+                assert!(!other, "{step}: {sql}\n{plan:#?}");
+            }
+            // Only to group what is counted.
+            let sorts = plan.iter().filter(|step| step.contains("Sort Key"));
+            for sort in sorts {
+                assert!(!sort.contains("_at"), "{sql}\n{plan:#?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ use super::commit::{self, epochs, versions};
 use super::connect::{Connector, Failure, Kind, Pauses, answered};
 use super::homes::{Homes, Part};
 use super::key_value::{self, Xid, XidStatus};
-use super::{scope, tasks};
+use super::{scope, tags, tasks};
 
 /// How long a group is tried: longer than a server takes to restart or to fail over
 /// within its machine, shorter than clients wait.
@@ -234,12 +234,12 @@ async fn write(
     }
     let tenants = scope::of_group(group);
     let parts = homes.split(&tenants);
-    let asks = layers.iter().flatten().any(|row| !row.tasks.is_empty());
+    let plain = layers.iter().flatten().all(|row| row.is_plain());
     if let [part] = &parts[..]
         && part.is_shared()
         && layers.len() <= 1
         && group.writes.is_empty()
-        && !asks
+        && plain
     {
         // The statement is a transaction of its own.
         let rows = layers.first().map_or(&[][..], Vec::as_slice);
@@ -295,6 +295,7 @@ async fn write_parts(
             }
             fence = &[];
             tasks::write(connection, &rows).await?;
+            tags::write(connection, &rows).await?;
         }
         // After the batches: what is rolled back by a conflict was not yet done.
         let here = |(_, write): &(usize, &Write)| part.has(&write.tenant);

@@ -4,34 +4,23 @@
 use std::ops::Range;
 
 use cascade_cdl::{Event, ExecutionId, TenantId};
-use sqlx::SqliteConnection;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
+use super::super::search::{Bind, Dialect, Search, Statement, position};
 use super::super::{
-    Cursor, Error, Excerpt, Filter, Page, StatusName, Stored, Summary, codec, page_size, summaries,
+    Counts, Cursor, Error, Excerpt, Filter, ListCursor, Page, Stored, Summary, codec, page_size,
+    summaries,
 };
 use super::{column, unavailable};
-
-/// Rows that one page of a filtered list looks at. Filters without an index
-/// cost a scan; this bounds it to some 10 ms, and the page comes back short.
-pub(super) const SCAN_ROWS: i64 = 10_000;
 
 /// The columns of a [`Summary`], as [`summary_of`] reads them.
 macro_rules! columns {
     () => {
         "seq, tenant, id, bucket, application, application_version, workflow, status, error, \
-         started_at, closed_at, wake_at, idle, version, shard_key"
-    };
-}
-
-/// The filters and bounds of a list, after the terms that choose the index.
-macro_rules! filtered {
-    () => {
-        " AND seq < ?3 AND seq >= ?4 AND (?5 IS NULL OR application = ?5) \
-         AND (?6 IS NULL OR workflow = ?6) AND (?7 IS NULL OR started_at > ?7) \
-         AND (?8 IS NULL OR started_at < ?8) AND idle >= ?10 AND idle < ?11 \
-         AND (?12 IS NULL OR shard_key = ?12) ORDER BY seq DESC LIMIT ?9"
+         started_at, closed_at, wake_at, idle, version, shard_key, tags"
     };
 }
 
@@ -71,52 +60,6 @@ const HISTORY: &str = "\
         (SELECT 1 FROM history_chunks WHERE tenant = ?1 AND id = ?2 AND last_seq > ?3) \
         AND history <> ''";
 
-/// Lists that no rare status narrows: all of a tenant, newest first.
-const LIST: Statements = Statements {
-    floor: "SELECT seq FROM executions INDEXED BY executions_by_tenant \
-            WHERE tenant = ?1 AND seq < ?3 ORDER BY seq DESC LIMIT 1 OFFSET ?4",
-    page: concat!(
-        "SELECT ",
-        columns!(),
-        " FROM executions INDEXED BY executions_by_tenant \
-         WHERE tenant = ?1 AND (?2 IS NULL OR status = ?2)",
-        filtered!()
-    ),
-};
-/// Lists of one status other than completed.
-const LIST_STATUS: Statements = Statements {
-    floor: "SELECT seq FROM executions INDEXED BY executions_by_status \
-            WHERE tenant = ?1 AND status = ?2 AND status <> 1 AND seq < ?3 \
-            ORDER BY seq DESC LIMIT 1 OFFSET ?4",
-    page: concat!(
-        "SELECT ",
-        columns!(),
-        " FROM executions INDEXED BY executions_by_status \
-         WHERE tenant = ?1 AND status = ?2 AND status <> 1",
-        filtered!()
-    ),
-};
-
-/// Lists of one shard key: few of a tenant's executions.
-const LIST_KEY: Statements = Statements {
-    floor: "SELECT seq FROM executions INDEXED BY executions_by_shard_key \
-            WHERE tenant = ?1 AND shard_key = ?2 AND seq < ?3 \
-            ORDER BY seq DESC LIMIT 1 OFFSET ?4",
-    page: concat!(
-        "SELECT ",
-        columns!(),
-        " FROM executions INDEXED BY executions_by_shard_key \
-         WHERE tenant = ?1 AND shard_key = ?12 AND (?2 IS NULL OR status = ?2)",
-        filtered!()
-    ),
-};
-
-struct Statements {
-    /// Where the scan of a page ends.
-    floor: &'static str,
-    page: &'static str,
-}
-
 pub(super) async fn ping(pool: &SqlitePool) -> Result<(), Error> {
     let asked = sqlx::query("SELECT 1").fetch_one(pool).await;
     asked.map(drop).map_err(|error| unavailable(&error))
@@ -135,9 +78,9 @@ pub(super) async fn load(
         .map_err(|error| unavailable(&error))?;
     let Some(row) = row else { return Ok(None) };
     let (_, summary) = summary_of(&row)?;
-    let first = codec::to_u64(column(&row, 15)?)?;
-    let snapshot: Option<&[u8]> = column(&row, 16)?;
-    let history: &[u8] = column(&row, 17)?;
+    let first = codec::to_u64(column(&row, 16)?)?;
+    let snapshot: Option<&[u8]> = column(&row, 17)?;
+    let history: &[u8] = column(&row, 18)?;
     let tail = codec::decode_events(history, Some(first), summary.version)?;
     Ok(Some(Stored {
         snapshot: snapshot.map(codec::decode_snapshot).transpose()?,
@@ -243,67 +186,92 @@ pub(super) async fn history(
     Ok(excerpt.events)
 }
 
+/// The columns of a [`Summary`] of a list.
+const LISTED: &str = "e.seq, e.tenant, e.id, e.bucket, e.application, e.application_version, \
+     e.workflow, e.status, e.error, e.started_at, e.closed_at, e.wake_at, e.idle, e.version, \
+     e.shard_key, e.tags";
+
 pub(super) async fn list(
     pool: &SqlitePool,
     tenant: &TenantId,
     filter: &Filter,
-    before: Option<Cursor>,
+    before: Option<ListCursor>,
     limit: u32,
-) -> Result<Page<Summary>, Error> {
+) -> Result<Page<Summary, ListCursor>, Error> {
     let limit = page_size(limit);
-    let before = before.map_or(i64::MAX, |Cursor(seq)| codec::to_i64(seq));
-    let open = filter.open.then_some(StatusName::Running);
-    let status = filter.status.or(open);
-    let statements = match (&filter.shard_key, status) {
-        (Some(_), _) => LIST_KEY,
-        (None, None | Some(StatusName::Completed)) => LIST,
-        (None, Some(_)) => LIST_STATUS,
-    };
-    let status = status.map(codec::status_code);
-    let rests = match filter.status {
-        Some(StatusName::Running) => 0..codec::PAUSED,
-        Some(StatusName::Paused) => codec::PAUSED..codec::RESTS,
-        _ => 0..codec::RESTS,
-    };
-    let floor = if *filter == Filter::default() {
-        None // no row is passed over, so the limit bounds the scan
-    } else {
-        let floor = sqlx::query_as(statements.floor).bind(tenant.to_shared());
-        let floor = match &filter.shard_key {
-            Some(key) => floor.bind(key.clone()),
-            None => floor.bind(status),
+    let search = search(tenant, filter, before);
+    let place = |seq, summary: &Summary| position(filter, seq, summary);
+    let (items, next) = (Vec::new(), None);
+    let mut page = Page { items, next };
+    for floor in search.floors(limit) {
+        let floor = match floor {
+            Some(floor) => asked(floor).fetch_optional(pool).await,
+            None => Ok(None),
         };
-        floor
-            .bind(before)
-            .bind(SCAN_ROWS - 1)
-            .fetch_optional(pool)
-            .await
-            .map_err(|error| unavailable(&error))?
-            .map(|(seq,): (i64,)| seq)
-    };
-    let after = filter.started_after.map(|at| codec::to_i64(at.0));
-    let until = filter.started_before.map(|at| codec::to_i64(at.0));
-    let rows = sqlx::query(statements.page)
-        .bind(tenant.to_shared())
-        .bind(status)
-        .bind(before)
-        .bind(floor.unwrap_or(0))
-        .bind(filter.application.clone())
-        .bind(filter.workflow.clone())
-        .bind(after)
-        .bind(until)
-        .bind(i64::from(limit))
-        .bind(rests.start)
-        .bind(rests.end)
-        .bind(filter.shard_key.clone())
-        .fetch_all(pool)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    let mut page = summaries(rows.iter().map(summary_of), limit, |seq, _| Cursor(seq))?;
-    if page.next.is_none() {
-        page.next = floor.map(codec::to_u64).transpose()?.map(Cursor);
+        let floor = floor.map_err(|error| unavailable(&error))?;
+        let floor = floor.as_ref().map(position_of).transpose()?;
+        let rows = asked(search.page(LISTED, floor, limit)).fetch_all(pool);
+        let rows = rows.await.map_err(|error| unavailable(&error))?;
+        page = summaries(rows.iter().map(summary_of), limit, place)?;
+        if page.next.is_some() {
+            break;
+        }
+        page.next = floor.map_or_else(|| search.rest(), |floor| Some(search.place(floor)));
+        if floor.is_none() {
+            break;
+        }
     }
     Ok(page)
+}
+
+pub(super) async fn count(
+    pool: &SqlitePool,
+    tenant: &TenantId,
+    filter: &Filter,
+) -> Result<Counts, Error> {
+    let mut rows = Vec::new();
+    for count in Search::counts(tenant.as_str(), filter, Dialect::Sqlite) {
+        let part = asked(count).fetch_all(pool).await;
+        rows.extend(part.map_err(|error| unavailable(&error))?);
+    }
+    let mut counted = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (status, _) = codec::status_and_rest(column(row, 2)?, column(row, 3)?)?;
+        let (fit, seen) = (
+            codec::to_u64(column(row, 4)?)?,
+            codec::to_u64(column(row, 5)?)?,
+        );
+        counted.push((column(row, 0)?, column(row, 1)?, status, fit, seen));
+    }
+    Ok(Counts::of(counted.into_iter()))
+}
+
+pub(super) fn search<'f>(
+    tenant: &'f TenantId,
+    filter: &'f Filter,
+    before: Option<ListCursor>,
+) -> Search<'f> {
+    Search::new(tenant.as_str(), filter, before, Dialect::Sqlite)
+}
+
+/// A statement with its values bound.
+pub(super) fn asked<'q>(statement: Statement) -> Query<'q, Sqlite, SqliteArguments> {
+    let mut query = sqlx::query(statement.sql);
+    for value in statement.values {
+        query = match value {
+            Bind::Int(value) => query.bind(value),
+            Bind::Text(value) => query.bind(value),
+            Bind::Bytes(value) => query.bind(value),
+        };
+    }
+    query
+}
+
+fn position_of(row: &SqliteRow) -> Result<ListCursor, Error> {
+    Ok(ListCursor {
+        at: codec::to_u64(column(row, 0)?)?,
+        seq: codec::to_u64(column(row, 1)?)?,
+    })
 }
 
 /// `seq` and the summary of a row that begins with [`columns`].
@@ -330,6 +298,7 @@ fn summary_of(row: &SqliteRow) -> Result<(u64, Summary), Error> {
         idle,
         version: codec::to_u64(column(row, 13)?)?,
         shard_key: column::<Option<&str>>(row, 14)?.map(Into::into),
+        tags: codec::decode_tags(column(row, 15)?)?,
     };
     Ok((codec::to_u64(column(row, 0)?)?, summary))
 }

@@ -25,8 +25,8 @@ const SIZES: usize = LARGEST.ilog2() as usize + 1;
 /// spares SQLite the journal that undoes a single statement.
 const INSERT: &str = "INSERT OR FAIL INTO executions (tenant, id, bucket, application, \
      application_version, workflow, status, error, started_at, closed_at, wake_at, idle, \
-     version, history, shard_key) VALUES ";
-const INSERT_COLUMNS: usize = 15;
+     version, history, shard_key, tags) VALUES ";
+const INSERT_COLUMNS: usize = 16;
 
 /// The `+` keeps the planner from an index made on the spot over `new`, for
 /// which it would read the whole table: it guesses that many rows are updated.
@@ -265,6 +265,8 @@ fn inserted(rows: &[&Row]) -> SqliteArguments {
         };
         add(&mut arguments, history);
         add(&mut arguments, summary.shard_key.clone());
+        let tags = row.tags.as_ref().map(|tags| Arc::clone(&tags.whole));
+        add(&mut arguments, tags);
     }
     arguments
 }

@@ -11,8 +11,9 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Connection as _, SqliteConnection};
 use uuid::Uuid;
 
+use super::super::search::SCAN_ROWS;
 use super::super::{Cursor, Error, HumanTask, Page, TaskChanges, TaskFilter, codec, page_size};
-use super::{column, read, unavailable};
+use super::{column, unavailable};
 
 /// Executions of an older release that are looked at together.
 const UNLISTED: i64 = 100;
@@ -158,7 +159,7 @@ pub(super) async fn list(
             .bind(tenant.to_shared())
             .bind(filter.assignee.clone())
             .bind(after)
-            .bind(read::SCAN_ROWS - 1)
+            .bind(SCAN_ROWS - 1)
             .fetch_optional(pool)
             .await
             .map_err(|error| unavailable(&error))?;

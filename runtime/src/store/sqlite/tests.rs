@@ -15,8 +15,9 @@ use tempfile::TempDir;
 use tokio::task::{unconstrained, yield_now};
 
 use super::*;
+use crate::store::contract::search::{fill, long_scans_stop_and_go_on, planned};
 use crate::store::contract::{ROOM, commit, id, lease, row, tenant};
-use crate::store::{Filter, HumanTask, KV_VALUE_BYTES, PAGE_BYTES, StatusName, TaskFilter};
+use crate::store::{HumanTask, KV_VALUE_BYTES, PAGE_BYTES, TaskFilter};
 
 /// Tells the child of the kill test where its data file is.
 const CHILD: &str = "CASCADE_STORE_TEST_FILE";
@@ -129,36 +130,58 @@ async fn together<F: Future>(store: &SqliteStore, requests: F) -> F::Output {
 async fn a_filtered_list_goes_on_where_a_long_scan_stopped() {
     let folder = TempDir::new().expect("a folder");
     let store = SqliteStore::open(&folder.path().join("cascade.db")).await;
-    let store = store.expect("opens");
-    let lease = lease(&store).await;
-    let mut oldest = row("acme", 0, 1);
-    oldest.workflow = "rare".into();
-    store
-        .commit(&lease, vec![commit(oldest, 0)])
-        .await
-        .expect("commits");
-    let scan = u128::try_from(read::SCAN_ROWS).expect("positive");
-    let others = (1..=scan)
-        .map(|number| commit(row("acme", number, 1), 0))
-        .collect();
-    store.commit(&lease, others).await.expect("commits");
+    long_scans_stop_and_go_on(&store.expect("opens")).await;
+}
 
-    let workflow = Some("rare".to_owned());
-    for status in [None, Some(StatusName::Running)] {
-        let filter = Filter {
-            workflow: workflow.clone(),
-            status,
-            ..Filter::default()
-        };
-        let first = store
-            .list(&tenant("acme"), &filter, None, 10)
-            .await
-            .expect("lists");
-        assert!(first.items.is_empty(), "it is one row beyond the scan");
-        let second = store.list(&tenant("acme"), &filter, first.next, 10).await;
-        let second = second.expect("lists");
-        let found: Vec<_> = second.items.iter().map(|row| row.id).collect();
-        assert_eq!((found, second.next), (vec![id(0)], None));
+/// Each in the order of its index, and only as far as the page goes.
+#[tokio::test]
+async fn lists_go_by_their_indexes() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let store = SqliteStore::open(&path).await.expect("opens");
+    fill(&store).await;
+    let options = SqliteConnectOptions::new().filename(&path).read_only(true);
+    let mut sqlite = options.connect().await.expect("opens");
+    let acme = tenant("acme");
+    for (filter, before, index) in planned() {
+        let search = read::search(&acme, &filter, before);
+        let page = search.page("e.history", Some(ListCursor { at: 9, seq: 9 }), 50);
+        let floors = search.floors(50).into_iter().flatten();
+        for statement in floors.chain([page, search.count()]) {
+            let sql = statement.sql.as_str().to_owned();
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            let plan = sqlx::query(sqlx::AssertSqlSafe(explain)).fetch_all(&mut sqlite);
+            let plan = plan.await.unwrap_or_else(|error| panic!("{error}: {sql}"));
+            let plan: Vec<String> = plan.iter().map(|row| row.get(3)).collect();
+            let chosen = |step: &String| step.contains(&format!("INDEX {index} (tenant=?"));
+            let in_order = |step: &String| step.contains("_at,") || step.contains("_at<");
+            let first = plan.iter().find(|step| chosen(step));
+            assert!(first.is_some_and(in_order), "{sql}\n{plan:#?}");
+            let bad = |step: &String| {
+                step.contains("FOR ORDER BY") || (step.starts_with("SCAN") && step != "SCAN newest")
+            };
+            assert!(!plan.iter().any(bad), "{sql}\n{plan:#?}");
+        }
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn tags_are_written_by_the_place_of_their_execution() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("cascade.db");
+    let store = SqliteStore::open(&path).await.expect("opens");
+    let mut connection = store.connection().await.expect("is open");
+    for sql in tags::PLANNED {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let plan = sqlx::query(explain).fetch_all(&mut connection.sqlite).await;
+        let plan: Vec<String> = plan
+            .expect("explains")
+            .iter()
+            .map(|row| row.get(3))
+            .collect();
+        let scans = |step: &&String| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE");
+        assert_eq!(plan.iter().find(scans), None, "{sql}\n{plan:#?}");
     }
 }
 

@@ -25,7 +25,7 @@ use super::key_value;
 use super::lock::FileLock;
 use super::statements::{Statements, chunks};
 use super::tasks::Changes;
-use super::{read, unavailable};
+use super::{read, tags, unavailable};
 
 /// The one connection that writes, with what it knows about the file.
 pub(super) struct Connection {
@@ -253,6 +253,9 @@ impl Writer {
                 let (tenant, id) = row.key();
                 tasks.write(sqlite, tenant, id).await?;
             }
+            if let Some(tags) = &row.tags {
+                tags::write(sqlite, row, tags).await?;
+            }
         }
         Ok(true)
     }
@@ -318,7 +321,7 @@ fn only_insert<'a, 'r>(rounds: &'a [Round<'r>]) -> Option<&'a [&'r Row]> {
     let only = chunks.next().is_none()
         && round.updates.is_empty()
         && round.spills.is_empty()
-        && rows.iter().all(|row| row.tasks.is_empty());
+        && rows.iter().all(|row| row.is_plain());
     only.then_some(rows)
 }
 

@@ -43,10 +43,13 @@ const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; \
     SET jit = off; SET application_name = 'cascade move'; CREATE TEMPORARY TABLE unfinished (id uuid PRIMARY KEY)";
 
-/// One move at a time, in all servers; who comes later waits. The lock ends with the session.
-const ALONE: &str = "SET lock_timeout = 0; \
-    SELECT pg_advisory_lock(hashtextextended('cascade moves in ' || current_schema(), 0)); \
-    SET lock_timeout = '10s'";
+/// One move at a time, in all servers; who comes later asks again: if it waited within a
+/// statement, the index of the other would wait for it. The lock ends with the session.
+const ALONE: &str = "SELECT pg_try_advisory_lock(\
+    hashtextextended('cascade moves in ' || current_schema(), 0))";
+
+/// How often it is asked whether nobody else moves: soon enough for an administrator.
+const ALONE_PAUSE: Duration = Duration::from_millis(100);
 
 /// An index for the time of a move: executions of the tenant in the order of their numbers.
 const BY_NUMBER: &str = "executions_moving";
@@ -142,7 +145,13 @@ impl Mover {
         // For the login too, if policies bind it.
         let session = format!("{SESSION}; SET cascade.tenant = {literal}");
         run(connection, &session).await?;
-        run(connection, ALONE).await?;
+        loop {
+            let (alone,): (bool,) = sqlx::query_as(ALONE).fetch_one(&mut *connection).await?;
+            if alone {
+                break;
+            }
+            tokio::time::sleep(ALONE_PAUSE).await;
+        }
         let (own, numbers): (String, String) =
             sqlx::query_as(OWN).fetch_one(&mut *connection).await?;
         let found: Option<(String,)> = sqlx::query_as(HOME)

@@ -79,7 +79,11 @@ pub(super) async fn make(
     let mark = mark(own, tenant);
     let mut tx = connection.begin().await?;
     // What is made is as far as the store's schema is.
-    sqlx::raw_sql(LOCK_FOR_NOW).execute(&mut *tx).await?;
+    let (is_ours,): (bool,) = sqlx::query_as(LOCK_FOR_NOW).fetch_one(&mut *tx).await?;
+    if !is_ours {
+        let text = "another server is bringing the schema up to date; try again when it has";
+        return Err(Error::Refused(text.to_owned()).into());
+    }
     let connection = &mut *tx;
     let there: Option<(String,)> = sqlx::query_as(COMMENT)
         .bind(name)
