@@ -278,7 +278,7 @@ pub struct ActivityVersion {
     pub name: String,
     /// `v1`, `v2`, ... as counted, or the name that the author gave.
     pub version: String,
-    /// ListCursor among the versions of the name, from 1; the highest is the newest.
+    /// Position among the versions of the name, from 1; the highest is the newest.
     pub number: u32,
     /// SHA-256 of the module, in hexadecimal.
     pub digest: String,

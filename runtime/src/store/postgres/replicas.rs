@@ -3,9 +3,9 @@
 //!
 //! [`head`] asks the primary how far it is, [`replica`] watches and asks a replica. That no
 //! client is shown less than it knows rests on two things. A position that is given out is at or after
-//! all that its client was shown or told was durable. And a replica says in the transaction of
-//! each read how far it is, before anything is read. What is remembered of it only says
-//! which one to ask.
+//! all that its client was shown or told was durable. And a replica is asked how
+//! far it is right before the snapshot of each read. What is remembered of it only says which
+//! one to ask.
 
 mod head;
 mod replica;

@@ -17,7 +17,6 @@ use cascade_cdl::TenantId;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::super::super::home::{Home, Moved, MovedTable};
 use super::super::super::{Error, codec};
@@ -35,7 +34,7 @@ const ROUNDS: u32 = 4;
 const LOCK_WAIT: &str = "200ms";
 
 /// How long it is tried: longer than the longest statement of the store's may take.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_PATIENCE: Duration = Duration::from_mins(1);
 
 /// For a session that copies: its statements may take long, and go by indexes where rows
 /// are many.
@@ -91,11 +90,11 @@ pub(in super::super) async fn move_to(
     to: &Home,
 ) -> Result<Moved, Failure> {
     let mut connection = connector.bare().await?;
-    let moved = Mover::start(&mut connection, bound, tenant, to).await;
-    let moved = match moved {
-        Ok(mover) => mover.run(&mut connection).await,
-        Err(failure) => Err(failure),
+    let moving = async {
+        let this = Mover::start(&mut connection, bound, tenant, to).await?;
+        this.run(&mut connection).await
     };
+    let moved = moving.await;
     // After a failure all locks go with the session.
     if let Err(error) = connection.close().await {
         tracing::debug!(%error, "the session of a move was not closed cleanly");
@@ -366,10 +365,10 @@ impl Mover {
     }
 
     /// The rest, and the change, while nobody writes.
-    async fn switch(&mut self, connection: &mut PgConnection, copied: i64) -> Result<(), Failure> {
+    async fn switch(&mut self, connection: &mut PgConnection, ahead: i64) -> Result<(), Failure> {
         self.lock(connection).await?;
-        let since = format!("seq > {copied}");
-        let unfinished = format!("seq <= {copied} AND id IN (SELECT id FROM pg_temp.unfinished)");
+        let since = format!("seq > {ahead}");
+        let unfinished = format!("seq <= {ahead} AND id IN (SELECT id FROM pg_temp.unfinished)");
         for rest in [since, unfinished] {
             self.copy(connection, "executions", &rest).await?;
             self.compare(connection, "executions", &rest).await?;

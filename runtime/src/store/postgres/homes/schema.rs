@@ -89,10 +89,10 @@ pub(super) async fn make(
         .bind(name)
         .fetch_optional(&mut *connection)
         .await?;
-    let mut script = String::new();
+    let mut script = Vec::new();
     match there {
         Some((comment,)) if comment == mark => {
-            script += &format!("DROP SCHEMA \"{name}\" CASCADE; ")
+            script.push(format!("DROP SCHEMA \"{name}\" CASCADE"));
         }
         Some(_) => {
             let text =
@@ -101,22 +101,18 @@ pub(super) async fn make(
         }
         None => {}
     }
-    script += &format!(
-        "CREATE SCHEMA \"{name}\"; COMMENT ON SCHEMA \"{name}\" IS {};",
-        scope::literal(&mark)
-    );
-    script += &format!(
-        "CREATE TABLE \"{name}\".{MIGRATIONS} (LIKE {own}.{MIGRATIONS} INCLUDING ALL); \
-         INSERT INTO \"{name}\".{MIGRATIONS} SELECT * FROM {own}.{MIGRATIONS}; "
-    );
+    script.extend([
+        format!("CREATE SCHEMA \"{name}\""),
+        format!("COMMENT ON SCHEMA \"{name}\" IS {}", scope::literal(&mark)),
+        format!("CREATE TABLE \"{name}\".{MIGRATIONS} (LIKE {own}.{MIGRATIONS} INCLUDING ALL)"),
+        format!("INSERT INTO \"{name}\".{MIGRATIONS} SELECT * FROM {own}.{MIGRATIONS}"),
+    ]);
     for table in tables(connection).await? {
-        script += &table_script(connection, own, tenant, name, &table).await?;
+        script.extend(table_script(connection, own, tenant, name, &table).await?);
     }
-    script += &bound.grants(&format!("\"{name}\""));
-    let made = sqlx::raw_sql(AssertSqlSafe(script))
-        .execute(connection)
-        .await;
-    if let Err(error) = made {
+    script.push(bound.grants(&format!("\"{name}\"")));
+    let script = AssertSqlSafe(script.join("; "));
+    if let Err(error) = sqlx::raw_sql(script).execute(connection).await {
         let text = format!(
             "schema {name} cannot be made: {error}; the login needs CREATE on the database"
         );
@@ -133,34 +129,34 @@ async fn table_script(
     tenant: &TenantId,
     schema: &str,
     Table { name, settings }: &Table,
-) -> Result<String, Failure> {
+) -> Result<Vec<String>, Failure> {
     let made = format!("\"{schema}\".{name}");
-    let mut script = format!(
-        "CREATE TABLE {made} (LIKE {own}.{name} INCLUDING ALL EXCLUDING IDENTITY); \
-         ALTER TABLE {made} ADD CHECK (tenant = {}); \
-         ALTER TABLE {made} ENABLE ROW LEVEL SECURITY; ALTER TABLE {made} FORCE ROW LEVEL SECURITY;",
-        scope::literal(tenant.as_str())
-    );
+    let tenant = scope::literal(tenant.as_str());
+    let mut script = vec![
+        format!("CREATE TABLE {made} (LIKE {own}.{name} INCLUDING ALL EXCLUDING IDENTITY)"),
+        format!("ALTER TABLE {made} ADD CHECK (tenant = {tenant})"),
+        format!("ALTER TABLE {made} ENABLE ROW LEVEL SECURITY"),
+        format!("ALTER TABLE {made} FORCE ROW LEVEL SECURITY"),
+    ];
     if !settings.is_empty() {
-        script += &format!(" ALTER TABLE {made} SET ({settings});");
+        script.push(format!("ALTER TABLE {made} SET ({settings})"));
     }
     let policies: Vec<(String, String)> = sqlx::query_as(POLICIES)
         .bind(name)
         .fetch_all(&mut *connection)
         .await?;
-    for (policy, terms) in policies {
-        script += &format!(" CREATE POLICY {policy} ON {made} {terms};");
-    }
+    let policies = policies.into_iter();
+    script.extend(
+        policies.map(|(policy, terms)| format!("CREATE POLICY {policy} ON {made} {terms}")),
+    );
     let numbered: Vec<(String, String)> = sqlx::query_as(NUMBERED)
         .bind(name)
         .fetch_all(connection)
         .await?;
-    for (column, sequence) in numbered {
-        script += &format!(
-            " ALTER TABLE {made} ALTER {column} SET DEFAULT nextval({}::regclass);",
-            scope::literal(&sequence)
-        );
-    }
+    script.extend(numbered.into_iter().map(|(column, sequence)| {
+        let sequence = scope::literal(&sequence);
+        format!("ALTER TABLE {made} ALTER {column} SET DEFAULT nextval({sequence}::regclass)")
+    }));
     Ok(script)
 }
 

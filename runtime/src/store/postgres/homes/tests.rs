@@ -14,7 +14,7 @@ use super::super::isolation::{assert_refused, cases, insert, number, run};
 use super::super::schema::{MIGRATIONS, migrate};
 use super::super::scope::Scope;
 use super::super::scratch::Scratch;
-use super::super::{Cursor, Filter, PostgresStore, Store};
+use super::super::{Filter, ListCursor, PostgresStore, Store};
 use super::moving::BATCH;
 use super::*;
 use crate::store::contract::{ROOM, commit, id, lease, row, tenant, with_snapshot};
@@ -35,9 +35,19 @@ impl Look {
 
     /// Rows of a tenant in a table of a schema.
     async fn rows(&mut self, schema: &str, table: &str, of: &str) -> i64 {
+        self.count(schema, table, of, "true").await
+    }
+
+    /// Executions that have not ended.
+    async fn open(&mut self, schema: &str, of: &str) -> i64 {
+        self.count(schema, "executions", of, "status = 0").await
+    }
+
+    async fn count(&mut self, schema: &str, table: &str, of: &str, rows: &str) -> i64 {
         // Whoever looks may be bound by policies.
         let sql = format!(
-            "SET cascade.tenant = '{of}'; SELECT count(*) FROM {schema}.{table} WHERE tenant = '{of}'"
+            "SET cascade.tenant = '{of}'; \
+             SELECT count(*) FROM {schema}.{table} WHERE tenant = '{of}' AND {rows}"
         );
         let rows = sqlx::raw_sql(AssertSqlSafe(sql))
             .fetch_all(&mut self.raw)
@@ -196,7 +206,7 @@ async fn nobody_else_sees_or_writes_what_is_in_a_schema() {
 async fn what_is_acknowledged_while_a_tenant_moves_is_there_afterwards() {
     const WRITERS: u64 = 8;
     let scratch = Scratch::new().await;
-    let mover = scratch.open().await;
+    let third = scratch.open().await;
     let stores = [scratch.open().await, scratch.open().await].map(Arc::new);
     let over = Arc::new(AtomicBool::new(false));
     let total = Arc::new(AtomicU64::new(0));
@@ -250,7 +260,7 @@ async fn what_is_acknowledged_while_a_tenant_moves_is_there_afterwards() {
         while total.load(Ordering::Relaxed) < goal {
             tokio::task::yield_now().await;
         }
-        let moved = mover.move_home(&acme, home).await.expect("moves");
+        let moved = third.move_home(&acme, home).await.expect("moves");
         assert_eq!(moved.to, *home);
     }
     over.store(true, Ordering::Relaxed);
@@ -279,41 +289,37 @@ async fn what_is_acknowledged_while_a_tenant_moves_is_there_afterwards() {
         assert_eq!(value, Some(Bytes::from(last.to_string())));
     }
     let mut look = Look::new(&scratch).await;
-    let home = store_home(&mover, &acme).await;
+    let home = store_home(&third, &acme).await;
     let rows = look.rows(name(&home), "executions", "acme").await;
     assert_eq!(u64::try_from(rows), Ok(expected));
     assert_eq!(look.rows(&scratch.schema, "executions", "acme").await, 0);
     // Recovery finds what is open wherever it is, once.
-    let mut open = 0;
-    let mut after = None;
-    loop {
-        let page = mover
-            .open_executions(0..cascade_cdl::BUCKETS, after, 7)
-            .await
-            .expect("reads");
-        open += page.items.len();
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let open = found_open(&third).await;
     let mut still = 0;
     for (schema, of) in [(name(&home), "acme"), (&scratch.schema, "rival")] {
-        let sql = format!(
-            "SET cascade.tenant = '{of}'; SELECT count(*) FROM {schema}.executions WHERE status = 0"
-        );
-        let rows = sqlx::raw_sql(AssertSqlSafe(sql))
-            .fetch_all(&mut look.raw)
-            .await
-            .expect("counts");
-        let count: i64 = sqlx::Row::get(&rows[0], 0);
-        still += usize::try_from(count).expect("a count");
+        still += look.open(schema, of).await;
     }
-    assert_eq!(open, still);
+    assert_eq!(open, usize::try_from(still).expect("a count"));
     for store in &stores {
         store.close().await;
     }
-    mover.close().await;
+    third.close().await;
+}
+
+/// How many executions recovery finds.
+async fn found_open(store: &PostgresStore) -> usize {
+    let (mut open, mut after) = (0, None);
+    loop {
+        let page = store
+            .open_executions(0..cascade_cdl::BUCKETS, after, 7)
+            .await;
+        let page = page.expect("reads");
+        open += page.items.len();
+        after = page.next;
+        if after.is_none() {
+            return open;
+        }
+    }
 }
 
 async fn store_home(store: &PostgresStore, of: &TenantId) -> Home {
@@ -385,7 +391,7 @@ async fn a_move_that_is_broken_off_is_none_and_can_be_made_again() {
 }
 
 /// The numbers of a tenant's executions, newest first, from a cursor on.
-async fn listed(store: &PostgresStore, of: &TenantId, before: Option<Cursor>) -> Vec<u128> {
+async fn listed(store: &PostgresStore, of: &TenantId, before: Option<ListCursor>) -> Vec<u128> {
     let mut numbers = Vec::new();
     let mut before = before;
     loop {

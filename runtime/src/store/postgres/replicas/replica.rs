@@ -2,8 +2,8 @@
 //!
 //! A session of its own watches it, four times a second; so no request waits to find out
 //! that it is dead, but those that were asking it. Whether it has come far enough for a client
-//! is not taken from there: each read says so itself, in its own transaction, so that it is
-//! true whatever has happened since.
+//! is not taken from there: it is asked right before each read, so that it is true whatever has
+//! happened since.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,10 +35,14 @@ const SESSION: &str = "; SET statement_timeout = '2s'";
 /// One snapshot for all that is read, so that one position is true of all of it.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// What the snapshot holds at least and at most. The record that is replayed just now may be
-/// seen before it is counted, but none that has not been received.
+/// What any snapshot that is taken from now on holds. To be asked before one is taken, in a
+/// transaction of its own: a statement takes its snapshot before it calls what it selects, and
+/// more may be replayed in between.
+const LEAST: &str = "SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint";
+
+/// What the snapshot holds at most. The record that is replayed just now may be seen before it
+/// is counted, but none that has not been received.
 const SNAPSHOT: &str = "SELECT pg_is_in_recovery(), \
-    (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, \
     (greatest(pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn()) - '0/0'::pg_lsn)::bigint";
 
 /// What its watcher asks. The timeline is that of its last restart point, or of what it has
@@ -202,24 +206,27 @@ impl Replica {
         F: Future<Output = Result<T, Failure>> + Send,
     {
         let pool = self.pool().clone();
-        let mut tx = begin_in(&pool, scope, BEGIN).await?;
-        let (recovers, least, most): (bool, Option<i64>, Option<i64>) =
-            sqlx::query_as(SNAPSHOT).fetch_one(&mut *tx).await?;
-        let (true, Some(least), Some(most)) = (recovers, least, most) else {
-            return Err(Failure::lost("it is not a replica any more"));
-        };
         let at = |lsn: i64| Position {
             timeline,
             lsn: lsn.cast_unsigned(),
         };
         let is_far_enough = match since {
             Since::Anything => true,
-            Since::At(position) => at(least).covers(position),
+            Since::At(position) => {
+                let (least,): (Option<i64>,) = sqlx::query_as(LEAST).fetch_one(&pool).await?;
+                least.is_some_and(|least| at(least).covers(position))
+            }
             Since::Now => false,
         };
         if !is_far_enough {
             return Ok(None);
         }
+        let mut tx = begin_in(&pool, scope, BEGIN).await?;
+        let (recovers, most): (bool, Option<i64>) =
+            sqlx::query_as(SNAPSHOT).fetch_one(&mut *tx).await?;
+        let (true, Some(most)) = (recovers, most) else {
+            return Err(Failure::lost("it is not a replica any more"));
+        };
         let value = ask(tx).await?;
         Ok(Some((value, at(most))))
     }

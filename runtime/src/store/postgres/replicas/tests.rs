@@ -28,18 +28,22 @@ struct Servers {
 
 impl Servers {
     fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let output = script("start", folder.path()).output().expect("runs");
+        // First, so that what has been started is ended if the rest fails.
+        let mut servers = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            primary: String::new(),
+            replica: String::new(),
+        };
+        let output = script("start", servers.folder.path()).output();
+        let output = output.expect("runs");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
         let said = String::from_utf8(output.stdout).expect("UTF-8");
         let mut urls = said.lines().filter_map(|line| line.split_once(' '));
-        let mut next = || urls.next().expect("two servers").1.to_owned();
-        Self {
-            primary: next(),
-            replica: next(),
-            folder,
+        for url in [&mut servers.primary, &mut servers.replica] {
+            urls.next().expect("two servers").1.clone_into(url);
         }
+        servers
     }
 
     /// As the owner of the database, or as the superuser.
