@@ -111,7 +111,7 @@ impl Operator {
 /// Where a list goes on: after the row that has this place in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListCursor {
-    /// When it was started, and [`ListCursor::RECENT`] if it is one of two parts; when it ended, if it
+    /// When it was started, and `RECENT` if it is one of two parts; when it ended, if it
     /// is of the second.
     pub at: u64,
     /// Which of those it is.
