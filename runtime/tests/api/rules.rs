@@ -82,6 +82,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/tenants", "server"),
     ("GET", "/v1/tenants/{id}", "server"),
     ("PUT", "/v1/tenants/{id}", "server"),
+    ("PUT", "/v1/tenants/{id}/home", "server"),
     ("GET", "/v1/nodes", "server"),
     ("GET", "/v1/shards", "server"),
     ("GET", "/v1/replicas", "server"),
