@@ -217,7 +217,7 @@ fn a_tenant_moves_to_a_schema_of_its_own_while_its_executions_go_on() {
     assert_eq!(gone.trim(), "0");
     let refused = server
         .admin_cli(&["tenant", "move", TENANT, "--shared"])
-        .exits(1);
+        .exits(5);
     assert!(
         refused.stderr.contains("cascade.yaml"),
         "{}",
