@@ -408,7 +408,7 @@ impl Store for ModelStore {
             .iter()
             .filter(|((of, _), row)| of == tenant && shows(filter, &row.summary));
         let placed = own.map(|(_, row)| {
-            let at = search::position(filter, row.seq, &row.summary);
+            let at = search::cursor(filter, row.seq, &row.summary);
             (at, &row.summary)
         });
         let ordered: BTreeMap<_, _> = placed

@@ -657,12 +657,10 @@ fn may_be_names(names: &[&Option<String>]) -> bool {
 
 /// Whether what a filter names can be there.
 fn may_be_found(filter: &Filter) -> bool {
-    let names = [&filter.application, &filter.workflow];
-    let tags = filter.tags.iter().map(|test| match test {
+    let mut tags = filter.tags.iter().map(|test| match test {
         TagTest::Label { name, .. } | TagTest::Attribute { name, .. } => name,
     });
-    let mut names = names.into_iter().flatten().chain(tags);
-    names.all(|name| may_be_text(name))
+    may_be_names(&[&filter.application, &filter.workflow]) && tags.all(|name| may_be_text(name))
 }
 
 /// One column of a row.

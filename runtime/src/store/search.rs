@@ -869,7 +869,7 @@ fn write(sql: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 /// The place of a row in the order of a list.
-pub(super) fn position(filter: &Filter, seq: u64, summary: &Summary) -> ListCursor {
+pub(super) fn cursor(filter: &Filter, seq: u64, summary: &Summary) -> ListCursor {
     let started = summary.started_at.0;
     let at = match filter.since() {
         None => started,

@@ -36,7 +36,7 @@ pub(super) use moving::move_to;
 pub(super) const SESSION: &str =
     "SELECT set_config('cascade.search_path', current_setting('search_path'), false)";
 
-/// Where a tenant's rows are, and that its schema is there.
+/// The schema that a tenant has for its own.
 const OF: &str = "SELECT schema FROM tenant_homes WHERE tenant = $1";
 
 /// All, in one message: the scope ends with the transaction.

@@ -8,7 +8,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres};
 use uuid::Uuid;
 
-use super::super::search::{Bind, Dialect, Search, Statement, position};
+use super::super::search::{Bind, Dialect, Search, Statement, cursor};
 use super::super::{
     Counts, Cursor, Error, Excerpt, Filter, ListCursor, Page, Stored, Summary, codec, page_size,
     summaries,
@@ -186,7 +186,7 @@ pub(super) async fn list(
 ) -> Result<Page<Summary, ListCursor>, Failure> {
     let limit = page_size(limit);
     let search = search(tenant, filter, before);
-    let place = |seq, summary: &Summary| position(filter, seq, summary);
+    let place = |seq, summary: &Summary| cursor(filter, seq, summary);
     let (items, next) = (Vec::new(), None);
     let mut page = Page { items, next };
     for floor in search.floors(limit) {
@@ -194,7 +194,7 @@ pub(super) async fn list(
             Some(floor) => asked(floor).fetch_optional(&mut *tx).await?,
             None => None,
         };
-        let floor = floor.as_ref().map(position_of).transpose()?;
+        let floor = floor.as_ref().map(cursor_of).transpose()?;
         let rows = asked(search.page(LISTED, floor, limit));
         let rows = rows.fetch_all(&mut *tx).await?;
         page = summaries(rows.iter().map(summary_of), limit, place)?;
@@ -252,7 +252,7 @@ pub(super) fn asked<'q>(statement: Statement) -> Query<'q, Postgres, PgArguments
     query
 }
 
-fn position_of(row: &PgRow) -> Result<ListCursor, Error> {
+fn cursor_of(row: &PgRow) -> Result<ListCursor, Error> {
     Ok(ListCursor {
         at: codec::to_u64(column(row, 0)?)?,
         seq: codec::to_u64(column(row, 1)?)?,

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::super::search::{Bind, Dialect, Search, Statement, position};
+use super::super::search::{Bind, Dialect, Search, Statement, cursor};
 use super::super::{
     Counts, Cursor, Error, Excerpt, Filter, ListCursor, Page, Stored, Summary, codec, page_size,
     summaries,
@@ -200,7 +200,7 @@ pub(super) async fn list(
 ) -> Result<Page<Summary, ListCursor>, Error> {
     let limit = page_size(limit);
     let search = search(tenant, filter, before);
-    let place = |seq, summary: &Summary| position(filter, seq, summary);
+    let place = |seq, summary: &Summary| cursor(filter, seq, summary);
     let (items, next) = (Vec::new(), None);
     let mut page = Page { items, next };
     for floor in search.floors(limit) {
@@ -209,7 +209,7 @@ pub(super) async fn list(
             None => Ok(None),
         };
         let floor = floor.map_err(|error| unavailable(&error))?;
-        let floor = floor.as_ref().map(position_of).transpose()?;
+        let floor = floor.as_ref().map(cursor_of).transpose()?;
         let rows = asked(search.page(LISTED, floor, limit)).fetch_all(pool);
         let rows = rows.await.map_err(|error| unavailable(&error))?;
         page = summaries(rows.iter().map(summary_of), limit, place)?;
@@ -267,7 +267,7 @@ pub(super) fn asked<'q>(statement: Statement) -> Query<'q, Sqlite, SqliteArgumen
     query
 }
 
-fn position_of(row: &SqliteRow) -> Result<ListCursor, Error> {
+fn cursor_of(row: &SqliteRow) -> Result<ListCursor, Error> {
     Ok(ListCursor {
         at: codec::to_u64(column(row, 0)?)?,
         seq: codec::to_u64(column(row, 1)?)?,
